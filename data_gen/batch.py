@@ -1,0 +1,184 @@
+"""Rows of tokens that know which document every token belongs to, and the packing of documents into rows.
+
+Every sampler of data_gen returns a `Batch`, so that targets can stop at document boundaries and metrics can
+select tokens by name ("answer", "choice point") without parsing the text again. Left out: targets and shifts
+(they depend on the horizon: mtp_lab.targets), vocabularies (each task owns its own), and devices.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+PADDING = -1  # in `documents`: a position that belongs to no document
+LARGEST_TOKEN = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True, eq=False)  # == on arrays has no single truth value; compare the fields you mean
+class Batch:
+    """Rows of tokens, with the document and the marks of every token.
+
+    tokens     (rows, seq) int32, never negative
+    documents  (rows, seq) int32, the document of each token; -1 = padding
+    marks      name -> (rows, seq) bool or float32, e.g. {"answer": ...}
+
+    Raises ValueError, naming the field, what it got and what is needed, when an array does not fit.
+    """
+
+    tokens: np.ndarray
+    documents: np.ndarray
+    marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _check("tokens", self.tokens, (np.int32,))
+        if self.tokens.ndim != 2:
+            raise ValueError(
+                f"tokens must be 2-D, (rows, seq), got shape {self.tokens.shape}; "
+                "for a single row use tokens[None]"
+            )
+        _check("documents", self.documents, (np.int32,), self.tokens.shape)
+        if (self.tokens < 0).any():
+            raise ValueError(
+                f"tokens must be >= 0, got {self.tokens.min()}; "
+                "padding is documents == -1, under any valid token (0 will do)"
+            )
+        if (self.documents < PADDING).any():
+            raise ValueError(f"documents must be >= 0, or -1 for padding, got {self.documents.min()}")
+        if not isinstance(self.marks, Mapping):
+            raise ValueError(
+                f"marks must map names to arrays, got {type(self.marks).__name__}; use {{'name': array}}"
+            )
+        for name, mark in self.marks.items():
+            _check(f"marks[{name!r}]", mark, (np.bool_, np.float32), self.tokens.shape)
+
+    @property
+    def rows(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def seq(self) -> int:
+        return self.tokens.shape[1]
+
+    @property
+    def real_tokens(self) -> int:
+        """Number of positions that are not padding."""
+        return int(np.count_nonzero(self.documents != PADDING))
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> "Batch":
+        """The rows that `index` selects: a slice, a 1-D array of row numbers, or a (rows,) bool array.
+
+        Raises TypeError for anything that would not leave whole rows, such as batch[0] or batch[:, :5].
+        """
+        if not isinstance(index, slice):
+            rows = np.asarray(index)
+            if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iub"):
+                raise TypeError(
+                    f"a Batch is indexed by rows, got {index!r}; "
+                    "use a slice (batch[3:4] for one row) or a 1-D array of row numbers"
+                )
+            index = rows if rows.size else slice(0, 0)  # np.asarray([]) is float, and no index to NumPy
+        marks = {name: mark[index] for name, mark in self.marks.items()}
+        return Batch(self.tokens[index], self.documents[index], marks)
+
+
+def pack(
+    sequences: Sequence[np.ndarray],
+    seq: int,
+    marks: Mapping[str, Sequence[np.ndarray]] | None = None,
+    pad: int = 0,
+) -> Batch:
+    """Packs whole documents into rows of `seq` tokens, in order; one that does not fit opens the next row.
+
+    sequences  one 1-D int array a document; document i of the batch is sequences[i]
+    marks      name -> one 1-D array a document, as long as it; bool stays bool, floats become float32
+    pad        the token under the padding (documents == -1) that fills each row
+
+    Next-fit, not best-fit: the order stays the one the sampler drew. Raises ValueError for no documents, an
+    empty or too long document, and marks that do not match.
+    """
+    if seq < 1:
+        raise ValueError(f"seq must be >= 1, got {seq}")
+    if not 0 <= pad <= LARGEST_TOKEN:
+        raise ValueError(f"pad must be 0 to {LARGEST_TOKEN}, got {pad}; padding is told by documents == -1")
+    documents = [np.asarray(document) for document in sequences]
+    lengths = _lengths(documents, seq)  # (n_documents,)
+    n_rows, first = _next_fit(lengths, seq)  # first: (n_documents,)
+    before = np.cumsum(lengths) - lengths  # (n_documents,) tokens in all earlier documents
+    place = np.repeat(first - before, lengths) + np.arange(lengths.sum())  # (n_tokens,) flat position
+
+    flat = np.concatenate(documents, dtype=np.int64)  # (n_tokens,) wide: int32 would wrap a token too large
+    if flat.min() < 0 or flat.max() > LARGEST_TOKEN:
+        raise ValueError(f"tokens must be 0 to {LARGEST_TOKEN}, got {flat.min()} to {flat.max()}")
+    owner = np.repeat(np.arange(len(documents), dtype=np.int32), lengths)  # (n_tokens,)
+
+    def rows_of(values: np.ndarray, fill: int) -> np.ndarray:
+        rows = np.full((n_rows, seq), fill, dtype=values.dtype)
+        rows.reshape(-1)[place] = values
+        return rows  # (rows, seq)
+
+    packed = {name: rows_of(_flat_mark(name, mark, lengths), 0) for name, mark in (marks or {}).items()}
+    return Batch(rows_of(flat.astype(np.int32), pad), rows_of(owner, PADDING), packed)
+
+
+def _check(name: str, array: np.ndarray, dtypes: tuple, shape: tuple[int, ...] | None = None) -> None:
+    """Raises ValueError unless `array` is an ndarray of one of the dtypes (and of `shape`, where given)."""
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} must be a NumPy array, got {type(array).__name__}; use np.asarray")
+    if array.dtype not in dtypes:
+        needed = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+        fix = f".astype(np.{np.dtype(dtypes[-1]).name})"
+        raise ValueError(f"{name} must be {needed}, got {array.dtype}; use {fix}")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name} must have the shape of tokens, {shape}, got {array.shape}")
+
+
+def _lengths(documents: list[np.ndarray], seq: int) -> np.ndarray:
+    """(n_documents,) lengths; ValueError for no documents, or one that is empty, too long or no 1-D ints."""
+    if not documents:
+        raise ValueError("nothing to pack: sequences is empty; give at least one document")
+    for i, document in enumerate(documents):
+        if document.size == 0:
+            raise ValueError(f"document {i} is empty; leave it out, or give it a token that opens documents")
+        if document.ndim != 1 or document.dtype.kind not in "iu":
+            got = f"{document.dtype} of shape {document.shape}"
+            raise ValueError(f"document {i} must be a 1-D int array, got {got}")
+        if len(document) > seq:
+            raise ValueError(
+                f"document {i} has {len(document)} tokens, a row only seq = {seq}, and no document is split; "
+                f"raise seq (max_seq) to {len(document)} or more, or cut the document"
+            )
+    return np.fromiter(map(len, documents), np.int64, len(documents))
+
+
+def _next_fit(lengths: np.ndarray, seq: int) -> tuple[int, np.ndarray]:
+    """Number of rows, and (n_documents,) the flat position, row * seq + column, of each document's start."""
+    ends = np.cumsum(lengths).tolist()
+    opening = [0]  # the document that opens each row: one bisection a row, not one step a document
+    while True:
+        filled = ends[opening[-1]] - int(lengths[opening[-1]])  # tokens packed before this row
+        following = bisect_right(ends, filled + seq)
+        if following == len(ends):
+            break
+        opening.append(following)
+    rows = np.repeat(np.arange(len(opening)), np.diff([*opening, len(ends)]))  # (n_documents,)
+    before = np.cumsum(lengths) - lengths
+    return len(opening), rows * seq + before - before[opening][rows]
+
+
+def _flat_mark(name: str, mark: Sequence[np.ndarray], lengths: np.ndarray) -> np.ndarray:
+    """(n_tokens,) bool or float32: the mark, document after document; ValueError where it does not match."""
+    pieces = [np.asarray(piece) for piece in mark]
+    if len(pieces) != len(lengths):
+        raise ValueError(f"marks[{name!r}] has {len(pieces)} arrays for {len(lengths)} documents: one each")
+    for i, (piece, length) in enumerate(zip(pieces, lengths, strict=True)):
+        if piece.shape != (length,) or piece.dtype.kind not in "bf":
+            raise ValueError(
+                f"marks[{name!r}][{i}] must be bool or float, one value for each of the {length} tokens of "
+                f"document {i}, got {piece.dtype} of shape {piece.shape}"
+            )
+    flat = np.concatenate(pieces)
+    return flat if flat.dtype == np.bool_ else flat.astype(np.float32)

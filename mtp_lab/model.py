@@ -1,0 +1,213 @@
+"""The model of Gloeckle et al. 2024: a shared trunk f_s, n heads f_h1..f_hn, one unembedding f_u (section 2).
+
+P(x_{t+i} | x_{<=t}) = softmax(f_u(f_hi(f_s(x_{<=t})))), with the head kinds of appendix B and DeepSeek-V3's. Parameters
+match for every n by construction: a head's layer is taken from the trunk. The module is a TransformerLens
+HookedRootModule, so `run_with_cache` and `run_with_hooks` work on trunk ("blocks.0...") and heads ("heads.1...",
+numbered by horizon). Losses are in loss.py, decoding and analyses elsewhere.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.HookedRootModule import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from mtp_lab.config import ModelConfig
+from mtp_lab.layers import Block, Cache, Context, RMSNorm
+
+INIT_STD = 0.02
+
+
+class LinearHead(nn.Module):
+    """One matrix beside the residual stream: z + W z (the linear heads of Table S4)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+        self.hook_resid_pre, self.hook_resid_post = HookPoint(), HookPoint()  # (batch, seq, d_model)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:  # (batch, seq, d_model) -> same
+        x = self.hook_resid_pre(x)
+        return self.hook_resid_post(x + self.out(x))
+
+
+class Join(nn.Module):
+    """What a DeepSeek-V3 module reads: M [norm(h); norm(embedding of x_{t+i-1})] (arXiv 2412.19437, eq. 21)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm()
+        self.out = nn.Linear(2 * config.d_model, config.d_model, bias=False)
+
+    def forward(self, latent: Tensor, embedded: Tensor) -> Tensor:  # both (batch, seq, d_model) -> same
+        return self.out(torch.cat((self.norm(latent), self.norm(embedded)), dim=-1))
+
+
+class MTPTransformer(HookedRootModule):
+    """A decoder that predicts `config.n_future` tokens at every position.
+
+    Example:
+        >>> model = MTPTransformer(ModelConfig(n_future=4))
+        >>> model(tokens).shape                # next-token logits: (batch, seq, vocab)
+        >>> model.all_logits(tokens).shape     # (n_future, batch, seq, vocab)
+        >>> logits, activations = model.run_with_cache(tokens)
+        >>> activations["blocks.0.attn.hook_pattern"].shape
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.d_model)
+        self.hook_embed = HookPoint()  # (batch, seq, d_model)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.trunk_depth))
+        self.heads = nn.ModuleDict(
+            {
+                str(i): LinearHead(config) if config.head_kind == "linear" else Block(config, config.trunk_depth + i - 1)
+                for i in config.parents
+            }
+        )
+        joined = list(config.parents)[1:] if config.head_kind == "sequential" else []
+        self.joins = nn.ModuleDict({str(i): Join(config) for i in joined})
+        self.norm = RMSNorm()
+        self.unembed = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self._initialise()
+        self.setup()
+
+    def _initialise(self) -> None:
+        """GPT-2's: normal weights, and smaller ones where a layer writes to the residual stream."""
+        depth = max(1, self.config.trunk_depth + self.config.n_future)
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2 and not name.endswith("bias"):
+                writes = name.endswith(("attn.out.weight", "mlp.out.weight"))
+                nn.init.normal_(weight, std=INIT_STD / (2 * depth) ** 0.5 if writes else INIT_STD)
+
+    # --- forward -----------------------------------------------------------------------------------------------
+
+    def forward(self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Next-token logits.
+
+        Args:
+            tokens: (batch, seq) ids; with a cache, the new ones only.
+            documents: (batch, seq) document of each token; attention stays inside documents (packed rows).
+            cache: past keys and values; grows by seq tokens a row.
+
+        Returns:
+            (batch, seq, vocab).
+
+        Raises:
+            ValueError: if the sequence is longer than max_seq, or than the room left in the cache.
+        """
+        if cache is not None and cache.n_future > 1:  # every head the cache holds must see every token
+            return self.all_logits(tokens, documents, cache)[0]
+        return self.unembedded(self.latents(tokens, documents, cache, horizons=(1,))[1])
+
+    def all_logits(self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Logits of every horizon (of those the cache holds): (n_future, batch, seq, vocab); arguments as forward's."""
+        horizons = range(1, (cache.n_future if cache else self.config.n_future) + 1)
+        latents = self.latents(tokens, documents, cache, horizons)
+        return torch.stack([self.unembedded(latents[i]) for i in horizons])
+
+    def latents(
+        self, tokens: Tensor, documents: Tensor | None, cache: Cache | None, horizons: range | tuple[int, ...]
+    ) -> dict[int, Tensor]:
+        """Outputs (batch, seq, d_model) of the trunk (0), of the heads asked for and of those they stand on."""
+        context = self.context(tokens, documents, cache)
+        latents = {0: self.trunk(tokens, context)}
+        for i in self._order(horizons):
+            latents[i] = self.head(i, latents[self.config.parents[i]], tokens, context)
+        if cache is not None:
+            cache.lengths = cache.lengths + tokens.shape[1]
+        return latents
+
+    def trunk(self, tokens: Tensor, context: Context) -> Tensor:
+        """f_s: (batch, seq) -> (batch, seq, d_model)."""
+        x = self.hook_embed(self.embed(tokens))
+        for block in self.blocks:
+            x = block(x, context)
+        return x
+
+    def head(self, horizon: int, latent: Tensor, tokens: Tensor, context: Context) -> Tensor:
+        """f_hi on top of its parent's latent: (batch, seq, d_model) -> same."""
+        if horizon in self.config.stop_gradient:
+            latent = latent.detach()
+        if str(horizon) in self.joins:
+            ahead = tokens.roll(1 - horizon, dims=1)  # x_{t+i-1}; what wraps around has no valid target to reach
+            latent = self.joins[str(horizon)](latent, self.embed(ahead))
+        return self.heads[str(horizon)](latent, context)
+
+    def unembedded(self, latent: Tensor) -> Tensor:
+        """f_u: final norm and unembedding, shared by all heads; (..., d_model) -> (..., vocab)."""
+        return self.unembed(self.norm(latent))
+
+    def _order(self, horizons: range | tuple[int, ...]) -> list[int]:
+        """The heads to run, parents first."""
+        order: list[int] = []
+        for horizon in horizons:
+            chain = []
+            while horizon and horizon not in order:
+                chain.append(horizon)
+                horizon = self.config.parents[horizon]
+            order += reversed(chain)
+        return order
+
+    # --- what the layers share ---------------------------------------------------------------------------------
+
+    def make_cache(self, batch: int, capacity: int | None = None, n_future: int = 1) -> Cache:
+        """An empty KV cache for `batch` rows of up to `capacity` (default max_seq) tokens, heads 1..n_future.
+
+        Raises:
+            ValueError: if capacity is above max_seq, n_future above the model's, or if sequential heads beyond the
+                first are asked for: they read tokens that are not decided yet, so their caches lag behind the trunk's.
+        """
+        config = self.config
+        capacity = config.max_seq if capacity is None else capacity
+        if not 1 <= capacity <= config.max_seq:
+            raise ValueError(f"capacity={capacity} must be from 1 to max_seq={config.max_seq}")
+        if not 1 <= n_future <= config.n_future:
+            raise ValueError(f"n_future={n_future} must be from 1 to the model's {config.n_future}")
+        if config.head_kind == "sequential" and n_future > 1:
+            raise ValueError("sequential heads beyond the first read undecided tokens; use n_future=1 in a cache")
+        shape = (batch, config.n_attention_heads, capacity, config.d_head)
+        layers = config.trunk_depth + (0 if config.head_kind == "linear" else config.n_future)
+        return Cache(layers, shape, n_future, config.smeared_keys, self.unembed.weight)
+
+    def context(self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Context:
+        """Mask, positions and rotation for (batch, seq) tokens; see Context for shapes."""
+        config, (batch, seq), device = self.config, tokens.shape, tokens.device
+        if seq > config.max_seq:
+            raise ValueError(f"{seq} tokens are longer than max_seq={config.max_seq}; cut them or raise max_seq")
+        if documents is not None and documents.shape != tokens.shape:
+            raise ValueError(f"documents {tuple(documents.shape)} must have the shape of tokens {tuple(tokens.shape)}")
+        if documents is not None and cache is not None:
+            raise ValueError("a cache holds one document a row; leave documents out")
+        queries = torch.arange(seq, device=device)[None] if cache is None else cache.positions(seq)
+        keys = torch.arange(int(queries.max()) + 1, device=device)
+        distance = queries[:, :, None] - keys  # (batch or 1, seq, keys)
+        hidden = distance < 0
+        if documents is not None:
+            hidden = hidden | (documents[:, :, None] != documents[:, None, :])
+        mask = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, float("-inf"))
+        rotary = config.position == "rotary"
+        return Context(
+            mask=mask[:, None],
+            causal_only=documents is None and cache is None,
+            rotation=self._rotation(queries) if rotary else None,
+            offsets=None if rotary else distance.clamp(0, config.relative_offsets - 1),
+            opens=self._opens(queries, documents) if config.smeared_keys else None,
+            positions=None if cache is None else queries,
+            cache=cache,
+        )
+
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and signed sin of RoPE's angles in the half-split layout: (batch or 1, 1, seq, d_head) each."""
+        half = self.config.d_head // 2
+        frequencies = self.config.rope_base ** (-torch.arange(half, device=positions.device) / half)
+        angles = positions[:, None, :, None] * frequencies
+        return torch.cat((angles.cos(), angles.cos()), -1), torch.cat((-angles.sin(), angles.sin()), -1)
+
+    @staticmethod
+    def _opens(positions: Tensor, documents: Tensor | None) -> Tensor:
+        """Which tokens open a document, and so have no key before theirs: (batch or 1, 1, seq, 1)."""
+        opens = positions == 0
+        if documents is not None:
+            opens = opens | (documents != documents.roll(1, dims=1))
+        return opens[:, None, :, None]
