@@ -155,7 +155,10 @@ def _lengths(documents: list[np.ndarray], seq: int) -> np.ndarray:
 
 
 def _next_fit(lengths: np.ndarray, seq: int) -> tuple[int, np.ndarray]:
-    """Number of rows, and (n_documents,) the flat position, row * seq + column, of each document's start."""
+    """Number of rows, and (n_documents,) the flat position, row * seq + column, of each document's start.
+
+    Every length must be 1..seq, as `_lengths` makes sure: a longer document would open rows without end.
+    """
     ends = np.cumsum(lengths).tolist()
     opening = [0]  # the document that opens each row: one bisection a row, not one step a document
     while True:

@@ -98,22 +98,19 @@ class MTPTransformer(HookedRootModule):
         """
         if cache is not None and cache.n_future > 1:  # every head the cache holds must see every token
             return self.all_logits(tokens, documents, cache)[0]
-        return self.unembedded(self.latents(tokens, documents, cache, horizons=(1,))[1])
+        return self.unembedded(self._latents(tokens, documents, cache, horizons=1)[1])
 
     def all_logits(self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """Logits of every horizon (of those the cache holds): (n_future, batch, seq, vocab); arguments as forward's."""
-        horizons = range(1, (cache.n_future if cache else self.config.n_future) + 1)
-        latents = self.latents(tokens, documents, cache, horizons)
-        return torch.stack([self.unembedded(latents[i]) for i in horizons])
+        horizons = cache.n_future if cache is not None else self.config.n_future
+        latents = self._latents(tokens, documents, cache, horizons)
+        return torch.stack([self.unembedded(latents[i]) for i in range(1, horizons + 1)])
 
-    def latents(
-        self, tokens: Tensor, documents: Tensor | None, cache: Cache | None, horizons: range | tuple[int, ...]
+    def _latents(
+        self, tokens: Tensor, documents: Tensor | None, cache: Cache | None, horizons: int
     ) -> dict[int, Tensor]:
-        """Outputs (batch, seq, d_model) of the trunk (0), of the heads asked for and of those they stand on."""
         context = self.context(tokens, documents, cache)
-        latents = {0: self.trunk(tokens, context)}
-        for i in self._order(horizons):
-            latents[i] = self.head(i, latents[self.config.parents[i]], tokens, context)
+        latents = self.run_heads(self.trunk(tokens, context), tokens, context, horizons)
         if cache is not None:
             cache.lengths = cache.lengths + tokens.shape[1]
         return latents
@@ -124,6 +121,21 @@ class MTPTransformer(HookedRootModule):
         for block in self.blocks:
             x = block(x, context)
         return x
+
+    def run_heads(
+        self, trunk: Tensor, tokens: Tensor, context: Context, horizons: int | None = None
+    ) -> dict[int, Tensor]:
+        """Latents (batch, seq, d_model) of the heads 1..horizons (default all), and of those they stand on."""
+        parents, latents = self.config.parents, {0: trunk}
+
+        def run(i: int) -> Tensor:
+            if i not in latents:
+                latents[i] = self.head(i, run(parents[i]), tokens, context)
+            return latents[i]
+
+        for i in range(1, (horizons or self.config.n_future) + 1):
+            run(i)
+        return latents
 
     def head(self, horizon: int, latent: Tensor, tokens: Tensor, context: Context) -> Tensor:
         """f_hi on top of its parent's latent: (batch, seq, d_model) -> same."""
@@ -138,16 +150,12 @@ class MTPTransformer(HookedRootModule):
         """f_u: final norm and unembedding, shared by all heads; (..., d_model) -> (..., vocab)."""
         return self.unembed(self.norm(latent))
 
-    def _order(self, horizons: range | tuple[int, ...]) -> list[int]:
-        """The heads to run, parents first."""
-        order: list[int] = []
-        for horizon in horizons:
-            chain = []
-            while horizon and horizon not in order:
-                chain.append(horizon)
-                horizon = self.config.parents[horizon]
-            order += reversed(chain)
-        return order
+    def parameters_of_head(self, horizon: int) -> list[nn.Parameter]:
+        """What head `horizon` computes with, the unembedding aside; sequential heads read the embedding too."""
+        own = list(self.heads[str(horizon)].parameters())
+        if str(horizon) in self.joins:
+            own += [*self.joins[str(horizon)].parameters(), self.embed.weight]
+        return own
 
     # --- what the layers share ---------------------------------------------------------------------------------
 

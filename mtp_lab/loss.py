@@ -1,0 +1,185 @@
+"""The multi-token loss (Gloeckle et al. 2024, Eq. 2), once as it is written and once in the memory of one head.
+
+    L_n = - sum_i w_i mean_t log P(x_{t+i} | x_{<=t})        mean over the valid targets of horizon i
+
+`reference` holds the logits of all heads at once: O(nV) memory a position. `sequential` is the paper's Figure 2 for
+every head kind: each head is run, unembedded and back-propagated before the next one is, so that one head's logits
+exist at a time, O(V); unembedding and cross-entropy go through `linear_cross_entropy` in chunks of positions, which
+takes even that down to a chunk. Both give the same gradients through `loss.total.backward()`, under autocast,
+gradient accumulation and DistributedDataParallel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtp_lab.config import check_choice
+from mtp_lab.layers import Context
+from mtp_lab.model import MTPTransformer
+from mtp_lab.targets import IGNORE, future_targets, valid_targets
+
+CHUNKS = nn.LinearCrossEntropyOptions(batch_chunk_size=512, acc_policy="accurate")
+Method = Literal["sequential", "reference"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total`: () what to back-propagate; `per_horizon`: (n_future,) mean nats of each horizon, unweighted, detached."""
+
+    total: Tensor
+    per_horizon: Tensor
+
+
+def mtp_loss(
+    model: MTPTransformer,
+    tokens: Tensor,
+    documents: Tensor | None = None,
+    weights: Sequence[float] | Tensor | None = None,
+    method: Method = "sequential",
+    counts: Tensor | None = None,
+) -> Loss:
+    """Eq. 2 on a batch.
+
+    Args:
+        model: trunk and heads.
+        tokens: (batch, seq) token ids.
+        documents: (batch, seq) document of each token, -1 for padding; attention and targets stay inside documents.
+        weights: n_future weights w_i of the horizons; all 1 by default, as in the paper.
+        method: "sequential" (the memory of one head) or "reference" (everything at once).
+        counts: (n_future,) the number of valid targets to divide by, where this batch is one part of a larger one
+            (gradient accumulation, several processes); by default this batch's own. A horizon without any gives 0.
+
+    Raises:
+        ValueError: for an unknown method, or weights that are not n_future non-negative numbers.
+    """
+    check_choice("method", method, Method)
+    targets = future_targets(tokens, model.config.n_future, documents)
+    counts = (valid_targets(targets) if counts is None else counts).clamp(min=1)
+    context = model.context(tokens, documents)
+    trunk = model.trunk(tokens, context)
+    weights = _checked(weights, model.config.n_future).to(trunk.device, torch.promote_types(trunk.dtype, torch.float32))
+    if method == "reference":
+        means = _reference(model, trunk, tokens, context, targets) / counts
+        return Loss((weights * means).sum(), means.detach())
+    job = _Job(model, tokens, context, targets, weights, counts, differentiate=torch.is_grad_enabled())
+    return Loss(*_Sequential.apply(trunk, job, *job.parameters))
+
+
+def summed_cross_entropy(model: MTPTransformer, latent: Tensor, targets: Tensor) -> Tensor:
+    """Nats of one head's latent (batch, seq, d_model) on (batch, seq) targets, summed: (); logits only in chunks."""
+    inputs, weight, device = model.norm(latent).flatten(0, 1), model.unembed.weight, latent.device.type
+    if torch.is_autocast_enabled(device):  # the function has no rule of its own under autocast
+        inputs, weight = (t.to(torch.get_autocast_dtype(device)) for t in (inputs, weight))
+    return F.linear_cross_entropy(
+        inputs, weight, targets.flatten(), reduction="sum", ignore_index=IGNORE, options=CHUNKS
+    )
+
+
+def _checked(weights: Sequence[float] | Tensor | None, n_future: int) -> Tensor:
+    weights = torch.ones(n_future) if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+    if weights.shape != (n_future,) or not bool((weights >= 0).all()):
+        raise ValueError(f"weights={weights.tolist()} must be n_future={n_future} numbers, none of them negative")
+    return weights
+
+
+def _reference(model: MTPTransformer, trunk: Tensor, tokens: Tensor, context: Context, targets: Tensor) -> Tensor:
+    """Summed cross-entropy of each horizon, all logits alive at once: (n_future,)."""
+    latents = model.run_heads(trunk, tokens, context)
+    logits = torch.stack([model.unembedded(latents[i]) for i in model.config.parents])  # (n, batch, seq, vocab)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), ignore_index=IGNORE, reduction="none")
+    return losses.view(targets.shape).sum(dim=(1, 2))
+
+
+# --- Figure 2, for any arrangement of heads -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the sequential pass needs besides the trunk's output."""
+
+    model: MTPTransformer
+    tokens: Tensor  # (batch, seq)
+    context: Context
+    targets: Tensor  # (n_future, batch, seq)
+    weights: Tensor  # (n_future,)
+    counts: Tensor  # (n_future,)
+    differentiate: bool  # whether gradients are wanted at all
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of the heads and the unembedding (of the embedding too, where a head reads it) that train."""
+        heads = [p for i in self.model.config.parents for p in self.model.parameters_of_head(i)]
+        return [p for p in dict.fromkeys([*heads, self.model.unembed.weight]) if p.requires_grad]
+
+
+class _Sequential(torch.autograd.Function):
+    """Computes the gradients of the heads in its forward; its backward only scales and hands them out."""
+
+    @staticmethod
+    def forward(ctx: Any, trunk: Tensor, job: _Job, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        walk = _Walk(job)
+        trunk_gradient = walk.above(0, trunk)
+        means = torch.stack(walk.sums) / job.counts
+        ctx.mark_non_differentiable(means)
+        ctx.save_for_backward(trunk_gradient, *(walk.gradients.get(p) for p in job.parameters))
+        return (job.weights * means).sum(), means
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        trunk_gradient, *gradients = ctx.saved_tensors
+        return trunk_gradient * scale, None, *(None if g is None else g * scale for g in gradients)
+
+
+class _Walk:
+    """Depth-first over the heads: parallel heads are a star around the trunk, causal ones a path away from it.
+
+    At every head: run it on its parent's latent, cut off from the graph; visit the heads that stand on it; unembed;
+    then send the gradient gathered at its latent down to the parent, and forget the head's activations.
+    """
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+        self.sums: list[Tensor] = [torch.zeros(())] * len(job.targets)  # summed nats of each horizon
+        self.gradients: dict[nn.Parameter, Tensor] = {}
+        parents = job.model.config.parents
+        self.children = {j: [i for i, parent in parents.items() if parent == j] for j in (0, *parents)}
+
+    def above(self, parent: int, latent: Tensor) -> Tensor:
+        """Gradient of the total at the `latent` of `parent` (0: the trunk), from all heads that stand on it."""
+        job, gradient = self.job, torch.zeros_like(latent)
+        leaf = latent.detach().requires_grad_(job.differentiate)
+        for i in self.children[parent]:
+            with torch.set_grad_enabled(job.differentiate):
+                output = job.model.head(i, leaf, job.tokens, job.context)
+            at_output = self.above(i, output) + self._unembedding(i, output)
+            if job.differentiate:
+                gradient += self._backward(output, leaf, job.model.parameters_of_head(i), at_output)
+        return gradient
+
+    def _unembedding(self, i: int, latent: Tensor) -> Tensor:
+        """Notes the loss of horizon i and returns the gradient of its share of the total at the head's latent."""
+        job = self.job
+        leaf = latent.detach().requires_grad_(job.differentiate)
+        with torch.set_grad_enabled(job.differentiate):
+            nats = summed_cross_entropy(job.model, leaf, job.targets[i - 1])
+        self.sums[i - 1] = nats.detach()
+        if not job.differentiate:
+            return torch.zeros_like(leaf)
+        return self._backward(nats, leaf, [job.model.unembed.weight], (job.weights / job.counts)[i - 1].to(nats.dtype))
+
+    def _backward(self, output: Tensor, leaf: Tensor, parameters: list[nn.Parameter], gradient: Tensor) -> Tensor:
+        """Back-propagates through one piece: adds to the parameters' gradients, returns the leaf's."""
+        parameters = [p for p in parameters if p.requires_grad]
+        found = torch.autograd.grad(output, [leaf, *parameters], gradient, allow_unused=True)
+        for parameter, part in zip(parameters, found[1:], strict=True):
+            if part is not None:
+                known = self.gradients.get(parameter)
+                self.gradients[parameter] = part if known is None else known + part
+        return torch.zeros_like(leaf) if found[0] is None else found[0]
