@@ -1,4 +1,4 @@
-"""What a model is, in one frozen dataclass, and the sizes people know by name.
+"""What a model, an optimizer and a training are, as frozen dataclasses, and the sizes people know by name.
 
 Configs are plain data: they validate themselves at construction, turn into canonical JSON (sorted keys, no
 defaults left out) and hash it, so that a config is the identity of a trained run. Nothing here needs torch.
@@ -6,12 +6,20 @@ defaults left out) and hash it, so that a config is the identity of a trained ru
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
+
+from mtp_lab.tasks import BytesTask
 
 HeadKind = Literal["parallel", "causal", "anticausal", "linear", "sequential"]
 Position = Literal["rotary", "relative"]
+OptimizerKind = Literal["adamw", "muon"]
+Curriculum = Literal["constant", "forward", "reverse"]
+Precision = Literal["bf16", "fp32"]
+
+NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 SIZES: dict[str, dict[str, int]] = {
     # Gloeckle et al. 2024, section 4.1: d_model / layers / attention heads, named by non-embedding parameters.
@@ -89,9 +97,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_gradient", tuple(sorted(set(self.stop_gradient))))
-        check_positive(vocab_size=self.vocab_size, d_model=self.d_model, n_attention_heads=self.n_attention_heads,
-                       n_layers=self.n_layers, n_future=self.n_future, max_seq=self.max_seq,
-                       relative_offsets=self.relative_offsets)
+        check_positive(
+            vocab_size=self.vocab_size,
+            d_model=self.d_model,
+            n_attention_heads=self.n_attention_heads,
+            n_layers=self.n_layers,
+            n_future=self.n_future,
+            max_seq=self.max_seq,
+            relative_offsets=self.relative_offsets,
+        )
         check_choice("head_kind", self.head_kind, HeadKind)
         check_choice("position", self.position, Position)
         if self.d_model % self.n_attention_heads:
@@ -110,7 +124,9 @@ class ModelConfig:
                 f"budget; raise n_layers to at least {self.n_future}, or fix trunk_layers"
             )
         if not set(self.stop_gradient) <= set(range(1, self.n_future + 1)):
-            raise ValueError(f"stop_gradient={self.stop_gradient} must name horizons from 1 to n_future={self.n_future}")
+            raise ValueError(
+                f"stop_gradient={self.stop_gradient} must name horizons from 1 to n_future={self.n_future}"
+            )
 
     @property
     def d_head(self) -> int:
@@ -153,6 +169,133 @@ class ModelConfig:
         return cls(**{**SIZES[size], **changes})
 
 
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW as in the paper (betas .9/.95, weight decay .1, clip 1, warm-up, cosine to .03), or Muon on the matrices.
+
+    Raises:
+        ValueError: at construction, naming the field, its value and what is allowed.
+    """
+
+    kind: OptimizerKind = "adamw"
+    """adamw, or muon: Muon (Jordan et al. 2024) on the layers' matrices, AdamW on embedding and unembedding."""
+    learning_rate: float = 2e-3
+    """Peak learning rate (the paper's models: 1e-4 and more; small ones want more)."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's moments; Muon's momentum is .95."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay of matrices."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    warmup: int = 50
+    """Steps of linear warm-up."""
+    final: float = 0.03
+    """Share of the peak learning rate that the cosine ends at."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        check_choice("kind", self.kind, OptimizerKind)
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and below 1")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas} must be two numbers from 0 to below 1")
+        if self.weight_decay < 0 or self.clip <= 0 or self.warmup < 0 or not 0 <= self.final <= 1:
+            raise ValueError(
+                f"weight_decay={self.weight_decay} and warmup={self.warmup} must not be negative, "
+                f"clip={self.clip} must be above 0, final={self.final} from 0 to 1"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the outcome of a training, and so the identity of a run.
+
+    Raises:
+        ValueError: at construction, naming the field, its value and what is allowed.
+    """
+
+    task: BytesTask = field(default_factory=BytesTask)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    name: str = "run"
+    """How people call the run; the hash of the rest tells runs of one name apart."""
+    steps: int = 400
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Rows a step, over all processes and accumulated parts."""
+    accumulate: int = 1
+    """Parts a step's rows are run in, one after the other, to save memory."""
+    horizon_weights: tuple[float, ...] = ()
+    """Weights w_i of Eq. 2, one a horizon; empty: all 1, as in the paper."""
+    curriculum: Curriculum = "constant"
+    """constant, forward (from next-token to n tokens) or reverse."""
+    precision: Precision = "bf16"
+    """bf16 (autocast, fp32 weights) or fp32."""
+    seed: int = 0
+    """Seed of the initial weights and of the order of the data."""
+    log_every: int = 20
+    """Steps between two rows of metrics."""
+    evaluate_every: int = 100
+    """Steps between two evaluations on validation rows."""
+    evaluate_rows: int = 64
+    """Validation rows used."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints."""
+    init_from: str = ""
+    """A finished run (folder below the runs directory) whose trunk and heads training starts from (section 3.6)."""
+
+    def __post_init__(self) -> None:
+        weights = tuple(float(w) for w in self.horizon_weights) or (1.0,) * self.model.n_future
+        object.__setattr__(self, "horizon_weights", weights)
+        check_positive(steps=self.steps, batch_size=self.batch_size, accumulate=self.accumulate)
+        check_positive(log_every=self.log_every, evaluate_every=self.evaluate_every, evaluate_rows=self.evaluate_rows)
+        check_positive(checkpoint_every=self.checkpoint_every)
+        check_choice("curriculum", self.curriculum, Curriculum)
+        check_choice("precision", self.precision, Precision)
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it becomes a folder")
+        if len(weights) != self.model.n_future or min(weights) < 0 or not any(weights):
+            raise ValueError(
+                f"horizon_weights={weights} must be n_future={self.model.n_future} numbers, none negative, not all 0"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size={self.batch_size} must be a multiple of accumulate={self.accumulate}")
+        if self.model.vocab_size != self.task.vocab_size:
+            raise ValueError(
+                f"model.vocab_size={self.model.vocab_size} must be the task's {self.task.vocab_size} token ids"
+            )
+        if self.task.seq > self.model.max_seq:
+            raise ValueError(
+                f"task.seq={self.task.seq} is longer than model.max_seq={self.model.max_seq}; raise max_seq"
+            )
+
+    @property
+    def folder(self) -> str:
+        """Where the run lives below the runs directory: task/name-hash."""
+        return f"{self.task.name}/{self.name}-{config_hash(self)}"
+
+
+def from_mapping(fields: Mapping[str, Any]) -> TrainConfig:
+    """A TrainConfig from the mapping that JSON made of one.
+
+    Raises:
+        ValueError: for fields this version does not know, or misses.
+    """
+    try:
+        return TrainConfig(
+            **{
+                **fields,
+                "task": BytesTask(**fields["task"]),
+                "model": ModelConfig(**fields["model"]),
+                "optimizer": OptimizerConfig(**fields["optimizer"]),
+            }
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a config of this version of mtp-lab: {error}") from error
+
+
 def canonical_json(config: Any) -> str:
     """A dataclass as JSON with sorted keys: equal configs give equal strings, on every machine."""
     return json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))
@@ -161,8 +304,3 @@ def canonical_json(config: Any) -> str:
 def config_hash(config: Any, length: int = 10) -> str:
     """The first hex digits of the SHA-256 of the canonical JSON."""
     return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:length]
-
-
-def model_config(fields: Mapping[str, Any]) -> ModelConfig:
-    """A ModelConfig from the mapping that `dataclasses.asdict` (or JSON) made of one."""
-    return ModelConfig(**{**fields, "stop_gradient": tuple(fields.get("stop_gradient", ()))})

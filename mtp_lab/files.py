@@ -23,7 +23,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
+        raise OSError(
+            error.errno, f"cannot write {path}: {error.strerror}; free some space or choose another folder"
+        ) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -29,7 +29,7 @@ Method = Literal["sequential", "reference"]
 
 @dataclass(frozen=True)
 class Loss:
-    """`total`: () what to back-propagate; `per_horizon`: (n_future,) mean nats of each horizon, unweighted, detached."""
+    """What to back-propagate, (); and the mean nats of each horizon, (n_future,), unweighted and detached."""
 
     total: Tensor
     per_horizon: Tensor
@@ -70,13 +70,17 @@ def mtp_loss(
     return Loss(*_Sequential.apply(trunk, job, *job.parameters))
 
 
-def summed_cross_entropy(model: MTPTransformer, latent: Tensor, targets: Tensor) -> Tensor:
-    """Nats of one head's latent (batch, seq, d_model) on (batch, seq) targets, summed: (); logits only in chunks."""
+def cross_entropy(model: MTPTransformer, latent: Tensor, targets: Tensor, reduction: str = "sum") -> Tensor:
+    """Nats of one head's latent (batch, seq, d_model) on (batch, seq) targets; logits exist in chunks only.
+
+    Returns:
+        () their sum, or (batch * seq,) with reduction="none", 0 where there is no target.
+    """
     inputs, weight, device = model.norm(latent).flatten(0, 1), model.unembed.weight, latent.device.type
     if torch.is_autocast_enabled(device):  # the function has no rule of its own under autocast
         inputs, weight = (t.to(torch.get_autocast_dtype(device)) for t in (inputs, weight))
     return F.linear_cross_entropy(
-        inputs, weight, targets.flatten(), reduction="sum", ignore_index=IGNORE, options=CHUNKS
+        inputs, weight, targets.flatten(), reduction=reduction, ignore_index=IGNORE, options=CHUNKS
     )
 
 
@@ -168,7 +172,7 @@ class _Walk:
         job = self.job
         leaf = latent.detach().requires_grad_(job.differentiate)
         with torch.set_grad_enabled(job.differentiate):
-            nats = summed_cross_entropy(job.model, leaf, job.targets[i - 1])
+            nats = cross_entropy(job.model, leaf, job.targets[i - 1])
         self.sums[i - 1] = nats.detach()
         if not job.differentiate:
             return torch.zeros_like(leaf)

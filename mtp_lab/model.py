@@ -8,8 +8,8 @@ numbered by horizon). Losses are in loss.py, decoding and analyses elsewhere.
 
 import torch
 from torch import Tensor, nn
-from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.HookedRootModule import HookedRootModule
 
 from mtp_lab.config import ModelConfig
 from mtp_lab.layers import Block, Cache, Context, RMSNorm
@@ -61,7 +61,9 @@ class MTPTransformer(HookedRootModule):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.trunk_depth))
         self.heads = nn.ModuleDict(
             {
-                str(i): LinearHead(config) if config.head_kind == "linear" else Block(config, config.trunk_depth + i - 1)
+                str(i): LinearHead(config)
+                if config.head_kind == "linear"
+                else Block(config, config.trunk_depth + i - 1)
                 for i in config.parents
             }
         )
@@ -180,7 +182,7 @@ class MTPTransformer(HookedRootModule):
 
     def context(self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Context:
         """Mask, positions and rotation for (batch, seq) tokens; see Context for shapes."""
-        config, (batch, seq), device = self.config, tokens.shape, tokens.device
+        config, seq, device = self.config, tokens.shape[1], tokens.device
         if seq > config.max_seq:
             raise ValueError(f"{seq} tokens are longer than max_seq={config.max_seq}; cut them or raise max_seq")
         if documents is not None and documents.shape != tokens.shape:

@@ -1,0 +1,86 @@
+"""The state of a training as one safetensors file that names its own content.
+
+`step-000100-<first digits of the file's SHA-256>.safetensors` holds weights and optimizer moments. It is written
+atomically and read only if the digits agree, so that a truncated or altered file is found out, named, and passed over
+for the one before. Nothing is ever unpickled.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from mtp_lab.files import write_atomic
+
+KEPT = 2
+DIGITS = 16
+
+
+class DamagedFile(ValueError):
+    """A file whose content is not what was written."""
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
+
+
+def read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file with the given digest.
+
+    Raises:
+        DamagedFile: naming the file, if it is truncated or altered.
+    """
+    content = path.read_bytes()
+    if digest(content) != expected:
+        raise DamagedFile(f"{path} is damaged ({len(content)} bytes, not what was written); delete it to go on without")
+    return load(content)
+
+
+def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Writes the state after `step` steps, then removes all but the newest KEPT."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for k, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{k}.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    write_atomic(folder / f"step-{step:08d}-{digest(content)}.safetensors", content)
+    for old in _checkpoints(folder)[KEPT:]:
+        old.unlink()
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> tuple[int, list[str]]:
+    """Puts the newest whole checkpoint into model and optimizers.
+
+    Returns:
+        The number of steps done (0 without any checkpoint), and a line for each damaged file passed over.
+    """
+    damaged = []
+    for path in _checkpoints(folder):
+        _, step, expected = path.stem.split("-")
+        try:
+            tensors = read_tensors(path, expected)
+        except DamagedFile as error:
+            damaged.append(str(error))
+            continue
+        model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
+        for k, optimizer in enumerate(optimizers):
+            _load_optimizer(optimizer, {n: t for n, t in tensors.items() if n.startswith(f"optimizer.{k}.")})
+        return int(step), damaged
+    return 0, damaged
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        _, _, index, field = name.split(".")
+        state.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Newest first."""
+    pattern = re.compile(r"step-\d{8}-[0-9a-f]{16}\.safetensors")
+    return sorted((p for p in folder.glob("step-*.safetensors") if pattern.fullmatch(p.name)), reverse=True)

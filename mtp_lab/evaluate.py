@@ -1,0 +1,86 @@
+"""Numbers about a trained model, and how sure one can be of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+
+from data_gen import Batch
+from mtp_lab.loss import cross_entropy
+from mtp_lab.model import MTPTransformer
+from mtp_lab.targets import IGNORE, future_targets
+
+BITS_PER_NAT = 1 / np.log(2)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with the bounds of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def tensors(batch: Batch, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """tokens and documents of a batch: two (rows, seq) int64 tensors."""
+    return tuple(torch.from_numpy(array).long().to(device) for array in (batch.tokens, batch.documents))
+
+
+@torch.no_grad()
+def losses(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-entropy of every horizon on a batch, in fp32.
+
+    Returns:
+        Nats summed over each row, and the number of targets in it: two (n_future, rows) arrays.
+    """
+    device = next(model.parameters()).device
+    nats, counts = [], []
+    for start in range(0, batch.rows, rows_at_once):
+        tokens, documents = tensors(batch[start : start + rows_at_once], device)
+        targets = future_targets(tokens, model.config.n_future, documents)
+        context = model.context(tokens, documents)
+        latents = model.run_heads(model.trunk(tokens, context), tokens, context)
+        each = [cross_entropy(model, latents[i], targets[i - 1], "none") for i in model.config.parents]
+        nats.append(torch.stack(each).view(targets.shape).sum(-1))  # (n_future, rows)
+        counts.append((targets != IGNORE).sum(-1))
+    return torch.cat(nats, 1).double().cpu().numpy(), torch.cat(counts, 1).cpu().numpy()
+
+
+def loss_per_horizon(model: MTPTransformer, batch: Batch) -> np.ndarray:
+    """Mean nats of every horizon over all valid targets of a batch: (n_future,); nan for one without any."""
+    nats, counts = losses(model, batch)
+    with np.errstate(invalid="ignore"):
+        return nats.sum(1) / counts.sum(1)
+
+
+def seed_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval of a mean over seeds.
+
+    Raises:
+        ValueError: for fewer than two values: one seed has no interval.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} value(s) give no interval over seeds; train at least 2 seeds")
+    mean, error = float(np.mean(values)), float(stats.sem(values))
+    half = error * float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
+    return Interval(mean, mean - half, mean + half)
+
+
+def bootstrap_interval(
+    nats: np.ndarray, counts: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap of a mean loss over the rows of a test set.
+
+    Args:
+        nats, counts: (rows,) sums and numbers of targets, as `losses` gives them for one horizon.
+    """
+    rows = np.random.default_rng(seed).integers(0, len(nats), size=(resamples, len(nats)))
+    means = nats[rows].sum(1) / counts[rows].sum(1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(nats.sum() / counts.sum()), float(low), float(high))

@@ -1,0 +1,333 @@
+"""Plotly figures: one theme, one way to save and show them, one function a figure.
+
+Functions here draw and nothing else. Means and intervals come computed, as columns `mean`, `low`, `high` beside the
+raw values of each seed, so that a figure never hides a choice of statistics. Losses come in nats and are drawn in the
+unit asked for. Drawings of the model itself are in diagrams.py.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+from warnings import warn
+
+import numpy as np
+import pandas as pd
+import plotly
+import plotly.graph_objects as go
+import plotly.io as pio
+from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
+
+from mtp_lab.files import write_atomic
+
+SANS = "Lato, Helvetica Neue, Arial, sans-serif"  # Lato and DejaVu come with kaleido: the same PNG on any machine
+MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
+INK, GREY, RULE, WRONG = "#222222", "#666666", "#e8e8e8", "#d55e00"
+# After Okabe and Ito, darkened to read as thin lines on white; the lightness differs too, and so do the symbols.
+MODELS = {1: ("#3a3a3a", "circle"), 2: ("#d98c00", "square"), 4: ("#0072b2", "diamond"), 8: ("#c0508c", "triangle-up"),
+          16: ("#00936b", "pentagon"), 3: ("#56b4e9", "cross"), 6: ("#9a4a00", "x")}
+METHODS = ("#d55e00", "#0072b2", "#3a3a3a", "#c0508c")
+BLUES = [[0.0, "#f4f8fc"], [0.5, "#8fbcdf"], [1.0, "#0b4a8a"]]
+WIDTH, TITLE_SIZE, CAPTION_SIZE = 1000, 19, 13
+
+_axis = dict(gridcolor=RULE, linecolor="#b5b5b5", showline=True, ticks="outside", tickcolor="#b5b5b5", ticklen=4,
+             zeroline=False, automargin=True, title=dict(standoff=10, font=dict(size=14)))
+pio.templates["mtp"] = go.layout.Template(layout=dict(
+    font=dict(family=SANS, size=13, color=INK), paper_bgcolor="white", plot_bgcolor="white", xaxis=_axis, yaxis=_axis,
+    colorway=[color for color, _ in MODELS.values()], hoverlabel=dict(bgcolor="white", font=dict(family=SANS)),
+    legend=dict(orientation="h", x=0, xanchor="left", yref="container", yanchor="top", font=dict(size=13)),
+    title=dict(x=0, xref="container", xanchor="left", y=1, yref="container", yanchor="top", pad=dict(l=20, t=18)),
+))
+
+
+def horizon_color(i: int, n: int) -> str:
+    """The colour of horizon i of n: a truncated Viridis, horizon 1 darkest; models up to n = 4 share their colours."""
+    if not 1 <= i <= n:
+        raise ValueError(f"horizon i={i} must be from 1 to n={n}")
+    return sample_colorscale("Viridis", 0.8 * (i - 1) / max(n - 1, 3))[0]
+
+
+def model_color(n: int) -> str:
+    """The colour of the model of n future tokens, the same in every figure.
+
+    Raises:
+        ValueError: if n has no colour.
+    """
+    if n not in MODELS:
+        raise ValueError(f"n={n} has no colour; known: {', '.join(map(str, sorted(MODELS)))}")
+    return MODELS[n][0]
+
+
+# --- saving and showing ------------------------------------------------------------------------------------------------
+
+
+@cache
+def _scope(process: int):
+    """The renderer of this process: kaleido's own browser, which ends with the process. Imported when first used."""
+    from kaleido.scopes.plotly import PlotlyScope  # direct: plotly >= 7 refuses to call kaleido 0.2.1 itself
+
+    return PlotlyScope(plotlyjs=str(Path(plotly.__file__).parent / "package_data" / "plotly.min.js"))
+
+
+def as_json(figure: go.Figure) -> str:
+    """Canonical Plotly JSON: equal figures give equal text."""
+    return json.dumps(json.loads(figure.to_json()), sort_keys=True, separators=(",", ":")) + "\n"
+
+
+def png(figure: go.Figure, width: int | None = None, height: int | None = None, scale: float = 2) -> bytes:
+    """The figure as a PNG of `scale` times width x height pixels; by default the figure's own size, or 1000 x 500.
+
+    Raises:
+        RuntimeError: if the renderer cannot start or refuses the figure.
+    """
+    width, height = width or figure.layout.width or WIDTH, height or figure.layout.height or WIDTH // 2
+    try:
+        return _scope(os.getpid()).transform(json.loads(figure.to_json()), "png", width, height, scale)
+    except (ImportError, OSError, ValueError) as error:
+        raise RuntimeError(f"cannot render a PNG: {str(error).strip()}; kaleido must be 0.2.1, which carries its own "
+                           "browser, installed at a path without spaces") from error
+
+
+def save(figure: go.Figure, folder: Path | str, name: str, data: pd.DataFrame | None = None) -> Path:
+    """Writes name.json (Plotly), name.png and name.csv (the data behind it); returns the path of the PNG.
+
+    Without data, a CSV of an earlier figure of this name is removed. If rendering fails nothing is written.
+
+    Raises:
+        ValueError: if the name is not a plain file name.
+        RuntimeError: as `png`.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"name={name!r} must be made of letters, digits, '.', '_' and '-', and start with none of the last two")
+    picture, stem = png(figure), Path(folder) / name
+    write_atomic(stem.with_name(f"{name}.json"), as_json(figure))
+    if data is None:
+        stem.with_name(f"{name}.csv").unlink(missing_ok=True)
+    else:
+        write_atomic(stem.with_name(f"{name}.csv"), data.to_csv(index=False, lineterminator="\n"))
+    write_atomic(stem.with_name(f"{name}.png"), picture)
+    return stem.with_name(f"{name}.png")
+
+
+def show(figure: go.Figure) -> None:
+    """One notebook output with two faces: JupyterLab draws it interactive, a code host's viewer shows the picture."""
+    from IPython.display import display
+
+    bundle: dict[str, object] = {"application/vnd.plotly.v1+json": {**json.loads(figure.to_json()), "config": {}}}
+    try:
+        bundle["image/png"] = png(figure)
+    except RuntimeError as error:
+        warn(f"shown without a picture: {error}", stacklevel=2)
+    display(bundle, raw=True)
+
+
+# --- what the figures share ----------------------------------------------------------------------------------------------
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` visible characters; a tag counts nothing and is never cut."""
+    lines, room = [], 0
+    for word in re.findall(r"(?:<[^>]*>|[^\s<])+", text):
+        length = len(re.sub(r"<[^>]*>", "", word))
+        if not lines or length + 1 > room:
+            lines, room = [*lines, word], width - length
+        else:
+            lines[-1], room = f"{lines[-1]} {word}", room - length - 1
+    return lines
+
+
+def framed(figure: go.Figure, title: str, caption: str, height: int, width: int | None = None) -> go.Figure:
+    """Gives the figure the theme, its title with the caption below, and `height` px of panels under them."""
+    room = (width or WIDTH) - 40
+    head = [f"<b>{line}</b>" for line in wrapped(title, int(room / TITLE_SIZE / 0.53))]
+    small = [f'<span style="font-size:{CAPTION_SIZE}px;color:{GREY}">{line}</span>'
+             for line in wrapped(caption, int(room / CAPTION_SIZE / 0.5))]
+    top = 22 + 25 * len(head) + (19 if len(head) == 1 else 25) * len(small)
+    legend = 30 if any(trace.showlegend for trace in figure.data) else 0
+    titles = 28 if any(note.yref == "paper" and note.y == 1 for note in figure.layout.annotations) else 8
+    margin = dict(l=75, r=35, t=top + legend + titles, b=60)
+    figure.update_layout(template="mtp", height=height + margin["t"] + margin["b"], width=width, margin=margin,
+                         title=dict(text="<br>".join(head + small), font=dict(size=TITLE_SIZE)))
+    figure.update_layout(legend=dict(y=1 - top / figure.layout.height))
+    figure.update_annotations(selector=dict(yref="paper"), font=dict(size=14, family=SANS, color=INK))
+    return figure
+
+
+def require(table: pd.DataFrame, *columns: str) -> None:
+    """Raises ValueError unless the table has rows and these columns."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing or table.empty:
+        raise ValueError(f"the table has {len(table)} rows and columns {list(table.columns)}; "
+                         f"needed: at least one row and {list(columns)}, missing {missing}")
+
+
+def in_unit(table: pd.DataFrame, unit: str, *columns: str) -> pd.DataFrame:
+    """A copy with these columns turned from nats into `unit`, such as "bits per byte" or "nats per token"."""
+    if unit.split()[:1] not in (["bits"], ["nats"]):
+        raise ValueError(f"unit={unit!r} must start with 'bits' or 'nats'")
+    return table.assign(**{c: table[c] / (math.log(2) if unit.startswith("bits") else 1.0) for c in columns})
+
+
+def panels(titles: Sequence[str], per_row: int = 5, **options) -> tuple[go.Figure, list[dict[str, int]], int]:
+    """Small multiples: the figure, each panel's row and column, and the number of rows."""
+    columns = min(per_row, len(titles))
+    rows = -(-len(titles) // columns)
+    figure = make_subplots(rows, columns, subplot_titles=[f"<b>{t}</b>" for t in titles],
+                           **{"horizontal_spacing": 0.025, "vertical_spacing": 0.3 / rows, **options})
+    return figure, [dict(row=k // columns + 1, col=k % columns + 1) for k in range(len(titles))], rows
+
+
+def line(x, y, color: str, name: str, width: float = 2.5, **options) -> go.Scatter:
+    """A line trace with plain lists in it, so that the saved JSON can be read and compared."""
+    given = {"mode": "lines", "line": dict(color=color, width=width), "showlegend": False, **options}
+    return go.Scatter(x=list(x), y=list(y), name=name, **given)
+
+
+def band(x, low, high, color: str, name: str) -> go.Scatter:
+    """The area between low and high."""
+    return line([*x, *list(x)[::-1]], [*low, *list(high)[::-1]], color, name, 0, fill="toself", fillcolor=color,
+                opacity=0.15, hoverinfo="skip")
+
+
+# --- the figures -----------------------------------------------------------------------------------------------------------
+
+
+def training_curves(
+    metrics: pd.DataFrame, title: str, caption: str = "Thin: one seed. Thick: mean over seeds.", unit: str = "bits per byte",
+    by: Literal["n", "horizon"] = "n", log_tokens: bool = True,
+) -> go.Figure:
+    """Loss against training tokens: a panel for each n with a line a horizon, or (`by="horizon"`) the other way round.
+
+    Args:
+        metrics: n, seed, horizon, step, tokens, loss (nats). The mean covers the steps that all seeds have.
+    """
+    require(metrics, "n", "seed", "horizon", "step", "tokens", "loss")
+    if by not in ("n", "horizon"):
+        raise ValueError(f"by={by!r} must be 'n' or 'horizon'")
+    metrics, horizons = in_unit(metrics, unit, "loss").sort_values("step"), int(metrics.horizon.max())
+    other, values = ("horizon", "n")[by == "horizon"], sorted(metrics[by].unique().tolist())
+    label = {"n": "n = {}", "horizon": "horizon {}"}
+    figure, places, rows = panels([label[by].format(v) for v in values], 5 if by == "n" else 4, shared_yaxes="all",
+                                  shared_xaxes="all")
+    legend = set()
+    for value, place in zip(values, places, strict=True):
+        for key, group in metrics[metrics[by] == value].groupby(other):
+            color = horizon_color(int(key), horizons) if other == "horizon" else model_color(int(key))
+            name = label[other].format(key)
+            for seed, run in group.groupby("seed"):
+                figure.add_trace(line(run.tokens, run.loss, color, f"{name}, seed {seed}", 1, opacity=0.35,
+                                      legendgroup=name, hoverinfo="skip"), **place)
+            steps = group.groupby("step").agg(tokens=("tokens", "first"), loss=("loss", "mean"), seeds=("seed", "nunique"))
+            steps = steps[steps.seeds == group.seed.nunique()]
+            figure.add_trace(line(steps.tokens, steps.loss, color, name, legendgroup=name, showlegend=name not in legend,
+                                  hovertemplate="%{y:.3f} " + unit + " at %{x:.3s} tokens"), **place)
+            legend.add(name)
+    figure.update_xaxes(type="log" if log_tokens else "linear", tickformat="~s", nticks=5)
+    figure.update_xaxes(title_text="training tokens", row=rows)
+    figure.update_yaxes(title_text=f"loss ({unit})", col=1)
+    return framed(figure, title, caption, 300 * rows if rows == 1 else 250 * rows)
+
+
+def loss_by_horizon(
+    table: pd.DataFrame, title: str, caption: str = "Dots: seeds. Band: 95 % interval of the mean over seeds.",
+    unit: str = "bits per byte",
+) -> go.Figure:
+    """Loss at the end of training against the horizon, a line for each n.
+
+    Args:
+        table: n, seed, horizon, loss and, the same in every row of (n, horizon), mean, low, high; all in nats.
+    """
+    require(table, "n", "seed", "horizon", "loss", "mean", "low", "high")
+    table, figure = in_unit(table, unit, "loss", "mean", "low", "high"), go.Figure()
+    models = sorted(table.n.unique().tolist())
+    for k, n in enumerate(models):
+        rows = table[table.n == n]
+        ends = rows.drop_duplicates("horizon").sort_values("horizon")
+        color, x = model_color(n), ends.horizon + (shift := 0.05 * (k - (len(models) - 1) / 2))  # side by side
+        if len(ends) > 1:
+            figure.add_trace(band(x, ends.low, ends.high, color, f"interval, n = {n}"))
+        figure.add_trace(line(rows.horizon + shift, rows.loss, color, f"seeds, n = {n}", mode="markers", opacity=0.45,
+                              marker=dict(color=color, size=5), customdata=list(rows.seed),
+                              hovertemplate="seed %{customdata}: %{y:.3f}"))
+        error = dict(array=list(ends.high - ends["mean"]), arrayminus=list(ends["mean"] - ends.low), symmetric=False,
+                     thickness=1.5, width=4)
+        figure.add_trace(line(x, ends["mean"], color, f"n = {n}", mode="lines+markers", error_y=error,
+                              marker=dict(color=color, size=9, symbol=MODELS[n][1]), hovertemplate="%{y:.3f} " + unit))
+        figure.add_annotation(x=x.iloc[-1], y=ends["mean"].iloc[-1], text=f"<b>n = {n}</b>", font=dict(color=color, size=14),
+                              showarrow=False, xanchor="left", xshift=12)
+    last = int(table.horizon.max())
+    figure.update_xaxes(title_text="horizon i (predicting x<sub>t+i</sub> at position t)", tickvals=list(range(1, last + 1)),
+                        range=[0.7, last + max(0.35, 0.1 * last)])
+    figure.update_yaxes(title_text=f"loss ({unit})")
+    return framed(figure, title, caption, 360)
+
+
+def next_token_loss(
+    table: pd.DataFrame, title: str, caption: str = "Dots: seeds. Bars: 95 % interval over seeds.", unit: str = "bits per byte",
+) -> go.Figure:
+    """The next-token loss of each model and its control, and beside it the difference to n = 1.
+
+    Args:
+        table: label, n, depth (layers on the next-token path), matching ("compute-matched" or "depth-matched"), seed,
+            loss and, the same in all rows of a model, mean, low, high, difference, difference_low, difference_high
+            (NaN where the model is the reference itself); losses in nats. Models are drawn in the table's order.
+    """
+    parts = ("mean", "low", "high", "difference", "difference_low", "difference_high")
+    require(table, "label", "n", "depth", "matching", "seed", "loss", *parts)
+    table = in_unit(table, unit, "loss", *parts)
+    names = table.label + " " + table.matching + table.depth.map(" {}".format)
+    figure, places, _ = panels(["next-token loss", "difference to n = 1"], shared_yaxes=True, horizontal_spacing=0.04)
+    ticks = []
+    for y, (name, rows) in enumerate(table.groupby(names, sort=False)):
+        model, layers = rows.iloc[0], "1 layer" if rows.depth.iloc[0] == 1 else f"{rows.depth.iloc[0]} layers"
+        ticks.append(f'{model.label}<br><span style="font-size:11px;color:{GREY}">{model.matching}, {layers}</span>')
+        color = model_color(int(model.n))
+        symbol = MODELS[int(model.n)][1] + ("-open" if model.matching == "depth-matched" else "")
+        figure.add_trace(line(rows.loss, [y + 0.22] * len(rows), color, f"seeds, {name}", mode="markers", opacity=0.5,
+                              marker=dict(color=color, size=5), customdata=list(rows.seed),
+                              hovertemplate="seed %{customdata}: %{x:.4f}"), **places[0])
+        for place, (mean, low, high) in zip(places, (parts[:3], parts[3:]), strict=True):
+            if not np.isnan(model[mean]):
+                error = dict(array=[model[high] - model[mean]], arrayminus=[model[mean] - model[low]], symmetric=False,
+                             thickness=2, width=5)
+                figure.add_trace(line([model[mean]], [y], color, f"{mean}, {name}", mode="markers", error_x=error,
+                                      marker=dict(color=color, size=11, symbol=symbol, line=dict(width=2)),
+                                      hovertemplate="%{x:.4f} " + unit), **place)
+    figure.update_yaxes(tickvals=list(range(len(ticks))), range=[len(ticks) - 0.5, -0.5], showgrid=False, ticklen=0)
+    figure.update_yaxes(ticktext=ticks, col=1)
+    figure.update_xaxes(title_text=f"loss ({unit})", col=1)
+    figure.update_xaxes(title_text=f"difference ({unit}), left of 0 is better", col=2, zeroline=True, zerolinecolor=INK)
+    return framed(figure, title, caption, 30 + 52 * len(ticks))
+
+
+def memory(
+    table: pd.DataFrame, title: str, caption: str = "Peak of what autograd and the loss keep for the backward pass.",
+    log: bool = False,
+) -> go.Figure:
+    """Peak memory against n: a panel for each vocabulary, a line for each method.
+
+    Args:
+        table: n, vocab, method ("reference", "sequential", ...), bytes.
+    """
+    require(table, "n", "vocab", "method", "bytes")
+    power = min(3, int(math.log(table.bytes.max(), 1024)))
+    vocabularies, methods = sorted(table.vocab.unique().tolist()), sorted(table.method.unique().tolist())
+    figure, places, rows = panels([f"vocabulary {v:,}" for v in vocabularies], 4, shared_yaxes="all" if log else False,
+                                  horizontal_spacing=0.03 if log else 0.09)
+    for vocab, place in zip(vocabularies, places, strict=True):
+        for color, method in zip(METHODS, methods, strict=False):
+            part = table[(table.vocab == vocab) & (table.method == method)].sort_values("n")
+            figure.add_trace(line(part.n, part.bytes / 1024**power, color, method, mode="lines+markers",
+                                  marker=dict(color=color, size=8), hovertemplate="n = %{x}: %{y:.3s}"), **place)
+            y = part.bytes.iloc[-1] / 1024**power
+            figure.add_annotation(x=part.n.iloc[-1], y=math.log10(y) if log else y, text=f"<b>{method}</b>", yshift=12,
+                                  xanchor="right", showarrow=False, font=dict(color=color, size=13), **place)
+    figure.update_xaxes(title_text="future tokens n", tickvals=sorted(table.n.unique().tolist()))
+    figure.update_yaxes(type="log" if log else "linear", rangemode="tozero")
+    figure.update_yaxes(title_text=f"peak memory ({('bytes', 'KiB', 'MiB', 'GiB')[power]})", col=1)
+    return framed(figure, title, caption, 300 * rows)

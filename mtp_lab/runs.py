@@ -1,0 +1,161 @@
+"""Runs by content: the same config is trained once, whoever asks, and found again by its hash.
+
+    runs/<task>/<name>-<hash>/   config.json, metrics.jsonl, checkpoints/, weights.safetensors, done.json (last)
+
+`get` returns a finished run, resumes a broken one or trains a new one; processes that ask for the same run wait for the
+one that holds its lock.
+"""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from mtp_lab.config import TrainConfig, from_mapping
+from mtp_lab.files import write_atomic
+
+
+class Held(RuntimeError):
+    """Another process is training this run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    path: Path
+    config: TrainConfig
+
+    def metrics(self) -> pd.DataFrame:
+        """The log as one tidy table: split (train / validation), step, tokens, horizon, loss (nats), n, seed, run."""
+        rows = []
+        for line in (self.path / "metrics.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            rows += [
+                {"split": split, "step": row["step"], "tokens": row["tokens"], "horizon": i, "loss": loss}
+                for split in ("train", "validation")
+                for i, loss in enumerate(row.get(split, ()), start=1)
+            ]
+        table = pd.DataFrame(rows)
+        return table.assign(n=self.config.model.n_future, seed=self.config.seed, run=self.path.name)
+
+    def model(self) -> "MTPTransformer":  # noqa: F821 - torch is imported on first use
+        """The trained model, in evaluation mode.
+
+        Raises:
+            DamagedFile: if the weights are not what was written.
+        """
+        from mtp_lab.model import MTPTransformer
+        from mtp_lab.train import load_weights
+
+        model = MTPTransformer(self.config.model)
+        model.load_state_dict(load_weights(self.path))
+        return model.eval()
+
+
+def get(config: TrainConfig, runs_dir: str | Path = "runs", wait: bool = True) -> Run:
+    """The run of `config`: loaded if finished, else resumed or trained.
+
+    Args:
+        wait: wait for another process that is training it; otherwise raise Held.
+
+    Raises:
+        Held: see wait.
+        ValueError: if `config.init_from` names no finished run, or one that does not fit.
+        OSError: if the folder cannot be written.
+    """
+    path = Path(runs_dir) / config.folder
+    if not (path / "done.json").exists():
+        follower = int(os.environ.get("RANK", 0)) > 0  # torchrun: the lead process holds the lock for all
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", timeout=-1 if wait else 0)
+        try:
+            if not follower:
+                lock.acquire()
+        except Timeout:
+            raise Held(f"{path} is being trained by another process; wait for it, or ask with wait=True") from None
+        try:
+            if not (path / "done.json").exists():
+                _train(config, path, Path(runs_dir))
+        finally:
+            lock.release()
+    return Run(path, config)
+
+
+def get_all(
+    configs: Sequence[TrainConfig], runs_dir: str | Path = "runs", workers: int = 1, threads: int | None = None
+) -> list[Run]:
+    """Runs in the order of the configs, those that are missing trained `workers` at a time.
+
+    Args:
+        workers: training processes; each uses `threads` threads (default: the cores shared out evenly).
+
+    Raises:
+        the first training's error, after the others have ended; their runs are kept.
+    """
+    missing = [config for config in configs if not (Path(runs_dir) / config.folder / "done.json").exists()]
+    workers = max(1, min(workers, len(missing)))
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    longest_first = sorted(missing, key=lambda c: -c.steps * c.batch_size * c.task.seq * c.model.n_layers)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(_worker, config, str(runs_dir), threads) for config in longest_first]
+        for _ in tqdm(as_completed(jobs), total=len(jobs), desc="runs", disable=None if jobs else True):
+            pass
+    for job in jobs:
+        job.result()
+    return [get(config, runs_dir) for config in configs]
+
+
+def open_run(path: str | Path) -> Run:
+    """The finished run in a folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = Path(path)
+    if not (path / "done.json").exists():
+        raise ValueError(f"{path} holds no finished run; `mtp-lab runs` lists those there are")
+    return Run(path, from_mapping(json.loads((path / "config.json").read_text())))
+
+
+def list_runs(runs_dir: str | Path = "runs") -> pd.DataFrame:
+    """One row a run: run, steps, done, next-token validation loss (nats) and size on disk (MB)."""
+    rows = []
+    for config_file in sorted(Path(runs_dir).glob("*/*/config.json")):
+        folder = config_file.parent
+        log = folder / "metrics.jsonl"
+        logged = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        evaluated = [row["validation"][0] for row in logged if "validation" in row]
+        rows.append(
+            {
+                "run": f"{folder.parent.name}/{folder.name}",
+                "n": json.loads(config_file.read_text())["model"]["n_future"],
+                "step": logged[-1]["step"] if logged else 0,
+                "done": (folder / "done.json").exists(),
+                "loss": evaluated[-1] if evaluated else float("nan"),
+                "MB": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6,
+            }
+        )
+    return pd.DataFrame(rows, columns=["run", "n", "step", "done", "loss", "MB"])
+
+
+def _train(config: TrainConfig, path: Path, runs_dir: Path) -> None:
+    from mtp_lab.train import train
+
+    source = open_run(runs_dir / config.init_from).path if config.init_from else None
+    write_atomic(path / "config.json", json.dumps(asdict(config), indent=1, sort_keys=True))
+    train(config, path, source)
+
+
+def _worker(config: TrainConfig, runs_dir: str, threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    get(config, runs_dir)

@@ -1,0 +1,209 @@
+"""The training loop: one function that takes a config and a folder, and leaves a run there.
+
+A step is a pure function of weights, optimizer state, seed and step number, so a run that was killed goes on from its
+checkpoint and ends in the very weights of an uninterrupted one (same machine, same number of threads). Under torchrun
+the rows of a step are shared out among the processes. Which folder, and whether to train at all, is runs.py's business.
+"""
+
+import json
+import math
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from mtp_lab.allocator import keep_memory
+from mtp_lab.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint
+from mtp_lab.config import TrainConfig
+from mtp_lab.evaluate import loss_per_horizon, tensors
+from mtp_lab.files import write_atomic
+from mtp_lab.loss import mtp_loss
+from mtp_lab.model import MTPTransformer
+from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
+from mtp_lab.targets import future_targets, valid_targets
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Objective(nn.Module):
+    """Eq. 2 as a module, the unit DistributedDataParallel wraps: gradients are averaged, hence the factor."""
+
+    def __init__(self, model: MTPTransformer, processes: int) -> None:
+        super().__init__()
+        self.model, self.processes = model, processes
+
+    def forward(self, tokens: Tensor, documents: Tensor, weights: list[float], counts: Tensor) -> tuple[Tensor, Tensor]:
+        loss = mtp_loss(self.model, tokens, documents, weights, counts=counts)
+        return loss.total * self.processes, loss.per_horizon
+
+
+def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> None:
+    """Trains, or goes on training, the run of `config` in `folder`.
+
+    Writes config.json first, metrics.jsonl and checkpoints/ on the way, weights.safetensors and, last, done.json.
+
+    Args:
+        init_from: folder of the finished run that `config.init_from` names.
+
+    Raises:
+        Diverged: if the loss turns NaN or infinite, with the step and the checkpoint that is left.
+        ValueError: if the weights to start from do not fit.
+        OSError: if something cannot be written; the last checkpoint stays.
+    """
+    keep_memory()
+    rank, processes, device = _join_processes()
+    lead = rank == 0
+    if config.batch_size % (processes * config.accumulate):
+        raise ValueError(
+            f"batch_size={config.batch_size} must be a multiple of {processes} processes x accumulate={config.accumulate}"
+        )
+    torch.manual_seed(config.seed)
+    model = MTPTransformer(config.model).to(device)
+    if init_from is not None:
+        start_from(model, init_from)
+    optimizers = make_optimizers(model, config.optimizer)
+    first, damaged = load_checkpoint(folder / "checkpoints", model, optimizers)
+    for line in damaged if lead else ():
+        tqdm.write(f"passed over: {line}")
+    objective = Objective(model, processes)
+    wrapped = DistributedDataParallel(objective) if processes > 1 else objective
+    log = _Log(folder / "metrics.jsonl", first, lead)
+    held_out = config.task.held_out("validation", config.evaluate_rows)
+    started, where = time.perf_counter(), folder.name
+
+    bar = tqdm(
+        range(first, config.steps), initial=first, total=config.steps, desc=where, disable=None if lead else True
+    )
+    for step in bar:
+        rate = learning_rate(config.optimizer, step, config.steps)
+        weights = horizon_weights(config.horizon_weights, config.curriculum, step, config.steps)
+        per_horizon = _gradients(wrapped, config, step, weights, rank, processes, device)
+        if not math.isfinite(float(per_horizon.sum())):
+            raise Diverged(
+                f"{where}: the loss is {float(per_horizon.sum())} at step {step} (seed {config.seed}); the last "
+                f"checkpoint in {folder / 'checkpoints'} is kept. Try a lower optimizer.learning_rate or more warmup"
+            )
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+
+        done = step + 1
+        due = done == config.steps or done % config.evaluate_every == 0
+        if due or done % config.log_every == 0 or done == 1:
+            row = {"step": done, "tokens": done * config.batch_size * config.task.seq, "learning_rate": rate}
+            row |= {"weights": weights, "gradient_norm": float(norm), "train": per_horizon.tolist()}
+            row |= {"validation": loss_per_horizon(model, held_out).tolist()} if due and lead else {}
+            log.write(row | {"seconds": time.perf_counter() - started})
+            bar.set_postfix(loss=f"{per_horizon[0]:.3f}")
+        if lead and (done % config.checkpoint_every == 0 and done < config.steps):
+            save_checkpoint(folder / "checkpoints", done, model, optimizers)
+
+    if lead:
+        _finish(folder, model, config, first, time.perf_counter() - started)
+    if processes > 1:
+        dist.barrier()
+
+
+def start_from(model: MTPTransformer, folder: Path) -> None:
+    """Copies trunk, unembedding and the heads that `model` has from a finished run of as many heads or more.
+
+    Raises:
+        ValueError: naming the weights that are missing or of another shape; nothing is left at its random start.
+    """
+    weights = load_weights(folder)
+    own = model.state_dict()
+    wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
+    if wrong:
+        raise ValueError(
+            f"init_from={folder.name} does not fit: it lacks {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}. "
+            f"Give the model the same sizes and trunk_layers, and no more heads than the run has"
+        )
+    model.load_state_dict({name: weights[name] for name in own})
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """Weights of the finished run in `folder`, checked against its done.json.
+
+    Raises:
+        DamagedFile: if they are not what was written.
+    """
+    return read_tensors(folder / "weights.safetensors", json.loads((folder / "done.json").read_text())["weights"])
+
+
+def _gradients(
+    objective: nn.Module, config: TrainConfig, step: int, weights: list[float], rank: int, processes: int, device: str
+) -> Tensor:
+    """Runs this process's rows of the step forward and backward; (n_future,) mean nats over the whole step."""
+    tokens, documents = tensors(config.task.batch(config.batch_size, step, config.seed), device)
+    counts = valid_targets(future_targets(tokens, config.model.n_future, documents))
+    rows = config.batch_size // processes
+    mine = slice(rank * rows, (rank + 1) * rows)
+    parts = list(zip(*(t[mine].chunk(config.accumulate) for t in (tokens, documents)), strict=True))
+    per_horizon = torch.zeros(config.model.n_future, device=device)
+    for k, (part, part_documents) in enumerate(parts):
+        if processes > 1:  # exchange gradients once a step
+            objective.require_backward_grad_sync = k == len(parts) - 1
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bf16"):
+            total, nats = objective(part, part_documents, weights, counts)
+        total.backward()
+        per_horizon += nats
+    if processes > 1:
+        dist.all_reduce(per_horizon)
+    return per_horizon
+
+
+def _join_processes() -> tuple[int, int, str]:
+    """Rank, number of processes (torchrun's) and device."""
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        torch.cuda.set_device(device)
+    if processes > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device != "cpu" else "gloo")
+    return rank, processes, device
+
+
+class _Log:
+    """metrics.jsonl, one row a line; what a killed process wrote after its last checkpoint is dropped on resuming."""
+
+    def __init__(self, path: Path, steps_done: int, lead: bool) -> None:
+        self.path, self.lead = path, lead
+        if lead:
+            rows = path.read_text().splitlines() if path.exists() else []
+            whole = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= steps_done]
+            write_atomic(path, "".join(f"{row}\n" for row in whole))
+
+    def write(self, row: dict[str, object]) -> None:
+        if self.lead:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def _finish(folder: Path, model: MTPTransformer, config: TrainConfig, first: int, seconds: float) -> None:
+    content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    write_atomic(folder / "weights.safetensors", content)
+    facts = {
+        "weights": digest(content),
+        "steps": config.steps,
+        "seconds": seconds,
+        "steps_in_seconds": config.steps - first,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    write_atomic(folder / "done.json", json.dumps(facts, indent=1))
+    for checkpoint in (folder / "checkpoints").glob("*"):
+        checkpoint.unlink()
