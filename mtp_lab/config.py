@@ -38,6 +38,10 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
+class Refused(RuntimeError):
+    """Something that cannot be done as asked; its message says why and what to do."""
+
+
 def check_choice(name: str, value: object, allowed: object) -> None:
     """Raise ValueError unless `value` is one of the members of the Literal type `allowed`."""
     if value not in get_args(allowed):

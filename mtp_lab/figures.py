@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from textwrap import wrap
 from typing import Literal
 from warnings import warn
 
@@ -28,12 +29,11 @@ from mtp_lab.files import write_atomic
 SANS = "Lato, Helvetica Neue, Arial, sans-serif"  # Lato and DejaVu come with kaleido: the same PNG on any machine
 MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 INK, GREY, RULE, WRONG = "#222222", "#666666", "#e8e8e8", "#d55e00"
-# After Okabe and Ito, darkened to read as thin lines on white; the lightness differs too, and so do the symbols.
-MODELS = {1: ("#3a3a3a", "circle"), 2: ("#d98c00", "square"), 4: ("#0072b2", "diamond"), 8: ("#c0508c", "triangle-up"),
-          16: ("#00936b", "pentagon"), 3: ("#56b4e9", "cross"), 6: ("#9a4a00", "x")}
-METHODS = ("#d55e00", "#0072b2", "#3a3a3a", "#c0508c")
-BLUES = [[0.0, "#f4f8fc"], [0.5, "#8fbcdf"], [1.0, "#0b4a8a"]]
-WIDTH, TITLE_SIZE, CAPTION_SIZE = 1000, 19, 13
+# After Okabe and Ito; any two differ by at least 18 in CIELAB under each colour blindness, and so do the symbols.
+MODELS = {1: ("#3a3a3a", "circle"), 2: ("#c98200", "square"), 4: ("#0072b2", "diamond"),
+          8: ("#b03a7e", "triangle-up"), 16: ("#00a87a", "pentagon"), 3: ("#56b4e9", "cross"), 6: ("#9a4a00", "x")}
+METHODS = ("#d55e00", "#0072b2", "#3a3a3a", "#b03a7e")
+WIDTH = 1000  # px, of a figure in a README
 
 _axis = dict(gridcolor=RULE, linecolor="#b5b5b5", showline=True, ticks="outside", tickcolor="#b5b5b5", ticklen=4,
              zeroline=False, automargin=True, title=dict(standoff=10, font=dict(size=14)))
@@ -41,7 +41,8 @@ pio.templates["mtp"] = go.layout.Template(layout=dict(
     font=dict(family=SANS, size=13, color=INK), paper_bgcolor="white", plot_bgcolor="white", xaxis=_axis, yaxis=_axis,
     colorway=[color for color, _ in MODELS.values()], hoverlabel=dict(bgcolor="white", font=dict(family=SANS)),
     legend=dict(orientation="h", x=0, xanchor="left", yref="container", yanchor="top", font=dict(size=13)),
-    title=dict(x=0, xref="container", xanchor="left", y=1, yref="container", yanchor="top", pad=dict(l=20, t=18)),
+    title=dict(x=0, xref="container", xanchor="left", yref="container", yanchor="top", pad=dict(l=20),
+               font=dict(size=19), subtitle=dict(font=dict(size=13, color=GREY))),
 ))
 
 
@@ -129,31 +130,19 @@ def show(figure: go.Figure) -> None:
 # --- what the figures share ----------------------------------------------------------------------------------------------
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most `width` visible characters; a tag counts nothing and is never cut."""
-    lines, room = [], 0
-    for word in re.findall(r"(?:<[^>]*>|[^\s<])+", text):
-        length = len(re.sub(r"<[^>]*>", "", word))
-        if not lines or length + 1 > room:
-            lines, room = [*lines, word], width - length
-        else:
-            lines[-1], room = f"{lines[-1]} {word}", room - length - 1
-    return lines
-
-
 def framed(figure: go.Figure, title: str, caption: str, height: int, width: int | None = None) -> go.Figure:
-    """Gives the figure the theme, its title with the caption below, and `height` px of panels under them."""
+    """Gives the figure the theme, title, caption and legend above `height` px of panels."""
     room = (width or WIDTH) - 40
-    head = [f"<b>{line}</b>" for line in wrapped(title, int(room / TITLE_SIZE / 0.53))]
-    small = [f'<span style="font-size:{CAPTION_SIZE}px;color:{GREY}">{line}</span>'
-             for line in wrapped(caption, int(room / CAPTION_SIZE / 0.5))]
-    top = 22 + 25 * len(head) + (19 if len(head) == 1 else 25) * len(small)
-    legend = 30 if any(trace.showlegend for trace in figure.data) else 0
-    titles = 28 if any(note.yref == "paper" and note.y == 1 for note in figure.layout.annotations) else 8
-    margin = dict(l=75, r=35, t=top + legend + titles, b=60)
-    figure.update_layout(template="mtp", height=height + margin["t"] + margin["b"], width=width, margin=margin,
-                         title=dict(text="<br>".join(head + small), font=dict(size=TITLE_SIZE)))
-    figure.update_layout(legend=dict(y=1 - top / figure.layout.height))
+    head, small = wrap(f"{title}", int(room / 10)), wrap(caption, int(room / 6.2))
+    names = [trace.name for trace in figure.data if trace.showlegend]
+    legend = -(-sum(50 + 7 * len(name) for name in names) // (room - 70))  # rows
+    top = 24 + 25 * len(head) + 18 * len(small)
+    titled = any(note.yref == "paper" for note in figure.layout.annotations)
+    margin = dict(l=75, r=35, t=top + 24 * legend + (30 if titled else 10), b=60)
+    total = height + margin["t"] + margin["b"]
+    figure.update_layout(template="mtp", height=total, width=width, margin=margin, legend=dict(y=1 - (top + 2) / total))
+    figure.update_layout(title=dict(text=f"<b>{'<br>'.join(head)}</b>", y=1 - 16 / total,
+                                    subtitle=dict(text="<br>".join(small))))
     figure.update_annotations(selector=dict(yref="paper"), font=dict(size=14, family=SANS, color=INK))
     return figure
 
@@ -178,7 +167,7 @@ def panels(titles: Sequence[str], per_row: int = 5, **options) -> tuple[go.Figur
     columns = min(per_row, len(titles))
     rows = -(-len(titles) // columns)
     figure = make_subplots(rows, columns, subplot_titles=[f"<b>{t}</b>" for t in titles],
-                           **{"horizontal_spacing": 0.025, "vertical_spacing": 0.3 / rows, **options})
+                           **{"horizontal_spacing": 0.025, "vertical_spacing": 0.18 / rows, **options})
     return figure, [dict(row=k // columns + 1, col=k % columns + 1) for k in range(len(titles))], rows
 
 

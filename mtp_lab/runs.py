@@ -18,11 +18,11 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from mtp_lab.config import TrainConfig, from_mapping
+from mtp_lab.config import Refused, TrainConfig, from_mapping
 from mtp_lab.files import write_atomic
 
 
-class Held(RuntimeError):
+class Held(Refused):
     """Another process is training this run."""
 
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from mtp_lab.allocator import keep_memory
 from mtp_lab.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint
-from mtp_lab.config import TrainConfig
+from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.evaluate import loss_per_horizon, tensors
 from mtp_lab.files import write_atomic
 from mtp_lab.loss import mtp_loss
@@ -30,7 +30,7 @@ from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
 from mtp_lab.targets import future_targets, valid_targets
 
 
-class Diverged(RuntimeError):
+class Diverged(Refused):
     """The loss is no longer a number."""
 
 

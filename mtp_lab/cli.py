@@ -1,0 +1,169 @@
+"""The command line: `mtp-lab train | evaluate | runs | study`.
+
+Options are the fields of the config dataclasses, documented there. A bad value gives one line on stderr and exit code 2.
+"""
+
+import contextlib
+import functools
+import io
+import itertools
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from mtp_lab.config import Refused, TrainConfig
+from mtp_lab.tasks import Split
+
+
+def train(
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")],
+    runs_dir: str = "runs",
+    threads: int = 0,
+) -> None:
+    """Train a model, or go on where a killed training stopped; a run that is done is not trained again.
+
+    Example: mtp-lab train --name n4 --steps 400 --model.n-future 4 --model.max-seq 256
+
+    Several processes: torchrun --nproc-per-node 2 -m mtp_lab.cli train --model.n-future 4
+
+    Args:
+        runs_dir: Where runs are kept.
+        threads: Threads of one process; 0 leaves the choice to torch.
+    """
+    from mtp_lab import runs
+
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    run = runs.get(config, runs_dir, wait=False)
+    last = run.metrics().query("split == 'validation'").groupby("horizon")["loss"].last()
+    print(f"{run.path}: validation loss " + ", ".join(f"{loss:.3f}" for loss in last) + " nats at horizons 1, 2, ...")
+
+
+def evaluate(run: str, split: Split = "test", rows: int = 256, as_json: bool = False) -> None:
+    """Loss of a trained model at every horizon, on held-out files, with a bootstrap interval over rows.
+
+    Example: mtp-lab evaluate --run runs/bytes/n4-0123456789 --split validation
+
+    Args:
+        run: Folder of a finished run.
+        split: Which files: train, validation or test.
+        rows: Windows of the split used, evenly spread.
+        as_json: Print JSON instead of a table.
+    """
+    from mtp_lab.evaluate import BITS_PER_NAT, bootstrap_interval, losses
+    from mtp_lab.runs import open_run
+
+    if rows < 1:
+        raise ValueError(f"rows={rows} must be at least 1")
+    opened = open_run(run)
+    nats, counts = losses(opened.model(), opened.config.task.held_out(split, rows))
+    intervals = [bootstrap_interval(*pair) for pair in zip(nats, counts, strict=True)]
+    if as_json:
+        bits = [{k: v * BITS_PER_NAT for k, v in vars(interval).items()} for interval in intervals]
+        print(json.dumps({"run": run, "split": split, "unit": "bits per token", "horizons": bits}))
+        return
+    print(f"{run}, {split}, {nats.shape[1]} rows\nhorizon  bits per token  [95 % interval]    targets")
+    for i, (interval, count) in enumerate(zip(intervals, counts.sum(1), strict=True), start=1):
+        mean, low, high = (value * BITS_PER_NAT for value in (interval.mean, interval.low, interval.high))
+        print(f"{i:7d}  {mean:14.4f}  [{low:.4f}, {high:.4f}]  {count:9d}")
+
+
+def list_runs(runs_dir: str = "runs") -> None:
+    """List the runs there are: steps, whether they are done, next-token validation loss in nats, size.
+
+    Example: mtp-lab runs --runs-dir runs
+
+    Args:
+        runs_dir: Where runs are kept.
+    """
+    from mtp_lab.runs import list_runs
+
+    table = list_runs(runs_dir)
+    print(table.to_string(index=False, float_format="%.3f") if len(table) else f"no runs in {Path(runs_dir).resolve()}")
+
+
+def study(
+    preset: str = "quick",
+    out: str = "",
+    only: tuple[str, ...] = (),
+    seeds: int = 0,
+    runs_dir: str = "runs",
+    jobs: int = 1,
+) -> int:
+    """Run the notebooks as a batch: only what is missing or stale is run, and nothing that is done is lost.
+
+    Example: mtp-lab study --preset quick --only 02_real_bytes
+
+    Args:
+        preset: smoke (seconds, for tests), quick (minutes), full (the committed results) or paper (for GPUs).
+        out: Folder for executed notebooks and figures; by default results/<preset>.
+        only: Notebooks to run, by name; by default all.
+        seeds: Seeds of every experiment; 0 takes the preset's number.
+        runs_dir: Where trained runs are kept.
+        jobs: Notebooks at a time; each trains with the cores shared out evenly.
+    """
+    from mtp_lab.study import run
+
+    outcomes = run(preset=preset, out=out or None, only=only, seeds=seeds, runs_dir=runs_dir, jobs=jobs)
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "runs": list_runs, "study": study}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0, 1 when a notebook failed, 2 for what cannot be done as asked."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            command = tyro.extras.subcommand_cli_from_dict(
+                {name: _deferred(f) for name, f in COMMANDS.items()},
+                prog="mtp-lab",
+                description=__doc__.splitlines()[0],
+                args=arguments,
+            )
+    except SystemExit as stop:  # --help, or a value that does not parse
+        return _refuse(_sentence(complaint.getvalue())) if stop.code else 0
+    except (ValueError, OSError) as error:  # a value that parses, but that a config refuses
+        return _refuse(str(error))
+    try:
+        return command() or 0
+    except (ValueError, OSError, Refused) as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return _refuse("stopped; the last checkpoint is kept, the same command goes on from it", code=130)
+
+
+def _deferred(function: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
+    """Parses like `function`, but leaves the call for later, so that parsing errors can be told from the work's own."""
+
+    @functools.wraps(function)
+    def prepared(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
+        return functools.partial(function, *args, **kwargs)
+
+    return prepared
+
+
+def _sentence(box: str) -> str:
+    """The message in one of tyro's framed boxes, without the frame and the help that follows it."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    message = list(itertools.takewhile(lambda line: not line.startswith("──"), lines))
+    guess = next((line for line in lines[len(message) :] if line.startswith("--")), "")
+    hint = f" (did you mean {guess.split()[0]}?)" if "nrecognized" in box and guess else ""
+    return re.sub(r"Error parsing __tyro\S+: ", "", " ".join(message)) + hint or box.strip()
+
+
+def _refuse(message: str, code: int = 2) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
