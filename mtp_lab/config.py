@@ -7,7 +7,7 @@ defaults left out) and hash it, so that a config is the identity of a trained ru
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -55,6 +55,13 @@ def check_positive(**values: int) -> None:
             raise ValueError(f"{name}={value!r} must be an integer of at least 1")
 
 
+def as_floats(config: Any, *names: str) -> None:
+    """Make floats of the integers among these fields: 1 and 1.0 are equal, so their JSON and hash must be, too."""
+    for name in names:
+        if type(getattr(config, name)) is int:
+            object.__setattr__(config, name, float(getattr(config, name)))
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A decoder of one shared trunk and `n_future` heads (Gloeckle et al. 2024, section 2).
@@ -100,7 +107,7 @@ class ModelConfig:
     """Horizons (1..n) that read their input detached: they train, but do not shape what they stand on."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop_gradient", tuple(sorted(set(self.stop_gradient))))
+        as_floats(self, "rope_base")
         check_positive(
             vocab_size=self.vocab_size,
             d_model=self.d_model,
@@ -116,21 +123,24 @@ class ModelConfig:
             raise ValueError(f"d_model={self.d_model} must be a multiple of n_attention_heads={self.n_attention_heads}")
         if self.position == "rotary" and self.d_head % 2:
             raise ValueError(f"d_model / n_attention_heads = {self.d_head} must be even for rotary positions")
-        if self.rope_base <= 1:
-            raise ValueError(f"rope_base={self.rope_base} must be above 1")
+        if not isinstance(self.rope_base, float) or not 1 < self.rope_base < float("inf"):
+            raise ValueError(f"rope_base={self.rope_base!r} must be a number above 1")
+        for name in ("attention_only", "smeared_keys"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
         if self.d_mlp is not None:
             check_positive(d_mlp=self.d_mlp)
-        if self.trunk_layers is not None and (isinstance(self.trunk_layers, bool) or self.trunk_layers < 0):
+        if self.trunk_layers is not None and (type(self.trunk_layers) is not int or self.trunk_layers < 0):
             raise ValueError(f"trunk_layers={self.trunk_layers!r} must be an integer of at least 0")
         if self.trunk_layers is None and self.head_kind != "linear" and self.n_layers < self.n_future:
             raise ValueError(
                 f"n_layers={self.n_layers} is less than n_future={self.n_future}: each head takes one layer of the "
                 f"budget; raise n_layers to at least {self.n_future}, or fix trunk_layers"
             )
-        if not set(self.stop_gradient) <= set(range(1, self.n_future + 1)):
-            raise ValueError(
-                f"stop_gradient={self.stop_gradient} must name horizons from 1 to n_future={self.n_future}"
-            )
+        stopped = self.stop_gradient
+        if not isinstance(stopped, Collection) or not all(type(i) is int and 0 < i <= self.n_future for i in stopped):
+            raise ValueError(f"stop_gradient={stopped!r} must name horizons from 1 to n_future={self.n_future}")
+        object.__setattr__(self, "stop_gradient", tuple(sorted(set(stopped))))
 
     @property
     def d_head(self) -> int:
@@ -197,7 +207,8 @@ class OptimizerConfig:
     """Share of the peak learning rate that the cosine ends at."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
+        as_floats(self, "learning_rate", "weight_decay", "clip", "final")
         check_choice("kind", self.kind, OptimizerKind)
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and below 1")

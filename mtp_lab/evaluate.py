@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
 
@@ -11,8 +13,13 @@ from data_gen import Batch
 from mtp_lab.loss import cross_entropy
 from mtp_lab.model import MTPTransformer
 from mtp_lab.targets import IGNORE, future_targets
+from mtp_lab.tasks import Split
 
 BITS_PER_NAT = 1 / np.log(2)
+FIELDS = ("mean", "low", "high")
+
+if TYPE_CHECKING:
+    from mtp_lab.runs import Run
 
 
 @dataclass(frozen=True)
@@ -84,3 +91,50 @@ def bootstrap_interval(
     means = nats[rows].sum(1) / counts[rows].sum(1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(nats.sum() / counts.sum()), float(low), float(high))
+
+
+@torch.no_grad()
+def hindsight(model: MTPTransformer, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each head had said about every token of a sequence, aligned at the token that was predicted.
+
+    Args:
+        tokens: (seq,) ids.
+
+    Returns:
+        predicted: (n_future, seq) the token head i thought most likely for position t, i positions before it; -1
+            where t < i.
+        probability: (n_future, seq) what it gave to the token that came; nan where t < i.
+    """
+    inputs = torch.as_tensor(np.asarray(tokens), dtype=torch.long)
+    probabilities = model.all_logits(inputs[None])[:, 0].softmax(-1)  # (n_future, seq, vocab)
+    shape = (model.config.n_future, len(inputs))
+    predicted, probability = np.full(shape, -1), np.full(shape, np.nan)
+    for i in range(1, min(shape[0], shape[1] - 1) + 1):
+        made = probabilities[i - 1, :-i]  # (seq - i, vocab)
+        predicted[i - 1, i:] = made.argmax(-1).numpy()
+        probability[i - 1, i:] = made.gather(1, inputs[i:, None])[:, 0].numpy()
+    return predicted, probability
+
+
+def final_losses(runs: Sequence["Run"], split: Split, rows: int) -> pd.DataFrame:
+    """Losses at the end of training: run, n, depth (layers on the next-token path), seed, horizon, loss (nats)."""
+    table = []
+    for run in runs:
+        config = run.config
+        facts = {"run": run.path.name, "n": config.model.n_future, "depth": config.model.trunk_depth + 1}
+        for i, loss in enumerate(loss_per_horizon(run.model(), config.task.held_out(split, rows)), start=1):
+            table.append(facts | {"seed": config.seed, "horizon": i, "loss": float(loss)})
+    return pd.DataFrame(table)
+
+
+def over_seeds(table: pd.DataFrame, by: Sequence[str], value: str, names: Sequence[str]) -> pd.DataFrame:
+    """Adds the mean of `value` over the seeds of each group and its 95 % interval to every row.
+
+    Args:
+        by: columns that tell the groups apart.
+        names: the three new columns: mean, low, high.
+    """
+    intervals = table.groupby(list(by))[value].apply(seed_interval)
+    table = table.join(intervals.rename("interval"), on=list(by))
+    columns = {name: [getattr(i, part) for i in table.interval] for name, part in zip(names, FIELDS, strict=True)}
+    return table.assign(**columns).drop(columns="interval")

@@ -33,6 +33,7 @@ INK, GREY, RULE, WRONG = "#222222", "#666666", "#e8e8e8", "#d55e00"
 MODELS = {1: ("#3a3a3a", "circle"), 2: ("#c98200", "square"), 4: ("#0072b2", "diamond"),
           8: ("#b03a7e", "triangle-up"), 16: ("#00a87a", "pentagon"), 3: ("#56b4e9", "cross"), 6: ("#9a4a00", "x")}
 METHODS = ("#d55e00", "#0072b2", "#3a3a3a", "#b03a7e")
+BLUES = [[0.0, "#f4f8fc"], [0.5, "#8fbcdf"], [1.0, "#0b4a8a"]]
 WIDTH = 1000  # px, of a figure in a README
 
 _axis = dict(gridcolor=RULE, linecolor="#b5b5b5", showline=True, ticks="outside", tickcolor="#b5b5b5", ticklen=4,
@@ -42,15 +43,17 @@ pio.templates["mtp"] = go.layout.Template(layout=dict(
     colorway=[color for color, _ in MODELS.values()], hoverlabel=dict(bgcolor="white", font=dict(family=SANS)),
     legend=dict(orientation="h", x=0, xanchor="left", yref="container", yanchor="top", font=dict(size=13)),
     title=dict(x=0, xref="container", xanchor="left", yref="container", yanchor="top", pad=dict(l=20),
-               font=dict(size=19), subtitle=dict(font=dict(size=13, color=GREY))),
+               font=dict(size=19)),
 ))
 
 
 def horizon_color(i: int, n: int) -> str:
-    """The colour of horizon i of n: a truncated Viridis, horizon 1 darkest; models up to n = 4 share their colours."""
+    """The colour of horizon i of n: a truncated Viridis, horizon 1 darkest, the same up to n = 4."""
     if not 1 <= i <= n:
         raise ValueError(f"horizon i={i} must be from 1 to n={n}")
-    return sample_colorscale("Viridis", 0.8 * (i - 1) / max(n - 1, 3))[0]
+    steps = max(n - 1, 3)
+    place = ((i - 1) / steps) ** min(1.0, math.log(5) / math.log(steps))  # horizon 2 is a fifth of the way or more
+    return sample_colorscale("Viridis", 0.8 * place)[0]
 
 
 def model_color(n: int) -> str:
@@ -127,103 +130,104 @@ def show(figure: go.Figure) -> None:
     display(bundle, raw=True)
 
 
-# --- what the figures share ----------------------------------------------------------------------------------------------
+# --- what the figures share --------------------------------------------------------------------------------
 
 
-def framed(figure: go.Figure, title: str, caption: str, height: int, width: int | None = None) -> go.Figure:
-    """Gives the figure the theme, title, caption and legend above `height` px of panels."""
+def framed(figure: go.Figure, title: str, caption: str, height: int, width: int | None = None,
+           margin: tuple[int, int, int] = (75, 35, 60)) -> go.Figure:
+    """Gives the figure the theme, title, caption and legend above `height` px of panels (margin: left, right, bottom)."""
+    left, right, bottom = margin
     room = (width or WIDTH) - 40
-    head, small = wrap(f"{title}", int(room / 10)), wrap(caption, int(room / 6.2))
+    head, small = wrap(title, int(room / 10)), wrap(caption, int(room / 6.2))
     names = [trace.name for trace in figure.data if trace.showlegend]
     legend = -(-sum(50 + 7 * len(name) for name in names) // (room - 70))  # rows
-    top = 24 + 25 * len(head) + 18 * len(small)
     titled = any(note.yref == "paper" for note in figure.layout.annotations)
-    margin = dict(l=75, r=35, t=top + 24 * legend + (30 if titled else 10), b=60)
-    total = height + margin["t"] + margin["b"]
-    figure.update_layout(template="mtp", height=total, width=width, margin=margin, legend=dict(y=1 - (top + 2) / total))
-    figure.update_layout(title=dict(text=f"<b>{'<br>'.join(head)}</b>", y=1 - 16 / total,
-                                    subtitle=dict(text="<br>".join(small))))
+    top = 20 + 25 * (len(head) + len(small))
+    above = top + 24 * legend + (32 if titled else 10)
+    text = [f"<b>{'<br>'.join(head)}</b>", *(f'<span style="font-size:13px;color:{GREY}">{each}</span>' for each in small)]
+    total = above + height + bottom
     figure.update_annotations(selector=dict(yref="paper"), font=dict(size=14, family=SANS, color=INK))
-    return figure
+    return figure.update_layout(
+        template="mtp", height=total, width=width, margin=dict(l=left, r=right, t=above, b=bottom),
+        title=dict(text="<br>".join(text), y=1 - (30 if len(text) > 1 or len(head) > 1 else 17) / total),  # SVG's baseline
+        legend=dict(y=1 - top / total, x=(20 - left) / (room + 40 - left - right)))
 
 
-def require(table: pd.DataFrame, *columns: str) -> None:
-    """Raises ValueError unless the table has rows and these columns."""
-    missing = [column for column in columns if column not in table.columns]
+def checked(table: pd.DataFrame, unit: str | None, *columns: str, losses: Sequence[str] = ()) -> pd.DataFrame:
+    """The table, with the columns of losses turned from nats into `unit` ("bits per byte", "nats per token", ...).
+
+    Raises:
+        ValueError: if the table is empty or lacks a column, or if the unit is neither bits nor nats.
+    """
+    missing = [column for column in (*columns, *losses) if column not in table.columns]
     if missing or table.empty:
-        raise ValueError(f"the table has {len(table)} rows and columns {list(table.columns)}; "
-                         f"needed: at least one row and {list(columns)}, missing {missing}")
-
-
-def in_unit(table: pd.DataFrame, unit: str, *columns: str) -> pd.DataFrame:
-    """A copy with these columns turned from nats into `unit`, such as "bits per byte" or "nats per token"."""
-    if unit.split()[:1] not in (["bits"], ["nats"]):
+        raise ValueError(f"the table has {len(table)} rows and columns {list(table.columns)}; missing {missing}")
+    if unit is not None and unit.split()[:1] not in (["bits"], ["nats"]):
         raise ValueError(f"unit={unit!r} must start with 'bits' or 'nats'")
-    return table.assign(**{c: table[c] / (math.log(2) if unit.startswith("bits") else 1.0) for c in columns})
+    nats = math.log(2) if unit is not None and unit.startswith("bits") else 1.0
+    return table.assign(**{column: table[column] / nats for column in losses})
 
 
 def panels(titles: Sequence[str], per_row: int = 5, **options) -> tuple[go.Figure, list[dict[str, int]], int]:
     """Small multiples: the figure, each panel's row and column, and the number of rows."""
     columns = min(per_row, len(titles))
     rows = -(-len(titles) // columns)
-    figure = make_subplots(rows, columns, subplot_titles=[f"<b>{t}</b>" for t in titles],
-                           **{"horizontal_spacing": 0.025, "vertical_spacing": 0.18 / rows, **options})
+    options = {"horizontal_spacing": 0.025, "vertical_spacing": 0.18 / rows, **options}
+    figure = make_subplots(rows, columns, subplot_titles=[f"<b>{title}</b>" for title in titles], **options)
     return figure, [dict(row=k // columns + 1, col=k % columns + 1) for k in range(len(titles))], rows
 
 
-def line(x, y, color: str, name: str, width: float = 2.5, **options) -> go.Scatter:
-    """A line trace with plain lists in it, so that the saved JSON can be read and compared."""
-    given = {"mode": "lines", "line": dict(color=color, width=width), "showlegend": False, **options}
-    return go.Scatter(x=list(x), y=list(y), name=name, **given)
+def line(x, y, color: str, name: str, width: float = 2, **options) -> go.Scatter:
+    """A trace with plain lists in it, so that the saved JSON can be read and compared."""
+    options = {"mode": "lines", "line": dict(color=color, width=width), "showlegend": False, **options}
+    return go.Scatter(x=list(x), y=list(y), name=name, **options)
 
 
-def band(x, low, high, color: str, name: str) -> go.Scatter:
-    """The area between low and high."""
-    return line([*x, *list(x)[::-1]], [*low, *list(high)[::-1]], color, name, 0, fill="toself", fillcolor=color,
-                opacity=0.15, hoverinfo="skip")
+def bars(mean, low, high, width: float = 2) -> dict:
+    """Error bars from low to high."""
+    above, below = np.subtract(high, mean).tolist(), np.subtract(mean, low).tolist()
+    return dict(array=above, arrayminus=below, symmetric=False, thickness=width, width=5)
 
 
-# --- the figures -----------------------------------------------------------------------------------------------------------
+# --- the figures --------------------------------------------------------------------------------------------
 
 
 def training_curves(
-    metrics: pd.DataFrame, title: str, caption: str = "Thin: one seed. Thick: mean over seeds.", unit: str = "bits per byte",
-    by: Literal["n", "horizon"] = "n", log_tokens: bool = True,
+    metrics: pd.DataFrame, title: str, caption: str = "Thin: one seed. Thick: mean over seeds.",
+    unit: str = "bits per byte", by: Literal["n", "horizon"] = "n", log_tokens: bool = True,
 ) -> go.Figure:
-    """Loss against training tokens: a panel for each n with a line a horizon, or (`by="horizon"`) the other way round.
+    """Loss against training tokens: a panel for each n, a line for each horizon, or (by="horizon") the reverse.
 
     Args:
         metrics: n, seed, horizon, step, tokens, loss (nats). The mean covers the steps that all seeds have.
     """
-    require(metrics, "n", "seed", "horizon", "step", "tokens", "loss")
+    metrics = checked(metrics, unit, "n", "seed", "horizon", "step", "tokens", losses=["loss"]).sort_values("step")
     if by not in ("n", "horizon"):
         raise ValueError(f"by={by!r} must be 'n' or 'horizon'")
-    metrics, horizons = in_unit(metrics, unit, "loss").sort_values("step"), int(metrics.horizon.max())
-    other, values = ("horizon", "n")[by == "horizon"], sorted(metrics[by].unique().tolist())
-    label = {"n": "n = {}", "horizon": "horizon {}"}
-    figure, places, rows = panels([label[by].format(v) for v in values], 5 if by == "n" else 4, shared_yaxes="all",
-                                  shared_xaxes="all")
-    legend = set()
+    label, key = {"n": "n = {}", "horizon": "horizon {}"}, "horizon" if by == "n" else "n"
+    values, furthest, legend = sorted(metrics[by].unique().tolist()), int(metrics.horizon.max()), set()
+    figure, places, rows = panels([label[by].format(v) for v in values], 5 if by == "n" else 4,
+                                  shared_yaxes="all", shared_xaxes="all")
     for value, place in zip(values, places, strict=True):
-        for key, group in metrics[metrics[by] == value].groupby(other):
-            color = horizon_color(int(key), horizons) if other == "horizon" else model_color(int(key))
-            name = label[other].format(key)
+        for k, group in metrics[metrics[by] == value].groupby(key):
+            color, name = horizon_color(k, furthest) if key == "horizon" else model_color(k), label[key].format(k)
             for seed, run in group.groupby("seed"):
-                figure.add_trace(line(run.tokens, run.loss, color, f"{name}, seed {seed}", 1, opacity=0.35,
+                figure.add_trace(line(run.tokens, run.loss, color, f"{name}, seed {seed}", 1, opacity=0.4,
                                       legendgroup=name, hoverinfo="skip"), **place)
-            steps = group.groupby("step").agg(tokens=("tokens", "first"), loss=("loss", "mean"), seeds=("seed", "nunique"))
-            steps = steps[steps.seeds == group.seed.nunique()]
-            figure.add_trace(line(steps.tokens, steps.loss, color, name, legendgroup=name, showlegend=name not in legend,
+            mean = group.groupby("step").agg(tokens=("tokens", "first"), loss=("loss", "mean"), seeds=("seed", "nunique"))
+            mean = mean[mean.seeds == group.seed.nunique()]
+            figure.add_trace(line(mean.tokens, mean.loss, color, name, legendgroup=name, showlegend=name not in legend,
                                   hovertemplate="%{y:.3f} " + unit + " at %{x:.3s} tokens"), **place)
             legend.add(name)
-    figure.update_xaxes(type="log" if log_tokens else "linear", tickformat="~s", nticks=5)
+    figure.update_xaxes(type="log" if log_tokens else "linear", tickformat="~s", nticks=5,
+                        tickfont=dict(size=11 if len(values) > 4 else 13))
     figure.update_xaxes(title_text="training tokens", row=rows)
     figure.update_yaxes(title_text=f"loss ({unit})", col=1)
-    return framed(figure, title, caption, 300 * rows if rows == 1 else 250 * rows)
+    return framed(figure, title, caption, 300 if rows == 1 else 235 * rows)
 
 
 def loss_by_horizon(
-    table: pd.DataFrame, title: str, caption: str = "Dots: seeds. Band: 95 % interval of the mean over seeds.",
+    table: pd.DataFrame, title: str, caption: str = "Dots: seeds. Band or bar: 95 % interval of the mean over seeds.",
     unit: str = "bits per byte",
 ) -> go.Figure:
     """Loss at the end of training against the horizon, a line for each n.
@@ -231,92 +235,90 @@ def loss_by_horizon(
     Args:
         table: n, seed, horizon, loss and, the same in every row of (n, horizon), mean, low, high; all in nats.
     """
-    require(table, "n", "seed", "horizon", "loss", "mean", "low", "high")
-    table, figure = in_unit(table, unit, "loss", "mean", "low", "high"), go.Figure()
-    models = sorted(table.n.unique().tolist())
+    table = checked(table, unit, "n", "seed", "horizon", losses=["loss", "mean", "low", "high"])
+    figure, models, last = go.Figure(), sorted(table.n.unique().tolist()), int(table.horizon.max())
     for k, n in enumerate(models):
-        rows = table[table.n == n]
-        ends = rows.drop_duplicates("horizon").sort_values("horizon")
-        color, x = model_color(n), ends.horizon + (shift := 0.05 * (k - (len(models) - 1) / 2))  # side by side
+        seeds, color, name = table[table.n == n], model_color(n), f"n = {n}"
+        ends = seeds.drop_duplicates("horizon").sort_values("horizon")
+        shift = 0.04 * (k - (len(models) - 1) / 2)  # models side by side
+        x, symbol = ends.horizon + shift, MODELS[n][1]
         if len(ends) > 1:
-            figure.add_trace(band(x, ends.low, ends.high, color, f"interval, n = {n}"))
-        figure.add_trace(line(rows.horizon + shift, rows.loss, color, f"seeds, n = {n}", mode="markers", opacity=0.45,
-                              marker=dict(color=color, size=5), customdata=list(rows.seed),
+            figure.add_trace(line([*x, *x[::-1]], [*ends.low, *ends.high[::-1]], color, f"interval, {name}", 0,
+                                  fill="toself", fillcolor=color, opacity=0.15, hoverinfo="skip"))
+        figure.add_trace(line(seeds.horizon + shift, seeds.loss, color, f"seeds, {name}", mode="markers", opacity=0.5,
+                              marker=dict(color=color, size=5), customdata=list(seeds.seed),
                               hovertemplate="seed %{customdata}: %{y:.3f}"))
-        error = dict(array=list(ends.high - ends["mean"]), arrayminus=list(ends["mean"] - ends.low), symmetric=False,
-                     thickness=1.5, width=4)
-        figure.add_trace(line(x, ends["mean"], color, f"n = {n}", mode="lines+markers", error_y=error,
-                              marker=dict(color=color, size=9, symbol=MODELS[n][1]), hovertemplate="%{y:.3f} " + unit))
-        figure.add_annotation(x=x.iloc[-1], y=ends["mean"].iloc[-1], text=f"<b>n = {n}</b>", font=dict(color=color, size=14),
-                              showarrow=False, xanchor="left", xshift=12)
-    last = int(table.horizon.max())
-    figure.update_xaxes(title_text="horizon i (predicting x<sub>t+i</sub> at position t)", tickvals=list(range(1, last + 1)),
-                        range=[0.7, last + max(0.35, 0.1 * last)])
+        figure.add_trace(line(x, ends["mean"], color, name, mode="lines+markers", hovertemplate="%{y:.3f} " + unit,
+                              error_y=bars(ends["mean"], ends.low, ends.high) if len(ends) == 1 else None,
+                              marker=dict(color=color, size=8, symbol=symbol)))
+        figure.add_annotation(x=x.iloc[-1], y=ends["mean"].iloc[-1], text=f"<b>{name}</b>", font=dict(color=color, size=14),
+                              showarrow=False, xanchor="left", xshift=10, yshift=0 if ends.horizon.max() == last else -14)
+    figure.update_xaxes(title_text="horizon i: x<sub>t+i</sub> is predicted at position t", range=[0.7, 1.08 * last + 0.3],
+                        tickvals=list(range(1, last + 1)))
     figure.update_yaxes(title_text=f"loss ({unit})")
     return framed(figure, title, caption, 360)
 
 
 def next_token_loss(
-    table: pd.DataFrame, title: str, caption: str = "Dots: seeds. Bars: 95 % interval over seeds.", unit: str = "bits per byte",
+    table: pd.DataFrame, title: str, caption: str = "Dots: seeds. Bars: 95 % interval of the mean over seeds.",
+    unit: str = "bits per byte",
 ) -> go.Figure:
     """The next-token loss of each model and its control, and beside it the difference to n = 1.
 
     Args:
         table: label, n, depth (layers on the next-token path), matching ("compute-matched" or "depth-matched"), seed,
             loss and, the same in all rows of a model, mean, low, high, difference, difference_low, difference_high
-            (NaN where the model is the reference itself); losses in nats. Models are drawn in the table's order.
+            (NaN for the reference itself); losses in nats. Models are drawn in the table's order.
     """
     parts = ("mean", "low", "high", "difference", "difference_low", "difference_high")
-    require(table, "label", "n", "depth", "matching", "seed", "loss", *parts)
-    table = in_unit(table, unit, "loss", *parts)
-    names = table.label + " " + table.matching + table.depth.map(" {}".format)
+    table = checked(table, unit, "label", "n", "depth", "matching", "seed", losses=["loss", *parts])
     figure, places, _ = panels(["next-token loss", "difference to n = 1"], shared_yaxes=True, horizontal_spacing=0.04)
     ticks = []
-    for y, (name, rows) in enumerate(table.groupby(names, sort=False)):
-        model, layers = rows.iloc[0], "1 layer" if rows.depth.iloc[0] == 1 else f"{rows.depth.iloc[0]} layers"
-        ticks.append(f'{model.label}<br><span style="font-size:11px;color:{GREY}">{model.matching}, {layers}</span>')
-        color = model_color(int(model.n))
-        symbol = MODELS[int(model.n)][1] + ("-open" if model.matching == "depth-matched" else "")
-        figure.add_trace(line(rows.loss, [y + 0.22] * len(rows), color, f"seeds, {name}", mode="markers", opacity=0.5,
-                              marker=dict(color=color, size=5), customdata=list(rows.seed),
+    for y, (key, seeds) in enumerate(table.groupby(["label", "matching", "depth"], sort=False)):
+        model, color, name = seeds.iloc[0], model_color(seeds.n.iloc[0]), "{}, {}, depth {}".format(*key)
+        ticks.append(f'{key[0]}<br><span style="font-size:11px;color:{GREY}">{key[1]}, depth {key[2]}</span>')
+        symbol = MODELS[model.n][1] + ("-open" if key[1] == "depth-matched" else "")
+        figure.add_trace(line(seeds.loss, [y + 0.22] * len(seeds), color, f"seeds, {name}", mode="markers", opacity=0.5,
+                              marker=dict(color=color, size=5), customdata=list(seeds.seed),
                               hovertemplate="seed %{customdata}: %{x:.4f}"), **places[0])
-        for place, (mean, low, high) in zip(places, (parts[:3], parts[3:]), strict=True):
-            if not np.isnan(model[mean]):
-                error = dict(array=[model[high] - model[mean]], arrayminus=[model[mean] - model[low]], symmetric=False,
-                             thickness=2, width=5)
-                figure.add_trace(line([model[mean]], [y], color, f"{mean}, {name}", mode="markers", error_x=error,
-                                      marker=dict(color=color, size=11, symbol=symbol, line=dict(width=2)),
+        for place, what in zip(places, (parts[:3], parts[3:]), strict=True):
+            mean, low, high = ([model[column]] for column in what)
+            if not np.isnan(mean[0]):
+                figure.add_trace(line(mean, [y], color, f"{what[0]}, {name}", mode="markers", error_x=bars(mean, low, high),
+                                      marker=dict(color=color, size=11, symbol=symbol, line=dict(color=color, width=2)),
                                       hovertemplate="%{x:.4f} " + unit), **place)
     figure.update_yaxes(tickvals=list(range(len(ticks))), range=[len(ticks) - 0.5, -0.5], showgrid=False, ticklen=0)
     figure.update_yaxes(ticktext=ticks, col=1)
     figure.update_xaxes(title_text=f"loss ({unit})", col=1)
-    figure.update_xaxes(title_text=f"difference ({unit}), left of 0 is better", col=2, zeroline=True, zerolinecolor=INK)
+    figure.update_xaxes(title_text=f"difference ({unit}); below 0 is better", col=2, rangemode="tozero")
+    figure.add_vline(0, line=dict(color=INK, width=1), col=2)
     return framed(figure, title, caption, 30 + 52 * len(ticks))
 
 
 def memory(
-    table: pd.DataFrame, title: str, caption: str = "Peak of what autograd and the loss keep for the backward pass.",
-    log: bool = False,
+    table: pd.DataFrame, title: str, caption: str = "Peak of what is kept for the backward pass.", log: bool = False,
 ) -> go.Figure:
-    """Peak memory against n: a panel for each vocabulary, a line for each method.
+    """Peak memory against n: a panel for each vocabulary with an axis of its own (one for all if log), a line a method.
 
     Args:
         table: n, vocab, method ("reference", "sequential", ...), bytes.
     """
-    require(table, "n", "vocab", "method", "bytes")
-    power = min(3, int(math.log(table.bytes.max(), 1024)))
+    checked(table, None, "n", "vocab", "method", "bytes")
     vocabularies, methods = sorted(table.vocab.unique().tolist()), sorted(table.method.unique().tolist())
-    figure, places, rows = panels([f"vocabulary {v:,}" for v in vocabularies], 4, shared_yaxes="all" if log else False,
-                                  horizontal_spacing=0.03 if log else 0.09)
+    figure, places, rows = panels([f"vocabulary {v:,}" for v in vocabularies], 3, shared_yaxes="all" if log else False,
+                                  horizontal_spacing=0.03 if log else 0.1)
     for vocab, place in zip(vocabularies, places, strict=True):
+        shown = table if log else table[table.vocab == vocab]
+        power = max(0, min(3, int(math.log(shown.bytes.max(), 1024))))
         for color, method in zip(METHODS, methods, strict=False):
             part = table[(table.vocab == vocab) & (table.method == method)].sort_values("n")
-            figure.add_trace(line(part.n, part.bytes / 1024**power, color, method, mode="lines+markers",
-                                  marker=dict(color=color, size=8), hovertemplate="n = %{x}: %{y:.3s}"), **place)
-            y = part.bytes.iloc[-1] / 1024**power
-            figure.add_annotation(x=part.n.iloc[-1], y=math.log10(y) if log else y, text=f"<b>{method}</b>", yshift=12,
-                                  xanchor="right", showarrow=False, font=dict(color=color, size=13), **place)
+            y = part.bytes / 1024**power
+            figure.add_trace(line(part.n, y, color, method, mode="lines+markers", marker=dict(color=color, size=8),
+                                  hovertemplate="n = %{x}: %{y:.3~g}"), **place)
+            figure.add_annotation(x=part.n.iloc[-1], y=math.log10(y.iloc[-1]) if log else y.iloc[-1], yshift=12,
+                                  text=f"<b>{method}</b>", xanchor="right", showarrow=False, font=dict(color=color), **place)
+        if not log or place["col"] == 1:
+            figure.update_yaxes(title_text=f"peak memory ({('bytes', 'KiB', 'MiB', 'GiB')[power]})", **place)
     figure.update_xaxes(title_text="future tokens n", tickvals=sorted(table.n.unique().tolist()))
-    figure.update_yaxes(type="log" if log else "linear", rangemode="tozero")
-    figure.update_yaxes(title_text=f"peak memory ({('bytes', 'KiB', 'MiB', 'GiB')[power]})", col=1)
+    figure.update_yaxes(type="log" if log else "linear", rangemode="tozero", tickformat="~g" if log else None)
     return framed(figure, title, caption, 300 * rows)

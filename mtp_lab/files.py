@@ -1,8 +1,8 @@
 """Files that are either whole or absent: written beside their place, flushed to disk, then renamed."""
 
 import os
-import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -12,20 +12,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         OSError: naming the path, if it cannot be written (disk full, read-only folder).
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.parent / f".{path.name}.{uuid4().hex[:8]}"
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"cannot write {path}: {error.strerror}; free some space or choose another folder"
-        ) from error
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        why = f"cannot write {path}: {error.strerror}; free some space or choose another folder"
+        raise OSError(error.errno, why) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -141,11 +141,12 @@ class MTPTransformer(HookedRootModule):
 
     def head(self, horizon: int, latent: Tensor, tokens: Tensor, context: Context) -> Tensor:
         """f_hi on top of its parent's latent: (batch, seq, d_model) -> same."""
-        if horizon in self.config.stop_gradient:
-            latent = latent.detach()
+        stopped = horizon in self.config.stop_gradient
+        latent = latent.detach() if stopped else latent
         if str(horizon) in self.joins:
-            ahead = tokens.roll(1 - horizon, dims=1)  # x_{t+i-1}; what wraps around has no valid target to reach
-            latent = self.joins[str(horizon)](latent, self.embed(ahead))
+            # x_{t+i-1}; what wraps around has no valid target to reach
+            ahead = self.embed(tokens.roll(1 - horizon, dims=1))
+            latent = self.joins[str(horizon)](latent, ahead.detach() if stopped else ahead)
         return self.heads[str(horizon)](latent, context)
 
     def unembedded(self, latent: Tensor) -> Tensor:
@@ -209,8 +210,8 @@ class MTPTransformer(HookedRootModule):
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and signed sin of RoPE's angles in the half-split layout: (batch or 1, 1, seq, d_head) each."""
-        half = self.config.d_head // 2
-        frequencies = self.config.rope_base ** (-torch.arange(half, device=positions.device) / half)
+        half, precision = self.config.d_head // 2, torch.promote_types(self.unembed.weight.dtype, torch.float32)
+        frequencies = self.config.rope_base ** (-torch.arange(half, dtype=precision, device=positions.device) / half)
         angles = positions[:, None, :, None] * frequencies
         return torch.cat((angles.cos(), angles.cos()), -1), torch.cat((-angles.sin(), angles.sin()), -1)
 

@@ -39,7 +39,7 @@ PARAMETERS = ("preset", "seeds", "runs_dir", "figures_dir", "workers")
 ATTEMPTS = 2
 """How often a notebook is started while its kernel dies; an error in a cell is final at once."""
 HOME = Path(__file__).resolve().parents[1]
-"""The folder of the packages."""
+"""Holds the two packages."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _run_all(tasks: list[_Task], parameters: dict[str, Any], jobs: int, keep_goi
     lifeline, held = os.pipe()
     stop = threading.Event()
 
-    def run_one(task: _Task) -> Outcome:
+    def guarded(task: _Task) -> Outcome:
         try:
             if task.done:
                 outcome = Outcome(task.name, "already done", path=task.executed)
@@ -181,7 +181,7 @@ def _run_all(tasks: list[_Task], parameters: dict[str, Any], jobs: int, keep_goi
 
     pool = ThreadPoolExecutor(jobs)
     try:
-        return list(pool.map(run_one, tasks))
+        return list(pool.map(guarded, tasks))
     finally:
         stop.set()
         os.close(held)
@@ -224,16 +224,9 @@ def _execute(task: _Task, parameters: dict[str, Any], lifeline: int) -> dict[str
         folder = Path(temporary)
         nbformat.write(task.notebook, folder / "in.ipynb")
         (folder / "parameters.json").write_text(json.dumps(parameters))
-        with open(folder / "log", "wb") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "mtp_lab.study", temporary],
-                cwd=task.source.parent.parent,
-                stdin=lifeline,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C reaches the batch alone, which ends its children
-            )
-            status = child.wait()
+        root, command = task.source.parent.parent, [sys.executable, "-m", "mtp_lab.study", temporary]
+        with open(folder / "log", "wb") as log:  # in a session of its own: Ctrl-C is for the batch, which ends it
+            status = subprocess.call(command, cwd=root, stdin=lifeline, stdout=log, stderr=log, start_new_session=True)
         if status < 0:
             report |= {"error": f"its process was killed ({signal.Signals(-status).name})", "died": True}
         elif status > 0:

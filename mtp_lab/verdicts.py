@@ -5,6 +5,7 @@ batches resume from and the source of the README's table, so no result is ever t
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def record(figures_dir: str | Path, notebook: str, preset: str, verdicts: Sequen
     Raises:
         ValueError: if there is no verdict, or `notebook` is not a plain name.
     """
-    if not notebook or Path(notebook).name != notebook:
+    if not re.fullmatch(r"\w[\w.-]*", notebook):
         raise ValueError(f"notebook={notebook!r} must be a notebook's name: no folder, not empty")
     if not verdicts or not all(isinstance(verdict, Verdict) for verdict in verdicts):
         raise ValueError(f"verdicts={verdicts!r} must be one Verdict or more, in a list")

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from mtp_lab.config import SIZES, ModelConfig, canonical_json, config_hash, model_config
+from mtp_lab.config import (
+    SIZES,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    canonical_json,
+    config_hash,
+    from_mapping,
+)
 from mtp_lab.model import MTPTransformer
 
 PAPER = {  # Gloeckle et al. 2024: d_model, layers, attention heads, and the number of parameters in the name
@@ -140,10 +148,18 @@ CHANGED = ModelConfig(
 @pytest.mark.parametrize("config", [ModelConfig(), CHANGED], ids=["defaults", "changed"])
 def test_a_config_survives_json(config):
     """stop_gradient comes back from JSON as a list; left one, the config would be unequal and unhashable."""
-    back = model_config(json.loads(canonical_json(config)))
+    back = ModelConfig(**json.loads(canonical_json(config)))
     assert back == config and hash(back) == hash(config)
     assert canonical_json(back) == canonical_json(config)
     assert config_hash(back) == config_hash(config)
+
+
+def test_a_training_survives_json():
+    """The configs inside of it come back as dictionaries: left so, a resumed run would not know its own model."""
+    model = ModelConfig(n_future=3, rope_base=500, stop_gradient=(3,))
+    config = TrainConfig(model=model, optimizer=OptimizerConfig(betas=(0.8, 0.9)), horizon_weights=(1, 0.5, 0))
+    back = from_mapping(json.loads(canonical_json(config)))
+    assert back == config and config_hash(back) == config_hash(config)
 
 
 def test_the_hash_sees_every_field():
@@ -169,6 +185,13 @@ def test_equal_configs_have_equal_hashes(one, other):
     """10000 and 10000.0 are equal but not the same JSON: one run would be trained twice, under two names."""
     assert ModelConfig(**one) == ModelConfig(**other)
     assert config_hash(ModelConfig(**one)) == config_hash(ModelConfig(**other))
+
+
+def test_equal_optimizers_have_equal_hashes():
+    """As above: `weight_decay=0` in a notebook must find the run trained with 0.0."""
+    whole = OptimizerConfig(weight_decay=0, clip=1, final=0, betas=(0, 0.95))
+    decimal = OptimizerConfig(weight_decay=0.0, clip=1.0, final=0.0, betas=(0.0, 0.95))
+    assert whole == decimal and config_hash(whole) == config_hash(decimal)
 
 
 def test_the_hash_is_pinned():

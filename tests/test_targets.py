@@ -1,0 +1,82 @@
+"""Targets against a loop over positions: every test states a property and the bug it would catch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtp_lab.targets import IGNORE, future_targets, valid_targets
+
+
+def slow_targets(tokens: list[list[int]], n: int, documents: list[list[int]] | None) -> list:
+    """The definition: x_{t+i} if it exists and is of the same document, which padding (-1) is not."""
+    targets = []
+    for i in range(1, n + 1):
+        rows = []
+        for b, row in enumerate(tokens):
+            places = []
+            for t in range(len(row)):
+                here = None if documents is None or t + i >= len(row) else (documents[b][t], documents[b][t + i])
+                inside = t + i < len(row) and (here is None or (here[0] == here[1] and here[1] != -1))
+                places.append(row[t + i] if inside else IGNORE)
+            rows.append(places)
+        targets.append(rows)
+    return targets
+
+
+@st.composite
+def batches(draw) -> tuple[list[list[int]], int, list[list[int]] | None]:
+    """Tokens, n (also above the row's length) and documents: none, any ids at all, or runs as packing makes them."""
+    rows, seq, n = draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 12))
+
+    def grid(values):
+        return draw(st.lists(st.lists(values, min_size=seq, max_size=seq), min_size=rows, max_size=rows))
+
+    tokens, kind = grid(st.integers(0, 300)), draw(st.sampled_from(["none", "any", "runs"]))
+    documents = None if kind == "none" else grid(st.integers(-1, 2))
+    if kind == "runs":
+        documents = [sorted(row, key=lambda d: (d < 0, d)) for row in documents]  # padding last
+    return tokens, n, documents
+
+
+@given(batches())
+@settings(max_examples=300, deadline=None)
+def test_targets_are_the_definition(batch):
+    """A shift by one too many, a target across a boundary, or padding as a target would train on the wrong token."""
+    tokens, n, documents = batch
+    found = future_targets(torch.tensor(tokens), n, None if documents is None else torch.tensor(documents))
+    assert found.shape == (n, len(tokens), len(tokens[0])) and found.dtype == torch.long
+    expected = slow_targets(tokens, n, documents)
+    assert found.tolist() == expected
+    assert valid_targets(found).tolist() == [sum(x != IGNORE for row in part for x in row) for part in expected]
+
+
+def test_the_example_of_the_documentation():
+    """The docstring is what people read first; it must be what the function does."""
+    assert future_targets(torch.tensor([[5, 6, 7]]), 2).tolist() == [[[6, 7, -100]], [[7, -100, -100]]]
+
+
+def test_two_documents_and_padding():
+    """The last token of a document, and all of padding, has no target at any horizon."""
+    tokens = torch.tensor([[1, 2, 3, 4, 5, 0, 0]])
+    documents = torch.tensor([[7, 7, 7, 8, 8, -1, -1]])
+    _ = IGNORE
+    assert future_targets(tokens, 3, documents).tolist() == [
+        [[2, 3, _, 5, _, _, _]],
+        [[3, _, _, _, _, _, _]],
+        [[_, _, _, _, _, _, _]],
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int64])
+def test_targets_are_int64_whatever_the_tokens_are(dtype):
+    """uint8 tokens (bytes) cannot hold -100: a target of 156 would be trained on in place of being ignored."""
+    targets = future_targets(torch.tensor([[200, 201]], dtype=dtype), 1)
+    assert targets.dtype == torch.long and targets.tolist() == [[[201, IGNORE]]]
+
+
+def test_the_tokens_are_left_alone():
+    """Targets are made by writing: into a view of the tokens, it would change what the model reads."""
+    tokens, documents = torch.arange(6).view(1, 6), torch.tensor([[0, 0, 1, 1, -1, -1]])
+    future_targets(tokens, 3, documents)
+    assert tokens.tolist() == [[0, 1, 2, 3, 4, 5]] and documents.tolist() == [[0, 0, 1, 1, -1, -1]]

@@ -1,0 +1,135 @@
+"""Verdicts and the table made of them: every test states a property and the bug it would catch."""
+
+import json
+
+import pytest
+
+from mtp_lab.verdicts import Verdict, collect, record, table, update_readme
+
+CLAIM = Verdict("Two heads help", "+1.7 points (Table 1)", "+2.1 points", "95 %: 1.0 to 3.2", 5, "reproduced")
+OURS = Verdict("Nobody looked", "", "0.3", "", 3, "beyond the paper")
+
+
+@pytest.fixture
+def figures(tmp_path):
+    """Two notebooks' verdicts, recorded in the order that is not the table's."""
+    record(tmp_path / "figures", "02_b", "full", [OURS], "mtp-lab study --only 02_b")
+    record(tmp_path / "figures", "01_a", "full", [CLAIM, OURS], "mtp-lab study --only 01_a")
+    return tmp_path / "figures"
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        ({"verdict": "confirmed"}, "verdict='confirmed' is not known; use one of 'reproduced', 'mixed'"),
+        ({"seeds": 0}, "seeds=0 must be an integer of at least 1"),
+        ({"seeds": "5"}, "seeds='5' must be an integer"),
+        ({"claim": " "}, "claim=' ' must be text that is not empty"),
+        ({"ours": 2.1}, "ours=2.1 must be text"),
+        ({"paper": ""}, "paper='' must be text that is not empty"),
+        ({"interval": None}, "interval=None must be text"),
+    ],
+)
+def test_a_verdict_refuses_what_the_table_could_not_show(change, complaint):
+    """Catches: a fifth word for a verdict, a result without seeds, and a comparison without the paper's number."""
+    with pytest.raises(ValueError) as error:
+        Verdict(**{**vars(CLAIM), **change})
+    assert str(error.value).startswith(complaint)
+
+
+def test_collect_merges_what_was_recorded_sorted_by_notebook(figures):
+    """Catches: entries in the order of the folder's listing (another on each machine), and fields lost on the way."""
+    entries = collect(figures)
+    assert [entry["notebook"] for entry in entries] == ["01_a", "02_b"]
+    assert [Verdict(**fields) for fields in entries[0]["verdicts"]] == [CLAIM, OURS]
+    assert (entries[0]["preset"], entries[0]["command"]) == ("full", "mtp-lab study --only 01_a")
+    assert json.loads((figures / "verdicts.json").read_text()) == entries
+
+
+def test_recording_again_replaces_and_collecting_again_changes_nothing(figures):
+    """Catches: verdicts of two executions side by side, and a collected file that is collected in its turn."""
+    collect(figures)
+    before = (figures / "verdicts.json").read_bytes()
+    record(figures, "02_b", "full", [OURS], "mtp-lab study --only 02_b")
+    collect(figures)
+    assert (figures / "verdicts.json").read_bytes() == before
+    assert not [path for path in figures.rglob("*") if path.is_file() and path.name.startswith(".")]
+
+
+def test_collect_without_verdicts_is_an_empty_table(tmp_path):
+    """Catches: a first batch in which all failed, and that ends in a traceback instead of its report."""
+    assert collect(tmp_path / "figures") == []
+    assert len(table(tmp_path / "figures" / "verdicts.json").splitlines()) == 2
+
+
+@pytest.mark.parametrize("text", ['{"verdicts": []}', "{", "[]", '{"verdicts": [{"claim": "no more"}]}'])
+def test_collect_names_the_file_that_is_no_record(figures, text):
+    """Catches: a KeyError that does not say which of the files was edited, and a verdicts.json that lost entries."""
+    collect(figures)
+    before = (figures / "verdicts.json").read_bytes()
+    (figures / "02_b" / "verdict.json").write_text(text)
+    with pytest.raises(ValueError, match=r"02_b.verdict\.json is not a record of verdicts"):
+        collect(figures)
+    assert (figures / "verdicts.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("notebook", ["", "a/b", "..", "/a"])
+def test_record_takes_a_plain_name(tmp_path, notebook):
+    """Catches: a verdict outside figures_dir/<notebook>/, which no batch would ever find."""
+    with pytest.raises(ValueError, match="must be a notebook's name"):
+        record(tmp_path, notebook, "full", [CLAIM], "make")
+
+
+def test_record_wants_a_verdict(tmp_path):
+    """Catches: an artefact that marks a notebook as done though it concluded nothing."""
+    for nothing in ([], [{"claim": "a"}]):
+        with pytest.raises(ValueError, match="must be one Verdict or more"):
+            record(tmp_path, "01_a", "full", nothing, "make")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_has_a_row_for_each_verdict(figures):
+    """Catches: one row for a notebook of several claims, a missing interval, and links that lead nowhere."""
+    collect(figures)
+    assert table(figures / "verdicts.json").splitlines() == [
+        "| Claim | Paper | Ours | Seeds | Verdict | Notebook |",
+        "|---|---|---|---|---|---|",
+        "| Two heads help | +1.7 points (Table 1) | +2.1 points (95 %: 1.0 to 3.2) | 5 | reproduced "
+        "| [01_a](notebooks/01_a.ipynb) |",
+        "| Nobody looked |  | 0.3 | 3 | beyond the paper | [01_a](notebooks/01_a.ipynb) |",
+        "| Nobody looked |  | 0.3 | 3 | beyond the paper | [02_b](notebooks/02_b.ipynb) |",
+    ]
+
+
+def test_text_cannot_break_the_table(tmp_path):
+    """Catches: P(x|y) or a line break in a claim that ends its cell, and the rest of the table with it."""
+    record(tmp_path, "01_a", "full", [Verdict("P(x|y)\nis ≥ 0", "1", "2", "", 1, "mixed")], "make")
+    collect(tmp_path)
+    row = table(tmp_path / "verdicts.json").splitlines()[2]
+    assert row.startswith(r"| P(x\|y) is ≥ 0 | 1 |")
+
+
+def test_the_readme_changes_between_its_markers_only(figures, tmp_path):
+    """Catches: text around the table that is lost, and a second update that puts a second table."""
+    collect(figures)
+    readme = tmp_path / "README.md"
+    readme.write_text("# Title\n\n<!-- verdicts -->\nold\n<!-- /verdicts -->\n\nEnd.\n")
+    update_readme(readme, figures)
+    text = readme.read_text()
+    shown = table(figures / "verdicts.json")
+    assert text == f"# Title\n\n<!-- verdicts -->\n{shown}<!-- /verdicts -->\n\nEnd.\n"
+    update_readme(readme, figures)
+    assert readme.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "text", ["no table", "<!-- verdicts -->", "<!-- /verdicts --><!-- verdicts -->", "<!-- verdicts -->" * 2]
+)
+def test_a_readme_without_its_markers_is_left_alone(figures, tmp_path, text):
+    """Catches: a README emptied, or left stale without a word, because a marker was edited away."""
+    collect(figures)
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(ValueError, match=r"README\.md must hold <!-- verdicts --> and then <!-- /verdicts -->"):
+        update_readme(readme, figures)
+    assert readme.read_text() == text
