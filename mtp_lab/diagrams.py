@@ -5,6 +5,8 @@ holds (parameters, shapes) is in its hover text. Sizes are in px: a drawing has 
 """
 
 from collections.abc import Sequence
+from functools import partial
+from html import escape as html
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,7 +14,10 @@ import plotly.graph_objects as go
 from mtp_lab.config import ModelConfig, check_positive
 from mtp_lab.figures import BLUES, GREY, INK, MONO, WIDTH, WRONG, framed, horizon_color, line, panels
 
+escaped = partial(html, quote=False)  # Plotly knows &amp; &lt; &gt; and no &quot;
 SEPARATOR = 256  # data_gen.text: opens each document
+HALF = 22  # px: half the height of a head
+FEWEST = 24  # columns a text is given room for, so that a short one is not stretched
 TRUNK, SHARED, PAPER, NONE = "#dfe7f0", "#f4ecd8", "#ffffff", "#ececec"
 
 
@@ -26,22 +31,30 @@ def box(x: float, y: float, width: float, height: float, name: str, hover: str =
     right, up = np.array([[1, -1, -1, 1], [1, 1, -1, -1]])[..., None]
     xs = x + right * (width / 2 - radius) + radius * np.cos(turns)
     ys = y + up * (height / 2 - radius) + radius * np.sin(turns)
-    outline = [[*p.ravel().round(2).tolist(), float(p[0, 0].round(2))] for p in (xs, ys)]
-    return line(*outline, border, name, 1.2, fill="toself", fillcolor=fill, hoveron="fills", text=hover or name,
+    start = (x + width / 2, y)  # in the middle of a side, so that all corners are joined
+    outline = [[first, *points.ravel().round(2).tolist(), first] for first, points in zip(start, (xs, ys), strict=True)]
+    pen = dict(color=border, width=1.2, simplify=False)
+    return line(*outline, border, name, line=pen, fill="toself", fillcolor=fill, hoveron="fills", text=hover or name,
                 hoverinfo="text")
 
 
 def arrow(points: Sequence[tuple[float, float]], name: str, color: str = GREY, dash: str = "solid") -> go.Scatter:
     """A line through the points with a head at the last one."""
-    sizes = [0] * (len(points) - 1) + [9]
-    return line(*zip(*points, strict=True), color, name, mode="lines+markers", line=dict(color=color, width=1.5, dash=dash),
-                marker=dict(symbol="arrow", angleref="previous", size=sizes, color=color), hoverinfo="skip")
+    sizes = [0] * (len(points) - 1) + [12]
+    marker = dict(symbol="arrow", angleref="previous", size=sizes, color=color, opacity=1, line=dict(width=0))
+    return line(*zip(*points, strict=True), color, name, mode="lines+markers", marker=marker, hoverinfo="skip",
+                line=dict(color=color, width=1.5, dash=dash, simplify=False))
 
 
 def ink_on(color: str) -> str:
     """Black or white, whichever reads better on an "rgb(r, g, b)" colour."""
     red, green, blue = (int(part) for part in color[4:-1].split(","))
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
+
+
+def label(figure: go.Figure, x: float, y: float, text: str, color: str = INK, size: int = 14, **options) -> None:
+    """Text around (x, y)."""
+    figure.add_annotation(x=x, y=y, text=text, showarrow=False, font=dict(color=color, size=size), **options)
 
 
 def canvas(figure: go.Figure, title: str, caption: str, height: int) -> go.Figure:
@@ -63,64 +76,66 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
             "head": width**2 if config.head_kind == "linear" else layer}
 
 
+def head_places(config: ModelConfig, left: float, column: float) -> tuple[dict[int, float], dict[int, float]]:
+    """x and y of the centre of each head: a column a horizon, one level above the head (or trunk) it stands on."""
+    level, step = {0: 0}, 74 if config.n_future <= 4 else 62
+    while len(level) <= config.n_future:
+        level.update({i: level[parent] + 1 for i, parent in config.parents.items() if parent in level})
+    x = {i: left + (i - 0.5) * column for i in config.parents}
+    return x, {i: 205 + step * (level[i] - 1) for i in config.parents}
+
+
+def draw_head(figure: go.Figure, config: ModelConfig, i: int, x: dict, y: dict, wide: float, shared: float) -> None:
+    """Head i, what it reads, and its way through the unembedding at height `shared` to its output."""
+    parent, counts, color = config.parents[i], parameter_counts(config), horizon_color(i, config.n_future)
+    matrix, bottom, foot = "1 matrix" if config.head_kind == "linear" else "1 layer", y[i] - HALF, x[i]
+    if config.head_kind == "sequential" and parent:  # an embedding comes in on the right, the parent on the left
+        foot, side, low = x[i] - 16, x[i] + 16, y[parent] - 30
+        figure.add_trace(box(side, low, 52, 26, f"token of head {i}", f"join of head {i}: {counts['join']:,} parameters"))
+        figure.add_trace(arrow([(side, low + 13), (side, bottom)], f"token to head {i}"))
+        label(figure, side, low, f"x<sub>t+{i - 1}</sub>", size=12)
+    path, stopped = [(foot, 145), (foot, bottom)], i in config.stop_gradient
+    if parent:
+        edge = x[parent] + np.sign(x[i] - x[parent]) * wide / 2
+        path = [(edge, y[parent]), (foot, y[parent]), (foot, bottom)]
+    figure.add_trace(arrow(path, f"{parent or 'trunk'} to head {i}", dash="dot" if stopped else "solid"))
+    hover = f"head {i}: {matrix}, {counts['head']:,} parameters{'; what it reads is detached' if stopped else ''}"
+    figure.add_trace(box(x[i], y[i], wide, 2 * HALF, f"head {i}", hover, color, color))
+    label(figure, x[i], y[i], f'<b>head {i}</b><br><span style="font-size:11px">{matrix}</span>', ink_on(color))
+    figure.add_trace(arrow([(x[i], y[i] + HALF), (x[i], shared - 20)], f"head {i} to unembedding"))
+    figure.add_trace(arrow([(x[i], shared + 20), (x[i], shared + 55)], f"unembedding to output {i}"))
+    figure.add_trace(box(x[i], shared + 70, 66, 30, f"output {i}", f"P(x_t+{i} | x_1..x_t)", border=color))
+    label(figure, x[i], shared + 70, f"x<sub>t+{i}</sub>")
+
+
 def architecture(config: ModelConfig, title: str | None = None) -> go.Figure:
     """The paper's Figure 1 for this very config: tokens, trunk, heads as they stand on each other, unembedding."""
-    n, parents, counts = config.n_future, config.parents, parameter_counts(config)
-    layers = "1 layer" if config.trunk_depth == 1 else f"{config.trunk_depth} layers"
-    kind, matrix = config.head_kind, "1 matrix" if config.head_kind == "linear" else "1 layer"
-    level = {0: 0}
-    while len(level) <= n:  # a head stands one level above its parent
-        level.update({i: level[parent] + 1 for i, parent in parents.items() if parent in level})
-    left, step, half = 150, 74 if n <= 4 else 62, 22
-    column = (WIDTH - 30 - left) / n
-    middle, wide = (left + WIDTH - 30) / 2, min(150.0, column - 20)
-    x = {i: left + (i - 0.5) * column for i in parents}
-    y = {i: 205 + step * (level[i] - 1) for i in parents}
-    shared = max(y.values()) + 80
-    figure = go.Figure()
-
-    def label(x: float, y: float, text: str, color: str = INK, size: int = 14, **options) -> None:
-        figure.add_annotation(x=x, y=y, text=text, showarrow=False, font=dict(color=color, size=size), **options)
-
-    hover = f"embedding: {config.vocab_size:,} x {config.d_model} = {counts['embedding']:,} parameters"
+    n, kind, depth, counts = config.n_future, config.head_kind, config.trunk_depth, parameter_counts(config)
+    layers = "1 layer" if depth == 1 else f"{depth} layers"
+    left, right = 150, WIDTH - 30
+    middle, column = (left + right) / 2, (right - left) / n
+    x, y = head_places(config, left, column)
+    figure, shared, broad = go.Figure(), max(y.values()) + 80, right - left - 20 if n > 3 else 620
+    embedding = f"embedding: {config.vocab_size:,} x {config.d_model} = {counts['embedding']:,} parameters"
     for k, token in enumerate(("x<sub>1</sub>", "x<sub>2</sub>", "…", "x<sub>t-1</sub>", "x<sub>t</sub>")):
         at = middle + (k - 2) * 120
         if token != "…":
-            figure.add_trace(box(at, 25, 66, 30, "token", hover))
-            figure.add_trace(arrow([(at, 40), (at, 84)], "token to trunk"))
-        label(at, 25, token)
-    trunk = f"trunk: {layers} x {counts['layer']:,} = {config.trunk_depth * counts['layer']:,} parameters"
-    figure.add_trace(box(middle, 115, n * column - 20 if n > 3 else 620, 60, "trunk", trunk, TRUNK))
-    label(middle, 115, f"<b>shared trunk f<sub>s</sub></b><br>{layers}")
-    for i, parent in parents.items():
-        color, dash = horizon_color(i, n), "dot" if i in config.stop_gradient else "solid"
-        joined, foot = kind == "sequential" and i > 1, x[i]
-        if joined:  # the embedding comes in on the right, the parent on the left
-            foot, side, low = x[i] - 16, x[i] + 16, y[parent] - 30 if parent else 130
-            figure.add_trace(box(side, low, 52, 26, f"token of head {i}",
-                                 f"join of head {i}: {counts['join']:,} parameters; {hover}"))
-            figure.add_trace(arrow([(side, low + 13), (side, y[i] - half)], f"token to head {i}"))
-            label(side, low, f"x<sub>t+{i - 1}</sub>", size=12)
-        turn = np.sign(x[i] - x[parent]) * wide / 2 if parent else 0
-        path = [(x[parent] + turn, y[parent]), (foot, y[parent])] if parent else [(foot, 145)]
-        figure.add_trace(arrow([*path, (foot, y[i] - half)], f"{parent or 'trunk'} to head {i}", dash=dash))
-        stopped = "; no gradient reaches what it reads" if i in config.stop_gradient else ""
-        figure.add_trace(box(x[i], y[i], wide, 2 * half, f"head {i}",
-                             f"head {i}: {matrix}, {counts['head']:,} parameters{stopped}", color, color))
-        label(x[i], y[i], f'<b>head {i}</b><br><span style="font-size:11px">{matrix}</span>', ink_on(color))
-        figure.add_trace(arrow([(x[i], y[i] + half), (x[i], shared - 22)], f"head {i} to unembedding"))
-        figure.add_trace(arrow([(x[i], shared + 20), (x[i], shared + 53)], f"unembedding to output {i}"))
-        figure.add_trace(box(x[i], shared + 70, 66, 30, f"output {i}",
-                             f"P(x_t+{i} | x_1..x_t), at every position t", border=color))
-        label(x[i], shared + 70, f"x<sub>t+{i}</sub>")
-    figure.add_trace(box(middle, shared, n * column - 20 if n > 3 else 620, 40, "unembedding",
-                         f"unembedding: {counts['embedding']:,} parameters, once for all heads", SHARED))
-    label(middle, shared, "<b>shared unembedding f<sub>u</sub></b>")
-    heads = sum(y.values()) / n
-    for at, text in ((25, "tokens"), (115, "trunk"), (heads, f"{kind} heads"), (shared, "logits"), (shared + 70, "predicts")):
-        label(20, at, text, GREY, 13, xanchor="left")
-    total = (2 * counts["embedding"] + config.trunk_depth * counts["layer"] + n * counts["head"]
-             + (n - 1) * counts["join"] * (kind == "sequential"))
+            figure.add_trace(box(at, 25, 66, 30, "token", embedding))
+            figure.add_trace(arrow([(at, 40), (at, 85)], "token to trunk"))
+        label(figure, at, 25, token)
+    hover = f"trunk: {layers} x {counts['layer']:,} = {depth * counts['layer']:,} parameters"
+    figure.add_trace(box(middle, 115, broad, 60, "trunk", hover, TRUNK))
+    label(figure, middle, 115, f"<b>shared trunk f<sub>s</sub></b><br>{layers}")
+    for i in config.parents:
+        draw_head(figure, config, i, x, y, min(150.0, column - 20), shared)
+    hover = f"unembedding: {counts['embedding']:,} parameters, once for all heads"
+    figure.add_trace(box(middle, shared, broad, 40, "unembedding", hover, SHARED))
+    label(figure, middle, shared, "<b>shared unembedding f<sub>u</sub></b>")
+    heads = (sum(y.values()) / n, f"{kind} heads" if n > 1 else "head")
+    for at, text in ((25, "tokens"), (115, "trunk"), heads, (shared, "logits"), (shared + 70, "predicts")):
+        label(figure, 20, at, text, GREY, 13, xanchor="left")
+    joins = (n - 1) * counts["join"] if kind == "sequential" else 0
+    total = 2 * counts["embedding"] + depth * counts["layer"] + n * counts["head"] + joins
     caption = f"Width {config.d_model}, vocabulary {config.vocab_size:,}, {total:,} parameters in all."
     caption += " Dotted: no gradient flows back." if config.stop_gradient else ""
     ahead = f"{n} {kind} heads predict {n} tokens ahead" if n > 1 else "one head predicts the next token"
@@ -138,24 +153,22 @@ def printable(token: str | int) -> str:
     return "".join(marks.get(c) or (c if c.isprintable() else f"x{ord(c):02x}") for c in token)
 
 
-def letters(cells: Sequence[tuple[int, int, str]], room: float, color: str | list[str], name: str, bold: bool = False,
+def letters(cells: Sequence[tuple[int, int, str]], room: float, color: str, name: str, bold: bool = False,
             legend: bool = False) -> go.Scatter:
     """Signs (column, row, text) in a monospaced font small enough for columns of `room` px."""
-    def escaped(text: str) -> str:
-        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        return f"<b>{text}</b>" if bold and text else text
-
     sizes = [round(min(15.0, 0.95 * room / (0.62 * max(1, len(text)))), 1) for *_, text in cells]
-    return line([c[0] for c in cells], [c[1] for c in cells], INK, name, mode="text", text=[escaped(c[2]) for c in cells],
-                textfont=dict(family=MONO, size=sizes, color=color), hoverinfo="skip", showlegend=legend)
+    signs = [f"<b>{escaped(text)}</b>" if bold else escaped(text) for *_, text in cells]
+    return line([c[0] for c in cells], [c[1] for c in cells], INK, name, mode="text", text=signs, hoverinfo="skip",
+                textfont=dict(family=MONO, size=sizes, color=color), showlegend=legend)
 
 
-def grid(figure: go.Figure, rows: Sequence[str], columns: int, title: str, caption: str, width: int, right: int, cell: int):
+def grid(figure: go.Figure, rows: Sequence[str], columns: int, title: str, caption: str, width: int, right: int,
+         cell: int) -> go.Figure:
     """Axes of a table of signs: row names at the left, the first row on top."""
-    framed(figure, title, caption, cell * len(rows), width, margin=(95, right, 45))
-    plain = dict(showgrid=False, ticks="", showline=False, fixedrange=True)
+    framed(figure, title, caption, cell * len(rows), width, margin=(95, right, 30))
+    plain = dict(showgrid=False, ticks="", showline=False, fixedrange=True, ticklabelstandoff=4)
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=list(rows), range=[len(rows) - 0.5, -0.5], **plain)
-    return figure.update_xaxes(range=[-0.5, columns - 0.5], **plain)
+    return figure.update_xaxes(range=[-0.5, max(columns, FEWEST) - 0.5], **plain)
 
 
 def targets(text: str, n: int, documents: Sequence[int] | None = None, title: str | None = None) -> go.Figure:
@@ -177,13 +190,13 @@ def targets(text: str, n: int, documents: Sequence[int] | None = None, title: st
              for i in range(1, n + 1)]
     names = ["<b>x<sub>t</sub></b>", *(f"head {i}: x<sub>t+{i}</sub>" for i in range(1, n + 1))]
     tints = [NONE] + [f"rgba{horizon_color(i, n)[3:-1]}, 0.22)" for i in range(1, n + 1)]
-    hover = [[f"at t = {t + 1}, head {i}: " + (printable(text[t + i]) if valid[i - 1][t] else "no target, ignored by the loss")
-              for t in range(len(text))] for i in range(1, n + 1)]
+    hover = [[f"at t = {t + 1}, head {i}: {escaped(printable(text[t + i])) if there else 'no target, ignored'}"
+              for t, there in enumerate(row)] for i, row in enumerate(valid, 1)]
     figure = go.Figure(go.Heatmap(
         x=list(range(len(text))), y=list(range(1, n + 1)), z=[[i * v for v in row] for i, row in enumerate(valid, 1)],
         zmin=0, zmax=n, colorscale=[[k / n, tint] for k, tint in enumerate(tints)], showscale=False, xgap=2, ygap=2,
         text=hover, hoverinfo="text", name="targets"))
-    room = (WIDTH - 115) / len(text)
+    room = (WIDTH - 115) / max(len(text), FEWEST)
     figure.add_trace(letters([(t, 0, printable(c)) for t, c in enumerate(text)], room, INK, "text", bold=True))
     shown = [(t, i, printable(text[t + i])) for i in range(1, n + 1) for t in range(len(text)) if valid[i - 1][t]]
     figure.add_trace(letters(shown, room, INK, "to predict"))
@@ -192,16 +205,15 @@ def targets(text: str, n: int, documents: Sequence[int] | None = None, title: st
             figure.add_vline(t - 0.5, line=dict(color=INK, width=2))
     caption = "Grey: no target, ignored by the loss" + (
         ", at the end and where the next document (black line) begins." if len(set(documents)) > 1 else ".")
-    grid(figure, names, len(text), title or f"At every position t, {n} heads predict the next {n} characters" * (n > 1)
-         or "At every position t, the next character", caption, WIDTH, 20, 32)
-    return figure.update_xaxes(title_text="position t", tickvals=list(range(0, len(text), 5)),
-                               ticktext=[str(t + 1) for t in range(0, len(text), 5)])
+    what = f"{n} heads predict the next {n} characters" if n > 1 else "one head predicts the next character"
+    grid(figure, names, len(text), title or f"At every position t, {what}", caption, WIDTH, 20, 32)
+    ticks = [t for t in range(len(text)) if t == 0 or t % 5 == 4]
+    return figure.update_xaxes(tickvals=ticks, ticktext=[f"{'' if t else 't = '}{t + 1}" for t in ticks])
 
 
 def line_predictions(
     text: Sequence[str | int], predictions: Sequence[Sequence[str | int]], probability: np.ndarray, correct: np.ndarray,
-    title: str, caption: str = "Each cell: what the head predicted for the character above it, that many tokens earlier.",
-    width: int = 1200,
+    title: str, caption: str = "Below each true token: what head i predicted for it, i tokens earlier.", width: int = 1200,
 ) -> go.Figure:
     """A line of real text, and below it, aligned, what each head had predicted for each of its tokens.
 
@@ -221,18 +233,19 @@ def line_predictions(
         raise ValueError(f"predictions {[len(row) for row in predictions]}, probability {probability.shape} and "
                          f"correct {correct.shape} must all be (n, {seq})")
     cells = [(t, i, printable(predictions[i - 1][t])) for i in range(1, n + 1) for t in range(i, seq)]
-    z = [[float(probability[i - 1, t]) if t >= i else None for t in range(seq)] for i in range(1, n + 1)]
-    hover = [[f"head {i} for {printable(text[t])!r}: {printable(predictions[i - 1][t])!r}, true token {z[i - 1][t]:.3f}"
-              if t >= i else "" for t in range(seq)] for i in range(1, n + 1)]
-    bar = dict(title=dict(text="P(true token)", side="right"), thickness=10, tickvals=[0, 0.5, 1], outlinewidth=0, len=1)
+    z: list[list[float | None]] = [[None] * seq for _ in range(n)]
+    hover = [[""] * seq for _ in range(n)]
+    for t, i, sign in cells:
+        z[i - 1][t] = p = float(probability[i - 1, t])
+        hover[i - 1][t] = f"head {i}: {escaped(sign)}; in truth {escaped(printable(text[t]))}, probability {p:.3f}"
+    bar = dict(title=dict(text="P(true token)", side="right"), thickness=10, tickvals=[0, 0.5, 1], outlinewidth=0)
     figure = go.Figure(go.Heatmap(x=list(range(seq)), y=list(range(1, n + 1)), z=z, zmin=0, zmax=1, colorscale=BLUES,
                                   colorbar=bar, xgap=1, ygap=1, text=hover, hoverinfo="text", name="probability"))
-    room = (width - 185) / seq
+    room = (width - 185) / max(seq, FEWEST)
     figure.add_trace(letters([(t, 0, printable(token)) for t, token in enumerate(text)], room, INK, "text", bold=True))
     right = [cell for cell in cells if correct[cell[1] - 1, cell[0]]]
-    inks = ["#ffffff" if z[i - 1][t] > 0.6 else INK for t, i, _ in right]
     wrong = [cell for cell in cells if not correct[cell[1] - 1, cell[0]]]
-    figure.add_trace(letters(right, room, inks, "first choice right", legend=True))
+    figure.add_trace(letters(right, room, INK, "first choice right", legend=True))
     figure.add_trace(letters(wrong, room, WRONG, "first choice wrong", bold=True, legend=True))
     grid(figure, ["<b>text</b>", *(f"head {i}" for i in range(1, n + 1))], seq, title, caption, width, 90, 30)
     return figure.update_xaxes(showticklabels=False)
@@ -244,34 +257,35 @@ def line_predictions(
 def backward_order(n: int, title: str | None = None) -> go.Figure:
     """Two timelines of one training step: all heads at once, and head after head. Heights are schematic."""
     check_positive(n=n)
-    heads = list(range(1, n + 1))
-    orders = {"All at once: every head's logits wait for the backward pass": [(f, i) for f, hs in (
-                  ("F", heads), ("B", heads[::-1])) for i in hs],
-              "Head after head: one head's logits exist at a time": [(f, i) for i in heads for f in "FB"]}
-    figure, places, _ = panels(list(orders), 1, shared_xaxes=True, row_heights=[n + 2.2, 3.2], vertical_spacing=0.14)
-    for place, (name, order) in zip(places, orders.items(), strict=True):
+    heads = range(1, n + 1)
+    at_once = [("F", i) for i in heads] + [("B", i) for i in reversed(heads)]
+    orders = {("All at once: every head's logits wait for the backward pass", n): at_once,
+              ("Head after head: one head's logits exist at a time", 1): [(f, i) for i in heads for f in "FB"]}
+    spans = [[-1.05, peak + 0.4] for _, peak in orders]
+    height = 30 * round(sum(high - low for low, high in spans)) + 60  # of which 60 between the two timelines
+    figure, places, _ = panels([name for name, _ in orders], 1, row_heights=[high - low for low, high in spans],
+                               vertical_spacing=60 / height)
+    for place, span, ((_, peak), order) in zip(places, spans, orders.items(), strict=True):
         steps = [("F", 0), *order, ("B", 0)]
-        starts = np.cumsum([0] + [2 if i == 0 else 1 for _, i in steps]).tolist()
-        peak = n if name.startswith("All") else 1
-        for (f, i), start, end in zip(steps, starts, starts[1:], strict=False):
-            color, ink = (horizon_color(i, n), ink_on(horizon_color(i, n))) if i else (TRUNK, INK)
+        times = np.cumsum([0] + [2 if i == 0 else 1 for _, i in steps]).tolist()
+
+        def bar(start: float, end: float, low: float, high: float, text: str, name: str, i: int, place=place) -> None:
+            color, x, y = horizon_color(i, n) if i else TRUNK, (start + end) / 2, (low + high) / 2
+            figure.add_trace(box(x, y, end - start - 0.06, high - low - 0.05, name, "", color, color, 0), **place)
+            label(figure, x, y, text, ink_on(color) if i else INK, 12, **place)
+
+        for (f, i), start, end in zip(steps, times, times[1:], strict=False):
             what = f"{'forward' if f == 'F' else 'backward'} of " + (f"head {i}" if i else "the trunk")
-            figure.add_trace(box((start + end) / 2, -0.6, end - start - 0.06, 0.8, what, fill=color, border=color, radius=0),
-                             **place)
-            figure.add_annotation(x=(start + end) / 2, y=-0.6, text=f"{f}<sub>{i}</sub>" if i else f"trunk {f}",
-                                  showarrow=False, font=dict(color=ink, size=12), **place)
+            bar(start, end, -1, -0.15, f"{f}<sub>{i}</sub>" if i else f"trunk {f}", what, i)
             if f == "F":
-                freed = starts[steps.index(("B", i)) + 1]
-                low, high = (0.35 + (i - 1 if peak > 1 else 0), 0.95) if i else (0, 0.3)
-                held = f"logits of head {i}, held until B{i}" if i else "output of the trunk, held to the end"
-                figure.add_trace(box((start + freed) / 2, low + high / 2, freed - start - 0.06, high, held, fill=color,
-                                     border=color, radius=0), **place)
-                if i and (peak > 1 or n < 9):
-                    figure.add_annotation(x=(start + freed) / 2, y=low + high / 2, text=f"logits {i}", showarrow=False,
-                                          font=dict(color=ink, size=12), **place)
-        figure.add_annotation(x=starts[-1], y=0.35 + peak, text=f"<b>peak: {peak} x logits</b>", showarrow=False, xanchor="right",
-                              yanchor="top", **place)
-    framed(figure, title or f"Why {n} heads need the memory of one", "One training step, left to right. F: forward, B: backward; "
-           "the pale bar is the trunk's output, on which the heads' gradients are summed.", 30 * (n + 5) + 60, WIDTH, (30, 30, 20))
-    figure.update_xaxes(visible=False)
-    return figure.update_yaxes(visible=False)
+                freed, low = times[steps.index(("B", i)) + 1], 0.35 + (i - 1 if peak > 1 else 0)
+                logits = (low, low + 1, f"logits {i}", f"logits of head {i}")
+                bar(start, freed, *(logits if i else (0, 0.35, "", "output of the trunk")), i)
+        figure.add_annotation(x=times[-1], y=0.35 + peak, text=f"<b>peak: {peak} × logits</b>", showarrow=False,
+                              xanchor="right", yanchor="top", **place)
+        figure.update_yaxes(range=span, visible=False, **place)
+        figure.update_xaxes(range=[0, times[-1]], visible=False, **place)
+    caption = ("One training step, left to right. F: forward, B: backward; the pale bar is the trunk's output, "
+               "on which the heads' gradients are summed.")
+    title = title or (f"Why {n} heads need the memory of one" if n > 1 else "With one head both orders are the same")
+    return framed(figure, title, caption, height, WIDTH, (20, 20, 15))

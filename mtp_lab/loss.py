@@ -58,9 +58,9 @@ def mtp_loss(
         ValueError: for an unknown method, or weights that are not n_future non-negative numbers.
     """
     check_choice("method", method, Method)
+    context = model.context(tokens, documents)  # checks the shapes
     targets = future_targets(tokens, model.config.n_future, documents)
     counts = (valid_targets(targets) if counts is None else counts).clamp(min=1)
-    context = model.context(tokens, documents)
     trunk = model.trunk(tokens, context)
     weights = _checked(weights, model.config.n_future).to(trunk.device, torch.promote_types(trunk.dtype, torch.float32))
     if method == "reference":
@@ -74,14 +74,17 @@ def cross_entropy(model: MTPTransformer, latent: Tensor, targets: Tensor, reduct
     """Nats of one head's latent (batch, seq, d_model) on (batch, seq) targets; logits exist in chunks only.
 
     Returns:
-        () their sum, or (batch * seq,) with reduction="none", 0 where there is no target.
+        () their sum, or (batch * seq,) with reduction="none", 0 where there is no target; fp32 at least.
     """
     inputs, weight, device = model.norm(latent).flatten(0, 1), model.unembed.weight, latent.device.type
     if torch.is_autocast_enabled(device):  # the function has no rule of its own under autocast
         inputs, weight = (t.to(torch.get_autocast_dtype(device)) for t in (inputs, weight))
-    return F.linear_cross_entropy(
-        inputs, weight, targets.flatten(), reduction=reduction, ignore_index=IGNORE, options=CHUNKS
+    low = inputs.dtype.itemsize < 4  # the function's own sum in bf16 is a percent off; ours costs logits once more
+    nats = F.linear_cross_entropy(
+        inputs, weight, targets.flatten(), reduction="none" if low else reduction, ignore_index=IGNORE, options=CHUNKS
     )
+    nats = nats.to(torch.promote_types(nats.dtype, torch.float32))
+    return nats.sum() if low and reduction == "sum" else nats
 
 
 def _checked(weights: Sequence[float] | Tensor | None, n_future: int) -> Tensor:
@@ -176,12 +179,27 @@ class _Walk:
         self.sums[i - 1] = nats.detach()
         if not job.differentiate:
             return torch.zeros_like(leaf)
-        return self._backward(nats, leaf, [job.model.unembed.weight], (job.weights / job.counts)[i - 1].to(nats.dtype))
+        share = (job.weights / job.counts)[i - 1]
+        return self._backward(nats, leaf, [job.model.unembed.weight], torch.ones_like(nats), share)
 
-    def _backward(self, output: Tensor, leaf: Tensor, parameters: list[nn.Parameter], gradient: Tensor) -> Tensor:
-        """Back-propagates through one piece: adds to the parameters' gradients, returns the leaf's."""
+    def _backward(
+        self,
+        output: Tensor,
+        leaf: Tensor,
+        parameters: list[nn.Parameter],
+        gradient: Tensor,
+        share: Tensor | None = None,
+    ) -> Tensor:
+        """Back-propagates through one piece: adds to the parameters' gradients, returns the leaf's.
+
+        `share` multiplies them in the end, in their own precision: sent through a bf16 piece, it would be rounded.
+        """
+        if not output.requires_grad:  # a frozen head that reads its input detached
+            return torch.zeros_like(leaf)
         parameters = [p for p in parameters if p.requires_grad]
         found = torch.autograd.grad(output, [leaf, *parameters], gradient, allow_unused=True)
+        if share is not None:
+            found = [None if part is None else part * share for part in found]
         for parameter, part in zip(parameters, found[1:], strict=True):
             if part is not None:
                 known = self.gradients.get(parameter)

@@ -31,7 +31,7 @@ from mtp_lab.targets import future_targets, valid_targets
 
 
 class Diverged(Refused):
-    """The loss is no longer a number."""
+    """The loss or its gradient is no longer a number."""
 
 
 class Objective(nn.Module):
@@ -55,7 +55,7 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
         init_from: folder of the finished run that `config.init_from` names.
 
     Raises:
-        Diverged: if the loss turns NaN or infinite, with the step and the checkpoint that is left.
+        Diverged: if the loss or its gradient turns NaN or infinite, with the step and the checkpoint that is left.
         ValueError: if the weights to start from do not fit.
         OSError: if something cannot be written; the last checkpoint stays.
     """
@@ -87,12 +87,13 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
         rate = learning_rate(config.optimizer, step, config.steps)
         weights = horizon_weights(config.horizon_weights, config.curriculum, step, config.steps)
         per_horizon = _gradients(wrapped, config, step, weights, rank, processes, device)
-        if not math.isfinite(float(per_horizon.sum())):
-            raise Diverged(
-                f"{where}: the loss is {float(per_horizon.sum())} at step {step} (seed {config.seed}); the last "
-                f"checkpoint in {folder / 'checkpoints'} is kept. Try a lower optimizer.learning_rate or more warmup"
-            )
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
+        if not math.isfinite(float(per_horizon.sum() + norm)):
+            raise Diverged(
+                f"{where}: the loss is {float(per_horizon.sum())}, the norm of its gradient {float(norm)} at step {step} "
+                f"(seed {config.seed}); the last checkpoint in {folder / 'checkpoints'} is kept. Try a lower "
+                f"optimizer.learning_rate or more warmup"
+            )
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate

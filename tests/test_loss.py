@@ -1,0 +1,419 @@
+"""Eq. 2: the sequential pass against the reference, and the reference against a loop over positions.
+
+Every test states a property and the bug it would catch.
+"""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from mtp_lab.config import ModelConfig
+from mtp_lab.loss import CHUNKS, Loss, mtp_loss
+from mtp_lab.model import MTPTransformer
+from mtp_lab.targets import future_targets, valid_targets
+
+KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
+METHODS = ["sequential", "reference"]
+VOCAB = 19
+kinds = pytest.mark.parametrize("kind", KINDS)
+methods = pytest.mark.parametrize("method", METHODS)
+
+# Two documents and padding in the first row; horizon 3 has targets in the second row only.
+DOCUMENTS = torch.tensor([[4, 4, 4, 5, 5, 5, -1, -1], [6, 6, 6, 6, 6, 6, 6, 6]])
+SHORT = torch.tensor([[0, 0, 1, 1, 2, 2, -1, -1], [3, 3, 4, 5, 5, 6, 6, 6]])  # no target at horizon 3
+EMPTY = torch.full((2, 8), -1)  # no target at all
+
+CASES = {
+    "plain": (dict(), dict()),
+    "weights": (dict(), dict(weights=(0.5, 2.0, 0.1))),
+    "a weight of 0": (dict(), dict(weights=(1.0, 0.0, 3.0))),
+    "documents": (dict(), dict(documents=DOCUMENTS)),
+    "a horizon without targets": (dict(), dict(documents=SHORT)),
+    "no target at all": (dict(), dict(documents=EMPTY)),
+    "counts": (dict(), dict(documents=DOCUMENTS, counts=torch.tensor([100, 50, 7]))),
+    "stopped 2": (dict(stop_gradient=(2,)), dict()),
+    "stopped 1 and 3": (dict(stop_gradient=(1, 3)), dict(weights=(0.5, 2.0, 0.1))),
+    "relative, smeared": (dict(position="relative", smeared_keys=True), dict(documents=DOCUMENTS)),
+    "attention only": (dict(attention_only=True), dict()),
+    "one horizon": (dict(n_future=1), dict()),
+    "no trunk": (dict(trunk_layers=0), dict()),
+}
+
+
+def a_model(kind: str = "parallel", dtype: torch.dtype = torch.float64, **changes) -> MTPTransformer:
+    """Three horizons on a trunk of two layers, with weights so large that every path matters."""
+    sizes = dict(vocab_size=VOCAB, d_model=16, n_attention_heads=2, n_layers=5, n_future=3, trunk_layers=2)
+    torch.manual_seed(0)
+    model = MTPTransformer(ModelConfig(**{**sizes, "max_seq": 1024, "head_kind": kind, **changes})).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    return model
+
+
+def some_tokens(rows: int = 2, seq: int = 8, seed: int = 1, vocab: int = VOCAB) -> Tensor:
+    return torch.randint(0, vocab, (rows, seq), generator=torch.Generator().manual_seed(seed))
+
+
+def taken(model: MTPTransformer) -> dict[str, Tensor]:
+    """The gradients the model has gathered, by name (zeros where there is none), and clears them."""
+    found = {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in model.named_parameters()}
+    model.zero_grad()
+    return found
+
+
+def gradients(model: MTPTransformer, tokens: Tensor, method: str, **options) -> tuple[Loss, dict[str, Tensor]]:
+    model.zero_grad()
+    loss = mtp_loss(model, tokens, method=method, **options)
+    loss.total.backward()
+    return loss, taken(model)
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    """Every parameter's gradient, relative to the largest of all: a scale that no parameter's own zeros distort."""
+    largest = max(float(g.abs().max()) for g in expected.values())
+    for name, gradient in expected.items():
+        error = float((found[name] - gradient).abs().max())
+        assert error <= tolerance * largest, f"{name}: {error:.1e} of {largest:.1e}"
+
+
+# --- Equal to the reference, and the reference to the equation
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("case", CASES)
+@kinds
+def test_sequential_equals_reference(kind, case, dtype, tolerance):
+    """A head left out, counted twice, visited before its children, or weighted wrongly: its gradients are off."""
+    changes, options = CASES[case]
+    changes = {k: v for k, v in changes.items() if not (kind == "linear" and k == "trunk_layers")}
+    model, tokens = a_model(kind, dtype, **changes), some_tokens()
+    if model.config.n_future == 1:
+        options = dict(weights=(0.7,))
+    loss, found = gradients(model, tokens, "sequential", **options)
+    expected_loss, expected = gradients(model, tokens, "reference", **options)
+    torch.testing.assert_close(loss.total, expected_loss.total, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(loss.per_horizon, expected_loss.per_horizon, rtol=tolerance, atol=tolerance)
+    assert loss.total.dtype == loss.per_horizon.dtype == dtype and not loss.per_horizon.requires_grad
+    assert all(bool(g.isfinite().all()) for g in found.values())
+    if case == "no target at all":
+        assert loss.total == 0 and all((g == 0).all() for g in found.values())
+    else:
+        assert_equal(found, expected, tolerance)
+        assert sum(bool((g != 0).any()) for g in expected.values()) > len(expected) / 2
+
+
+@kinds
+@methods
+def test_the_loss_is_equation_2(kind, method):
+    """Position by position from the logits: a mean over all positions, or over horizons together, is another loss."""
+    model, tokens, weights = a_model(kind), some_tokens(), (0.5, 2.0, 0.1)
+    logits = model.all_logits(tokens, DOCUMENTS)
+    total, means = torch.zeros((), dtype=torch.float64), []
+    for i in (1, 2, 3):
+        nats = []
+        for row in range(2):
+            for t in range(8 - i):
+                document = int(DOCUMENTS[row, t])
+                if document >= 0 and int(DOCUMENTS[row, t + i]) == document:
+                    scores = logits[i - 1, row, t]
+                    nats.append(scores.exp().sum().log() - scores[tokens[row, t + i]])
+        means.append(sum(nats) / len(nats))
+        total = total + weights[i - 1] * means[-1]
+    total.backward()
+    expected = taken(model)
+    loss, found = gradients(model, tokens, method, documents=DOCUMENTS, weights=weights)
+    torch.testing.assert_close(loss.total, total.detach(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(loss.per_horizon, torch.stack(means).detach(), rtol=0, atol=1e-10)
+    assert_equal(found, expected, 1e-10)
+
+
+@methods
+def test_a_horizon_without_targets_is_0_and_not_nan(method):
+    """0/0 would turn the whole loss into NaN on the first batch of short documents."""
+    model = a_model()
+    loss, found = gradients(model, some_tokens(), method, documents=SHORT)
+    assert valid_targets(future_targets(some_tokens(), 3, SHORT)).tolist() == [7, 1, 0]
+    assert loss.per_horizon[2] == 0 and (loss.per_horizon[:2] > 0).all()
+    assert all((g == 0).all() for name, g in found.items() if name.startswith("heads.3."))
+    loss, _ = gradients(model, some_tokens(seq=2), method)  # a row shorter than n
+    assert loss.per_horizon[0] > 0 and loss.per_horizon[1:].tolist() == [0, 0]
+
+
+@kinds
+def test_more_positions_than_a_chunk(kind):
+    """Chunks of 512 positions must add up: the last, shorter one is easily dropped or counted twice."""
+    model, tokens = a_model(kind, n_layers=3, trunk_layers=0), some_tokens(3, 220)
+    assert tokens.numel() > CHUNKS.batch_chunk_size
+    documents = torch.arange(660).view(3, 220) // 50
+    loss, found = gradients(model, tokens, "sequential", documents=documents)
+    expected_loss, expected = gradients(model, tokens, "reference", documents=documents)
+    torch.testing.assert_close(loss.per_horizon, expected_loss.per_horizon, rtol=0, atol=1e-10)
+    assert_equal(found, expected, 1e-10)
+
+
+# --- As any other loss
+
+
+@kinds
+@methods
+def test_gradient_accumulation_is_one_batch(kind, method):
+    """Parts have different numbers of targets: a mean of their means would weight tokens by the part they are in."""
+    model, tokens = a_model(kind), some_tokens()
+    counts = valid_targets(future_targets(tokens, 3, DOCUMENTS))
+    whole_loss, whole = gradients(model, tokens, method, documents=DOCUMENTS)
+    totals = []
+    for part in (slice(0, 1), slice(1, 2)):
+        loss = mtp_loss(model, tokens[part], DOCUMENTS[part], method=method, counts=counts)
+        loss.total.backward()
+        totals.append(loss.total.detach())
+    torch.testing.assert_close(sum(totals), whole_loss.total.detach(), rtol=0, atol=1e-12)
+    assert_equal(taken(model), whole, 1e-12)
+
+
+@kinds
+@methods
+@pytest.mark.parametrize("silent", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_the_values_are_the_same(kind, method, silent):
+    """Evaluation must give the training's numbers, keep no graph, and leave no gradients behind."""
+    model, tokens = a_model(kind), some_tokens()
+    expected = mtp_loss(model, tokens, DOCUMENTS, method=method)
+    with silent():
+        loss = mtp_loss(model, tokens, DOCUMENTS, method=method)
+    assert expected.total.requires_grad and not loss.total.requires_grad and loss.total.grad_fn is None
+    assert all(p.grad is None for p in model.parameters())
+    torch.testing.assert_close(loss.total.clone(), expected.total.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(loss.per_horizon.clone(), expected.per_horizon, rtol=0, atol=1e-12)
+
+
+@methods
+def test_gradients_arrive_with_backward_and_not_before(method):
+    """The sequential pass computes gradients in its forward: they must not reach .grad for a loss that is only read."""
+    model, tokens = a_model(), some_tokens()
+    mtp_loss(model, tokens, method=method)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@kinds
+@methods
+def test_a_scaled_loss_has_scaled_gradients(kind, method):
+    """Gradients precomputed in the forward must still hear what comes after: loss scaling, sums, means."""
+    model, tokens = a_model(kind), some_tokens()
+    _, once = gradients(model, tokens, method)
+    (mtp_loss(model, tokens, method=method).total * 3 + 1).backward()
+    assert_equal(taken(model), {name: 3 * g for name, g in once.items()}, 1e-12)
+
+
+@methods
+def test_two_losses_in_one_graph_add_up(method):
+    """Each call keeps its own gradients: shared between calls, the second would overwrite the first's."""
+    model, one, other = a_model(), some_tokens(seed=1), some_tokens(seed=2)
+    apart = [gradients(model, tokens, method)[1] for tokens in (one, other)]
+    (mtp_loss(model, one, method=method).total + mtp_loss(model, other, method=method).total).backward()
+    assert_equal(taken(model), {name: apart[0][name] + apart[1][name] for name in apart[0]}, 1e-12)
+
+
+FROZEN = {
+    "trunk": ("embed", "blocks"),
+    "unembedding": ("unembed",),
+    "embedding": ("embed",),
+    "heads": ("heads", "joins"),
+    "all but the trunk": ("heads", "joins", "unembed"),
+    "all but head 2": ("embed", "blocks", "heads.1", "heads.3", "joins.3", "unembed"),
+    "stopped head": ("heads.2", "joins.2"),
+    "everything": ("",),
+}
+
+
+@kinds
+@pytest.mark.parametrize("frozen", FROZEN)
+def test_frozen_parts_get_no_gradient_and_the_others_theirs(kind, frozen):
+    """Heads trained on a finished trunk, or a probe: the pass must neither fail, nor drop what still trains."""
+    model, tokens = a_model(kind, stop_gradient=(2,) if frozen == "stopped head" else ()), some_tokens()
+    _, free = gradients(model, tokens, "reference")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(FROZEN[frozen]))
+    loss = mtp_loss(model, tokens)
+    torch.testing.assert_close(loss.total, mtp_loss(model, tokens, method="reference").total, rtol=0, atol=1e-10)
+    if frozen == "everything":
+        assert not any(p.requires_grad for p in model.parameters())
+        return
+    loss.total.backward()
+    frozen_names = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen_names and all(p.grad is None for name, p in model.named_parameters() if name in frozen_names)
+    found = taken(model)
+    assert_equal({**found, **{name: free[name] for name in frozen_names}}, free, 1e-10)
+
+
+# --- bf16
+
+
+def low(enabled: bool = True):
+    return torch.autocast("cpu", torch.bfloat16) if enabled else nullcontext()
+
+
+def relative(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float((found[name] - g).norm() / g.norm()) for name, g in expected.items()}
+
+
+@pytest.fixture(scope="module")
+def wide() -> tuple[MTPTransformer, Tensor]:
+    """Ordinary initial weights, and more positions than three chunks."""
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=65, d_model=32, n_attention_heads=2, n_layers=3, n_future=2, max_seq=512)
+    return MTPTransformer(config), some_tokens(5, 401, vocab=65)
+
+
+@methods
+def test_bf16_stays_close_to_fp32(wide, method):
+    """Sums in bf16 keep eight bits: the logged loss would be a percent off, and every w_i/count by up to 0.4 %."""
+    model, tokens = wide
+    weights = (0.9804, 0.9779)  # over 2000 and 1995 targets: half-way between two numbers of bf16
+    exact, expected = gradients(model, tokens, "reference", weights=weights)
+    with low():
+        loss = mtp_loss(model, tokens, method=method, weights=weights)
+    loss.total.backward()
+    found = taken(model)
+    assert loss.total.dtype == loss.per_horizon.dtype == torch.float32
+    torch.testing.assert_close(loss.per_horizon, exact.per_horizon, rtol=1e-3, atol=0)
+    assert max(relative(found, expected).values()) < 0.02
+    for name, gradient in expected.items():  # rounding errors differ in sign; a wrong scale does not
+        scale = float((found[name] * gradient).sum() / gradient.square().sum())
+        assert abs(scale - 1) < 2e-3, name
+
+
+@kinds
+def test_bf16_gradients_of_both_methods_agree(kind):
+    """The sequential pass casts by hand where autocast has no rule: one cast missed, and dtypes clash or differ."""
+    torch.manual_seed(0)
+    config = dict(vocab_size=65, d_model=32, n_attention_heads=2, n_layers=5, n_future=3, max_seq=64)
+    model, tokens = MTPTransformer(ModelConfig(**config, head_kind=kind)), some_tokens(4, 50, vocab=65)
+    found = {}
+    for method in METHODS:
+        with low():
+            loss = mtp_loss(model, tokens, method=method)
+        loss.total.backward()
+        found[method] = taken(model)
+        assert all(g.dtype == torch.float32 for g in found[method].values())
+    assert max(relative(found["sequential"], found["reference"]).values()) < 0.02
+
+
+@methods
+@pytest.mark.parametrize("evaluated_first", [False, True])
+def test_two_losses_in_one_autocast_context_add_up(method, evaluated_first):
+    """Autocast keeps its casts of the weights for a whole context.
+
+    A cast kept from the first call must not lead the second one's gradients into a graph that is gone, nor, kept from
+    an evaluation without gradients, into none at all.
+    """
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=65, d_model=32, n_attention_heads=2, n_layers=3, n_future=2, max_seq=64)
+    model, one, other = MTPTransformer(config), some_tokens(4, 50, 1, 65), some_tokens(4, 50, 2, 65)
+    apart = []
+    for tokens in (one, other):
+        with low():
+            loss = mtp_loss(model, tokens, method=method)
+        loss.total.backward()
+        apart.append(taken(model))
+    together = {name: apart[0][name] + apart[1][name] for name in apart[0]}
+    with low():
+        if evaluated_first:
+            with torch.no_grad():
+                mtp_loss(model, other, method=method)
+        for tokens in (one, other):
+            mtp_loss(model, tokens, method=method).total.backward()
+    assert max(relative(taken(model), together).values()) < 1e-5
+    with low():
+        total = mtp_loss(model, one, method=method).total + mtp_loss(model, other, method=method).total
+    total.backward()
+    assert max(relative(taken(model), together).values()) < 0.01  # the two meet in bf16, at the shared casts
+
+
+# --- Memory
+
+
+def peak_bytes(model: MTPTransformer, tokens: Tensor, method: str) -> int:
+    """Most bytes alive at a time in a forward and backward, above those before; gradients exist already.
+
+    The profiler sees every allocation, also those inside of custom operators, which hooks on saved tensors do not.
+    """
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        mtp_loss(model, tokens, method=method).total.backward()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    assert len(events) > 100 and peak > 0
+    return peak
+
+
+def narrow(n: int, vocab: int, kind: str = "parallel", n_layers: int = 9) -> MTPTransformer:
+    config = dict(d_model=16, n_attention_heads=2, n_layers=n_layers, max_seq=64)
+    return MTPTransformer(ModelConfig(vocab_size=vocab, n_future=n, head_kind=kind, **config))
+
+
+@pytest.mark.parametrize("vocab", [4096, 32768])
+def test_memory_does_not_grow_with_n(vocab):
+    """Figure 2: one head's logits exist at a time; a graph kept over two heads, and the claim of the paper is gone.
+
+    128 positions are one chunk of logits, so that one chunk is one head's. The reference must be seen to grow, or this
+    would measure nothing.
+    """
+    tokens, peaks = some_tokens(2, 64, vocab=vocab), {}
+    for method in METHODS:
+        peaks[method] = [peak_bytes(narrow(n, vocab), tokens, method) for n in (1, 2, 4, 8)]
+    one, *more = peaks["sequential"]
+    assert all(peak <= 1.1 * one for peak in more), peaks
+    logits = 4 * tokens.numel() * vocab  # bytes of one head's
+    growth = [
+        (peak - peaks["reference"][0]) / (n - 1) for n, peak in zip((2, 4, 8), peaks["reference"][1:], strict=True)
+    ]
+    assert all(2.5 * logits < g < 3.5 * logits for g in growth), peaks
+    assert one < 2.5 * logits, peaks
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_memory_of_the_other_arrangements(kind):
+    """A path of heads is walked to its end before its first head's loss: its logits must not wait on the way."""
+    tokens = some_tokens(2, 64, vocab=8192)
+    one, eight = (peak_bytes(narrow(n, 8192, kind), tokens, "sequential") for n in (1, 8))
+    embedding = 4 * 8192 * 16 if kind == "sequential" else 0  # bytes: a gradient that the first head does not have,
+    assert eight <= 1.1 * one + 2 * embedding  # gathered so far and from the head at work
+    assert peak_bytes(narrow(8, 8192, kind), tokens, "reference") > 5 * eight
+
+
+def test_only_chunks_of_logits_are_alive():
+    """Beyond 512 positions memory must follow the chunk: with the whole head's logits, twice the rows cost twice."""
+    vocab = 8192
+    chunk = 4 * CHUNKS.batch_chunk_size * vocab  # bytes
+    model = narrow(2, vocab, n_layers=3)
+    one, four = (peak_bytes(model, some_tokens(rows, 64, vocab=vocab), "sequential") for rows in (8, 32))
+    assert one < 2.5 * chunk
+    assert four - one < chunk  # activations; the logits of the whole head would be three chunks more
+
+
+# --- Input that cannot be
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(weights=(1.0, 1.0)), r"weights=\[1.0, 1.0\] must be n_future=3 numbers, none of them negative"),
+        (dict(weights=(1.0, -0.5, 1.0)), r"weights=\[1.0, -0.5, 1.0\] must be .* none of them negative"),
+        (dict(weights=(1.0, float("nan"), 1.0)), "must be n_future=3 numbers"),
+        (dict(weights=2.0), "weights=2.0 must be n_future=3 numbers"),
+        (dict(weights=torch.ones(3, 1)), "must be n_future=3 numbers"),
+        (dict(method="fast"), "method='fast' is not known; use one of 'sequential', 'reference'"),
+        (dict(documents=torch.zeros(2, 7)), "documents"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message):
+    """Two weights for three horizons would broadcast or drop one; a negative weight would train to be wrong."""
+    with pytest.raises(ValueError, match=message):
+        mtp_loss(a_model(), some_tokens(), **options)
