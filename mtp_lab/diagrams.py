@@ -91,7 +91,8 @@ def draw_head(figure: go.Figure, config: ModelConfig, i: int, x: dict, y: dict, 
     matrix, bottom, foot = "1 matrix" if config.head_kind == "linear" else "1 layer", y[i] - HALF, x[i]
     if config.head_kind == "sequential" and parent:  # an embedding comes in on the right, the parent on the left
         foot, side, low = x[i] - 16, x[i] + 16, y[parent] - 30
-        figure.add_trace(box(side, low, 52, 26, f"token of head {i}", f"join of head {i}: {counts['join']:,} parameters"))
+        hover = f"join of head {i}: {counts['join']:,} parameters"
+        figure.add_trace(box(side, low, 52, 26, f"token of head {i}", hover))
         figure.add_trace(arrow([(side, low + 13), (side, bottom)], f"token to head {i}"))
         label(figure, side, low, f"x<sub>t+{i - 1}</sub>", size=12)
     path, stopped = [(foot, 145), (foot, bottom)], i in config.stop_gradient
@@ -213,7 +214,7 @@ def targets(text: str, n: int, documents: Sequence[int] | None = None, title: st
 
 def line_predictions(
     text: Sequence[str | int], predictions: Sequence[Sequence[str | int]], probability: np.ndarray, correct: np.ndarray,
-    title: str, caption: str = "Below each true token: what head i predicted for it, i tokens earlier.", width: int = 1200,
+    title: str, caption: str = "Under each true token, what head i predicted for it, i tokens ahead.", width: int = 1200
 ) -> go.Figure:
     """A line of real text, and below it, aligned, what each head had predicted for each of its tokens.
 
@@ -229,7 +230,7 @@ def line_predictions(
     """
     n, seq = len(predictions), len(text)
     probability, correct = np.asarray(probability, float), np.asarray(correct, bool)
-    if not n or any(len(row) != seq for row in predictions) or not probability.shape == correct.shape == (n, seq):
+    if not n * seq or any(len(row) != seq for row in predictions) or not probability.shape == correct.shape == (n, seq):
         raise ValueError(f"predictions {[len(row) for row in predictions]}, probability {probability.shape} and "
                          f"correct {correct.shape} must all be (n, {seq})")
     cells = [(t, i, printable(predictions[i - 1][t])) for i in range(1, n + 1) for t in range(i, seq)]

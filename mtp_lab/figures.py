@@ -123,9 +123,8 @@ def framed(
     head, small = wrap(title, int(room / 10)), wrap(caption, int(room / 6.2))
     names = [trace.name for trace in figure.data if trace.showlegend]
     legend = -(-sum(50 + 7 * len(name) for name in names) // room)  # rows
-    titled = any(note.yref == "paper" for note in figure.layout.annotations)
     top = 20 + 25 * len(head + small)
-    above = top + 28 * legend + (32 if titled else 10)
+    above = top + 28 * legend + (32 if any(note.yref == "paper" for note in figure.layout.annotations) else 10)
     text = "<br>".join([f"<b>{'<br>'.join(head)}</b>"]
                        + [f'<span style="font-size:13px;color:{GREY}">{each}</span>' for each in small])
     total, baseline = above + height + bottom, 30 if "<br>" in text else 17  # SVG shifts a single line down by itself

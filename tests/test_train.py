@@ -172,7 +172,7 @@ def test_a_killed_command_goes_on_where_it_stopped(corpus, finished, tmp_path):
     """SIGKILL to `mtp-lab train` from outside, and the same run asked for from Python: bits and log as uninterrupted.
     Catches: options that make another config (and so another folder) than the fields they are named after, a
     checkpoint that is visible before it is whole, a lock that outlives its holder."""
-    config = tiny(corpus, steps=120, precision="fp32")
+    config = tiny(corpus, steps=90, precision="fp32")
     folder = tmp_path / config.folder
     command = [sys.executable, "-m", "mtp_lab.cli", "train", "--runs-dir", str(tmp_path), "--threads", "1"]
     process = subprocess.Popen([*command, *options(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,0 +1,72 @@
+"""Peak memory of a training step by how Eq. 2 is computed: resident set of fresh processes.
+
+naive: all heads' logits at once. chunked: all heads' latents at once, their logits in chunks. sequential: head after
+head, each head's logits whole. both: head after head, in chunks (what mtp_loss does).
+
+Example: python benchmarks/loss_memory.py --vocabularies 4096 32768
+"""
+
+import argparse
+import json
+import resource
+
+import torch
+from common import fresh_process, save
+
+from mtp_lab import ModelConfig, MTPTransformer, loss, mtp_loss
+from mtp_lab.targets import IGNORE, future_targets
+
+METHODS = ("naive", "chunked", "sequential", "both")
+
+
+def step(model: MTPTransformer, tokens: torch.Tensor, method: str) -> None:
+    """Forward and backward of one step."""
+    if method == "chunked":
+        context = model.context(tokens)
+        latents = model.run_heads(model.trunk(tokens, context), tokens, context)
+        targets = future_targets(tokens, model.config.n_future)
+        losses = [loss.cross_entropy(model, latents[i], targets[i - 1]) for i in model.config.parents]
+        (torch.stack(losses) / (targets != IGNORE).sum((1, 2))).sum().backward()
+        return
+    if method == "sequential":  # without chunks: the library's function with its options taken away
+        loss.CHUNKS = None
+    mtp_loss(model, tokens, method="reference" if method == "naive" else "sequential").total.backward()
+
+
+def worker(task: dict) -> dict:
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=task["vocab"], d_model=128, n_layers=9, n_future=task["n"], max_seq=128)
+    model = MTPTransformer(config)
+    for parameter in model.parameters():  # gradients are there in any case; they are not the loss's memory
+        parameter.grad = torch.zeros_like(parameter)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step(model, torch.randint(0, task["vocab"], (16, 128)), task["method"])
+    return {"megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vocabularies", type=int, nargs="+", default=[4096, 32768], help="vocabulary sizes")
+    parser.add_argument("--futures", type=int, nargs="+", default=[1, 2, 4, 8], help="values of n")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(worker(json.loads(options.worker))))
+        return
+    rows = []
+    for vocab in options.vocabularies:
+        for method in METHODS:
+            peaks = []
+            for n in options.futures:
+                task = {"vocab": vocab, "n": n, "method": method}
+                rows.append(task | fresh_process(__file__, task))
+                peaks.append(rows[-1]["megabytes"])
+            print(
+                f"V={vocab:6d} {method:10s}",
+                *(f"n={n}: {mb:7.0f} MB" for n, mb in zip(options.futures, peaks, strict=True)),
+            )
+    save("loss_memory", {"shape": "16 x 128 tokens, d=128, 9 layers, fp32", "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Training steps a second against nanoGPT and Hugging Face Llama: same shape, batch, optimizer and machine, one run.
+
+Every contestant trains in a process of its own, in rounds that take turns, so that a slow moment of the machine hits all
+alike; the median step of the fastest round counts. Peers run as shipped (fp32) and at their own best (bf16 autocast, SDPA
+or eager attention), and once more with our allocator's thresholds, which anyone could set. Then the cost of n = 4
+against n = 1 at equal parameters, beside the ratio of floating-point operations, below which no implementation of the
+exact loss gets.
+
+nanoGPT is not installable: point --nanogpt at its model.py; without, it is left out.
+
+Example: python benchmarks/train_throughput.py --nanogpt ../nanoGPT/model.py
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from common import fresh_process, save
+
+SHAPES = ((32, 128), (8, 512))
+LAYERS, WIDTH, HEADS, VOCAB = 6, 128, 4, 2048
+PEERS = (
+    {"who": "nanoGPT", "precision": "fp32", "shipped": True},
+    {"who": "nanoGPT", "precision": "bf16"},
+    {"who": "nanoGPT", "precision": "bf16", "thresholds": True},
+    {"who": "HF Llama sdpa", "precision": "fp32", "shipped": True},
+    {"who": "HF Llama sdpa", "precision": "bf16"},
+    {"who": "HF Llama eager", "precision": "bf16"},
+    {"who": "HF Llama eager", "precision": "bf16", "thresholds": True},
+)
+OURS = {"who": "mtp-lab", "precision": "bf16", "thresholds": True}
+
+
+def nanogpt(task: dict[str, Any], tokens: torch.Tensor) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+    specification = importlib.util.spec_from_file_location("nanogpt_model", task["nanogpt"])
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    shape = dict(block_size=task["seq"], vocab_size=task["vocab"], n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH)
+    model = module.GPT(module.GPTConfig(**shape, dropout=0.0, bias=False))
+    inputs, targets = tokens, tokens.roll(-1, dims=1).contiguous()
+    return model, lambda: model(inputs, targets)[1]
+
+
+def llama(task: dict[str, Any], tokens: torch.Tensor) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=task["vocab"],
+            hidden_size=WIDTH,
+            intermediate_size=352,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            max_position_embeddings=task["seq"],
+            attn_implementation=task["who"].split()[-1],
+            use_cache=False,
+        )
+    )
+    return model, lambda: model(input_ids=tokens, labels=tokens).loss
+
+
+def ours(task: dict[str, Any], tokens: torch.Tensor) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+    from mtp_lab import ModelConfig, MTPTransformer, mtp_loss
+
+    config = ModelConfig(
+        vocab_size=task["vocab"],
+        d_model=WIDTH,
+        n_layers=LAYERS,
+        n_attention_heads=HEADS,
+        n_future=task.get("n", 1),
+        max_seq=task["seq"],
+    )
+    model = MTPTransformer(config)
+    return model, lambda: mtp_loss(model, tokens).total
+
+
+def worker(task: dict[str, Any]) -> dict[str, float]:
+    """Median seconds of a step."""
+    if task.get("thresholds"):
+        from mtp_lab.allocator import keep_memory
+
+        keep_memory()
+    torch.manual_seed(0)
+    tokens = torch.randint(0, task["vocab"], (task["batch"], task["seq"]))
+    make = {"nanoGPT": nanogpt, "HF": llama, "mtp-lab": ours}[task["who"].split()[0]]
+    model, loss = make(task, tokens)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    seconds = []
+    for _ in range(3 + task["steps"]):
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=task["precision"] == "bf16"):
+            total = loss()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - started)
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"seconds": statistics.median(seconds[3:]), "parameters": parameters}
+
+
+def label(task: dict[str, Any]) -> str:
+    return f"{task['who']} {task['precision']}" + (" + thresholds" if task.get("thresholds") else "")
+
+
+def in_rounds(tasks: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
+    """Every task once a round; seconds of its fastest round."""
+    results = [[fresh_process(__file__, task) for task in tasks] for _ in range(rounds)]
+    best = [min(tries, key=lambda r: r["seconds"]) for tries in zip(*results, strict=True)]
+    return [task | r for task, r in zip(tasks, best, strict=True)]
+
+
+def against_peers(nanogpt: str | None, rounds: int, steps: int) -> list[dict[str, Any]]:
+    rows = []
+    for batch, seq in SHAPES:
+        shape = {"batch": batch, "seq": seq, "vocab": VOCAB, "steps": steps}
+        tasks = [{**task, **shape} for task in (*PEERS, OURS) if nanogpt or task["who"] != "nanoGPT"]
+        done = in_rounds([task | {"nanogpt": nanogpt} for task in tasks], rounds)
+        print(f"\nbatch {batch}, length {seq}: tokens/s")
+        for row in done:
+            row["tokens_per_second"] = batch * seq / row["seconds"]
+            row.pop("nanogpt")
+            print(f"  {label(row):36s} {row['tokens_per_second']:8.0f}")
+        mine = done[-1]["tokens_per_second"]
+        own_best = max(row["tokens_per_second"] for row in done[:-1] if not row.get("thresholds"))
+        helped = max(row["tokens_per_second"] for row in done[:-1] if row.get("thresholds"))
+        shipped = max(row["tokens_per_second"] for row in done[:-1] if row.get("shipped"))
+        print(
+            f"  ours: x{mine / own_best:.2f} of the best peer at its own best, x{mine / shipped:.2f} of the best as shipped, "
+            f"x{mine / helped:.2f} of the best with our thresholds"
+        )
+        rows += done
+    return rows
+
+
+def cost_of_heads(vocabularies: list[int], rounds: int, steps: int) -> list[dict[str, Any]]:
+    """A step at n = 4 against n = 1, equal parameters."""
+    print("\nn = 4 against n = 1, equal parameters, batch 32, length 128")
+    rows = []
+    for vocab in vocabularies:
+        shape = {"batch": 32, "seq": 128, "vocab": vocab, "steps": steps}
+        one, four = in_rounds([{**OURS, **shape, "n": n} for n in (1, 4)], rounds)
+        layers = one["parameters"] - 2 * vocab * WIDTH
+        flops = (layers + 4 * vocab * WIDTH) / (layers + vocab * WIDTH)
+        ratio = four["seconds"] / one["seconds"]
+        print(f"  V={vocab:6d}: x{ratio:.2f} a step; floating-point operations x{flops:.2f}")
+        rows.append({"vocab": vocab, "ratio": ratio, "operations": flops, "seconds": [one["seconds"], four["seconds"]]})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nanogpt", help="path of nanoGPT's model.py")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in which the contestants take turns")
+    parser.add_argument("--steps", type=int, default=12, help="steps timed in a round")
+    parser.add_argument("--vocabularies", type=int, nargs="*", default=[1024, 4096, 32768], help="for the cost of n")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(worker(json.loads(options.worker))))
+        return
+    peers = against_peers(options.nanogpt, options.rounds, options.steps)
+    heads = cost_of_heads(options.vocabularies, max(2, options.rounds - 1), options.steps)
+    shape = f"{LAYERS} layers, d={WIDTH}, {HEADS} attention heads, V={VOCAB}, AdamW"
+    save("train_throughput", {"shape": shape, "peers": peers, "cost_of_four_heads": heads})
+
+
+if __name__ == "__main__":
+    main()

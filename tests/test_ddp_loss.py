@@ -1,0 +1,96 @@
+"""The loss under DistributedDataParallel: two processes on one machine, each with half of a batch."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mtp_lab.config import ModelConfig
+from mtp_lab.loss import mtp_loss
+from mtp_lab.model import MTPTransformer
+from mtp_lab.targets import future_targets, valid_targets
+
+KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
+PROCESSES, SECONDS = 2, 60
+# The halves have different numbers of targets, and only the second has any at horizon 3.
+DOCUMENTS = torch.tensor([[0, 0, 1, 1, -1, -1], [2, 2, 2, 3, 3, 3], [4, 4, 4, 4, 4, 4], [5, 5, 5, 5, 6, 6]])
+TOKENS = torch.randint(0, 19, (4, 6), generator=torch.Generator().manual_seed(1))
+
+
+class Total(nn.Module):
+    """DistributedDataParallel averages gradients over processes; parts of one batch must be summed."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        config = ModelConfig(
+            vocab_size=19, d_model=16, n_attention_heads=2, n_layers=4, n_future=3, head_kind=kind, max_seq=8
+        )
+        self.model = MTPTransformer(config)
+
+    def forward(self, tokens: Tensor, documents: Tensor, counts: Tensor, processes: int) -> Tensor:
+        return mtp_loss(self.model, tokens, documents, weights=(1.0, 0.5, 2.0), counts=counts).total * processes
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {name.removeprefix("module."): p.grad.clone() for name, p in module.named_parameters()}
+
+
+def work(rank: int, folder: str) -> None:
+    """One process: its half of the batch for every kind of head, twice each; stores the averaged gradients."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
+    half, found = slice(2 * rank, 2 * rank + 2), {}
+    counts = valid_targets(future_targets(TOKENS, 3, DOCUMENTS))
+    for kind in KINDS:
+        wrapped = DistributedDataParallel(Total(kind))
+        for _ in range(2):  # again: a step whose buckets were not finished would hang or fail at the next one
+            wrapped.zero_grad()
+            wrapped(TOKENS[half], DOCUMENTS[half], counts, PROCESSES).backward()
+        found[kind] = gradients(wrapped)
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
+    """What each of the processes has after the backward pass, for every kind of head."""
+    folder = tmp_path_factory.mktemp("ddp")
+    mp.set_forkserver_preload([__name__])  # imports torch once, not once a process
+    context = mp.start_processes(work, args=(str(folder),), nprocs=PROCESSES, join=False, start_method="forkserver")
+    try:
+        if not context.join(timeout=SECONDS) and not context.join(timeout=SECONDS):  # returns when one has ended
+            pytest.fail(f"the processes did not end within {2 * SECONDS} s")
+    finally:
+        for process in context.processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="PyTorch without gloo")
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_have_the_gradients_of_one(averaged, kind):
+    """The loss hands out gradients made in its forward: past DDP's hooks, each process would keep its own half's.
+
+    With counts of its own instead of the batch's, each half would be weighted as if it had as many targets.
+    """
+    alone = Total(kind)
+    counts = valid_targets(future_targets(TOKENS, 3, DOCUMENTS))
+    assert counts.tolist() != (2 * valid_targets(future_targets(TOKENS[:2], 3, DOCUMENTS[:2]))).tolist()
+    alone(TOKENS, DOCUMENTS, counts, 1).backward()
+    expected = gradients(alone)
+    for found in averaged:
+        assert found[kind].keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(
+                found[kind][name], gradient, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+            )
+    assert max(float(g.abs().max()) for g in expected.values()) > 1e-3  # that 1e-6 is small
