@@ -1,8 +1,8 @@
 """Training steps a second against nanoGPT and Hugging Face Llama: same shape, batch, optimizer and machine, one run.
 
-Every contestant trains in a process of its own, in rounds that take turns, so that a slow moment of the machine hits all
-alike; the median step of the fastest round counts. Peers run as shipped (fp32) and at their own best (bf16 autocast, SDPA
-or eager attention), and once more with our allocator's thresholds, which anyone could set. Then the cost of n = 4
+Every contestant trains in a process of its own, in rounds that take turns, so that a slow moment of the machine hits
+all alike; the median step of the fastest round counts. Peers run as shipped (fp32) and at their own best (bf16
+autocast, SDPA or eager attention), and once more with our allocator's thresholds, which anyone could set. Then the cost of n = 4
 against n = 1 at equal parameters, beside the ratio of floating-point operations, below which no implementation of the
 exact loss gets.
 
@@ -132,7 +132,8 @@ def against_peers(nanogpt: str | None, rounds: int, steps: int) -> list[dict[str
         helped = max(row["tokens_per_second"] for row in done[:-1] if row.get("thresholds"))
         shipped = max(row["tokens_per_second"] for row in done[:-1] if row.get("shipped"))
         print(
-            f"  ours: x{mine / own_best:.2f} of the best peer at its own best, x{mine / shipped:.2f} of the best as shipped, "
+            f"  ours: x{mine / own_best:.2f} of the best peer at its own best, x{mine / shipped:.2f} of the best as "
+            "shipped, "
             f"x{mine / helped:.2f} of the best with our thresholds"
         )
         rows += done

@@ -1,6 +1,7 @@
 """The command line: `mtp-lab train | evaluate | runs | study`.
 
-Options are the fields of the config dataclasses, documented there. A bad value gives one line on stderr and exit code 2.
+Options are the fields of the config dataclasses, documented there. A bad value gives one line on stderr and exit code
+2.
 """
 
 import contextlib
@@ -37,6 +38,8 @@ def train(
     """
     from mtp_lab import runs
 
+    if threads < 0:
+        raise ValueError(f"threads={threads} must not be negative; 0 leaves the choice to torch")
     if threads:
         import torch
 
@@ -115,6 +118,7 @@ def study(
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
+RULE = re.compile(r"[─-]{3,}")  # across one of tyro's boxes; hyphens where the output is not "utf-8" in that spelling
 COMMANDS = {"train": train, "evaluate": evaluate, "runs": list_runs, "study": study}
 
 
@@ -153,9 +157,10 @@ def _deferred(function: Callable[..., int | None]) -> Callable[..., Callable[[],
 
 def _sentence(box: str) -> str:
     """The message in one of tyro's framed boxes, without the frame and the help that follows it."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    message = list(itertools.takewhile(lambda line: not line.startswith("──"), lines))
-    guess = next((line for line in lines[len(message) :] if line.startswith("--")), "")
+    lines = itertools.dropwhile(lambda line: not RULE.search(line), (line.strip("│╭╮╰╯ ") for line in box.splitlines()))
+    inside = list(lines)[1:]  # below the box's title
+    message = list(itertools.takewhile(lambda line: not RULE.fullmatch(line), inside))
+    guess = next((line for line in inside[len(message) :] if re.match(r"--\w", line)), "")
     hint = f" (did you mean {guess.split()[0]}?)" if "nrecognized" in box and guess else ""
     return re.sub(r"Error parsing __tyro\S+: ", "", " ".join(message)) + hint or box.strip()
 

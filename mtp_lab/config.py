@@ -214,7 +214,7 @@ class OptimizerConfig:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and below 1")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={self.betas} must be two numbers from 0 to below 1")
-        if self.weight_decay < 0 or self.clip <= 0 or self.warmup < 0 or not 0 <= self.final <= 1:
+        if not (self.weight_decay >= 0 and self.clip > 0 and self.warmup >= 0 and 0 <= self.final <= 1):  # nan neither
             raise ValueError(
                 f"weight_decay={self.weight_decay} and warmup={self.warmup} must not be negative, "
                 f"clip={self.clip} must be above 0, final={self.final} from 0 to 1"
@@ -269,12 +269,12 @@ class TrainConfig:
         check_choice("precision", self.precision, Precision)
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it becomes a folder")
-        if len(weights) != self.model.n_future or min(weights) < 0 or not any(weights):
+        if len(weights) != self.model.n_future or not all(0 <= w < float("inf") for w in weights) or not any(weights):
             raise ValueError(
                 f"horizon_weights={weights} must be n_future={self.model.n_future} numbers, none negative, not all 0"
             )
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} must not be negative")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} must not be negative, and below 2**63")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size={self.batch_size} must be a multiple of accumulate={self.accumulate}")
         if self.model.vocab_size != self.task.vocab_size:

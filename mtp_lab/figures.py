@@ -27,7 +27,7 @@ from mtp_lab.files import write_atomic
 SANS = "Lato, Helvetica Neue, Arial, sans-serif"  # Lato and DejaVu come with kaleido: the same PNG on any machine
 MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 INK, GREY, RULE, WRONG = "#222222", "#666666", "#e8e8e8", "#d55e00"
-# After Okabe and Ito; any two differ by at least 18 in CIELAB under each colour blindness, and so do the symbols.
+# After Okabe and Ito: the first five differ by 18 or more in CIELAB under each colour blindness, all by their symbols.
 MODELS = {1: ("#3a3a3a", "circle"), 2: ("#c98200", "square"), 4: ("#0072b2", "diamond"),
           8: ("#b03a7e", "triangle-up"), 16: ("#00a87a", "pentagon"), 3: ("#56b4e9", "cross"), 6: ("#9a4a00", "x")}
 METHODS = ("#d55e00", "#0072b2", "#3a3a3a", "#b03a7e")

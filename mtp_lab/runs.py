@@ -131,7 +131,8 @@ def list_runs(runs_dir: str | Path = "runs") -> pd.DataFrame:
     for config_file in sorted(Path(runs_dir).glob("*/*/config.json")):
         folder = config_file.parent
         log = folder / "metrics.jsonl"
-        logged = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        lines = log.read_text().splitlines() if log.exists() else []
+        logged = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
         evaluated = [row["validation"][0] for row in logged if "validation" in row]
         rows.append(
             {

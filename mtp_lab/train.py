@@ -64,7 +64,8 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
     lead = rank == 0
     if config.batch_size % (processes * config.accumulate):
         raise ValueError(
-            f"batch_size={config.batch_size} must be a multiple of {processes} processes x accumulate={config.accumulate}"
+            f"batch_size={config.batch_size} must be a multiple of {processes} processes x "
+            f"accumulate={config.accumulate}"
         )
     torch.manual_seed(config.seed)
     model = MTPTransformer(config.model).to(device)
