@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from data_gen import Batch
-from mtp_lab.loss import cross_entropy
+from mtp_lab.loss import chunks, token_losses
 from mtp_lab.model import MTPTransformer
 from mtp_lab.targets import IGNORE, future_targets
 from mtp_lab.tasks import Split
@@ -53,7 +53,10 @@ def losses(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> tuple
         targets = future_targets(tokens, model.config.n_future, documents)
         context = model.context(tokens, documents)
         latents = model.run_heads(model.trunk(tokens, context), tokens, context)
-        each = [cross_entropy(model, latents[i], targets[i - 1], "none") for i in model.config.parents]
+        each = [
+            torch.cat([token_losses(model, *chunk) for chunk in chunks(model, latents[i], targets[i - 1])])
+            for i in model.config.parents
+        ]
         nats.append(torch.stack(each).view(targets.shape).sum(-1))  # (n_future, rows)
         counts.append((targets != IGNORE).sum(-1))
     return torch.cat(nats, 1).double().cpu().numpy(), torch.cat(counts, 1).cpu().numpy()

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: written beside their place, flushed to disk, then renamed."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,4 +25,5 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         why = f"cannot write {path}: {error.strerror}; free some space or choose another folder"
         raise OSError(error.errno, why) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or never made
+            temporary.unlink()

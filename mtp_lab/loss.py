@@ -4,12 +4,14 @@
 
 `reference` holds the logits of all heads at once: O(nV) memory a position. `sequential` is the paper's Figure 2 for
 every head kind: each head is run, unembedded and back-propagated before the next one is, so that one head's logits
-exist at a time, O(V); unembedding and cross-entropy go through `linear_cross_entropy` in chunks of positions, which
-takes even that down to a chunk. Both give the same gradients through `loss.total.backward()`, under autocast,
-gradient accumulation and DistributedDataParallel.
+exist at a time, O(V), and of these only a chunk of positions. Both give the same gradients through
+`loss.total.backward()`, under autocast, gradient accumulation and DistributedDataParallel.
+
+PyTorch's chunked `linear_cross_entropy` would do a head's part, but in bf16 it rounds the sum of the losses (by 1 % at
+16k positions) and the gradient of the unembedding from chunk to chunk. Here both are added up in fp32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -23,7 +25,8 @@ from mtp_lab.layers import Context
 from mtp_lab.model import MTPTransformer
 from mtp_lab.targets import IGNORE, future_targets, valid_targets
 
-CHUNKS = nn.LinearCrossEntropyOptions(batch_chunk_size=512, acc_policy="accurate")
+CHUNK_LOGITS = 2**20  # logits alive at a time, about; larger chunks are no faster
+FEWEST_ROWS = 256  # positions in a chunk, however large the vocabulary: fewer are slower
 Method = Literal["sequential", "reference"]
 
 
@@ -70,21 +73,20 @@ def mtp_loss(
     return Loss(*_Sequential.apply(trunk, job, *job.parameters))
 
 
-def cross_entropy(model: MTPTransformer, latent: Tensor, targets: Tensor, reduction: str = "sum") -> Tensor:
-    """Nats of one head's latent (batch, seq, d_model) on (batch, seq) targets; logits exist in chunks only.
+def token_losses(model: MTPTransformer, latent: Tensor, targets: Tensor) -> Tensor:
+    """-log P(target) in nats, fp32 at least: latent (positions, d_model), targets (positions,) -> (positions,).
 
-    Returns:
-        () their sum, or (batch * seq,) with reduction="none", 0 where there is no target; fp32 at least.
+    0 where there is no target. All logits are alive at once.
     """
-    inputs, weight, device = model.norm(latent).flatten(0, 1), model.unembed.weight, latent.device.type
-    if torch.is_autocast_enabled(device):  # the function has no rule of its own under autocast
-        inputs, weight = (t.to(torch.get_autocast_dtype(device)) for t in (inputs, weight))
-    low = inputs.dtype.itemsize < 4  # the function's own sum in bf16 is a percent off; ours costs logits once more
-    nats = F.linear_cross_entropy(
-        inputs, weight, targets.flatten(), reduction="none" if low else reduction, ignore_index=IGNORE, options=CHUNKS
-    )
-    nats = nats.to(torch.promote_types(nats.dtype, torch.float32))
-    return nats.sum() if low and reduction == "sum" else nats
+    logits = model.unembedded(latent)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+
+
+def chunks(model: MTPTransformer, latent: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(batch, seq, d_model) and (batch, seq), cut into runs of positions whose logits one can afford at once."""
+    rows = max(FEWEST_ROWS, CHUNK_LOGITS // model.config.vocab_size)
+    return zip(latent.flatten(0, 1).split(rows), targets.flatten().split(rows), strict=True)
 
 
 def _checked(weights: Sequence[float] | Tensor | None, n_future: int) -> Tensor:
@@ -97,10 +99,8 @@ def _checked(weights: Sequence[float] | Tensor | None, n_future: int) -> Tensor:
 def _reference(model: MTPTransformer, trunk: Tensor, tokens: Tensor, context: Context, targets: Tensor) -> Tensor:
     """Summed cross-entropy of each horizon, all logits alive at once: (n_future,)."""
     latents = model.run_heads(trunk, tokens, context)
-    logits = torch.stack([model.unembedded(latents[i]) for i in model.config.parents])  # (n, batch, seq, vocab)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), ignore_index=IGNORE, reduction="none")
-    return losses.view(targets.shape).sum(dim=(1, 2))
+    stacked = torch.stack([latents[i] for i in model.config.parents])  # (n_future, batch, seq, d_model)
+    return token_losses(model, stacked.flatten(0, 2), targets.flatten()).view(targets.shape).sum(dim=(1, 2))
 
 
 # --- Figure 2, for any arrangement of heads -----------------------------------------------------------------------
@@ -153,7 +153,7 @@ class _Walk:
 
     def __init__(self, job: _Job) -> None:
         self.job = job
-        self.sums: list[Tensor] = [torch.zeros(())] * len(job.targets)  # summed nats of each horizon
+        self.sums = list(torch.zeros(len(job.targets), device=job.targets.device))  # summed nats of each horizon
         self.gradients: dict[nn.Parameter, Tensor] = {}
         parents = job.model.config.parents
         self.children = {j: [i for i, parent in parents.items() if parent == j] for j in (0, *parents)}
@@ -173,35 +173,25 @@ class _Walk:
     def _unembedding(self, i: int, latent: Tensor) -> Tensor:
         """Notes the loss of horizon i and returns the gradient of its share of the total at the head's latent."""
         job = self.job
-        leaf = latent.detach().requires_grad_(job.differentiate)
-        with torch.set_grad_enabled(job.differentiate):
-            nats = cross_entropy(job.model, leaf, job.targets[i - 1])
-        self.sums[i - 1] = nats.detach()
-        if not job.differentiate:
-            return torch.zeros_like(leaf)
         share = (job.weights / job.counts)[i - 1]
-        return self._backward(nats, leaf, [job.model.unembed.weight], torch.ones_like(nats), share)
+        gradients = []
+        for rows, targets in chunks(job.model, latent, job.targets[i - 1]):
+            leaf = rows.detach().requires_grad_(job.differentiate)
+            with torch.set_grad_enabled(job.differentiate):
+                nats = token_losses(job.model, leaf, targets).sum()
+            self.sums[i - 1] = self.sums[i - 1] + nats.detach()
+            if job.differentiate:
+                gradients.append(self._backward(nats, leaf, [job.model.unembed.weight], share.to(nats.dtype)))
+        return torch.cat(gradients).view_as(latent) if gradients else torch.zeros_like(latent)
 
-    def _backward(
-        self,
-        output: Tensor,
-        leaf: Tensor,
-        parameters: list[nn.Parameter],
-        gradient: Tensor,
-        share: Tensor | None = None,
-    ) -> Tensor:
-        """Back-propagates through one piece: adds to the parameters' gradients, returns the leaf's.
-
-        `share` multiplies them in the end, in their own precision: sent through a bf16 piece, it would be rounded.
-        """
+    def _backward(self, output: Tensor, leaf: Tensor, parameters: list[nn.Parameter], gradient: Tensor) -> Tensor:
+        """Back-propagates through one piece: adds to the parameters' gradients, returns the leaf's."""
         if not output.requires_grad:  # a frozen head that reads its input detached
             return torch.zeros_like(leaf)
         parameters = [p for p in parameters if p.requires_grad]
         found = torch.autograd.grad(output, [leaf, *parameters], gradient, allow_unused=True)
-        if share is not None:
-            found = [None if part is None else part * share for part in found]
         for parameter, part in zip(parameters, found[1:], strict=True):
             if part is not None:
                 known = self.gradients.get(parameter)
-                self.gradients[parameter] = part if known is None else known + part
+                self.gradients[parameter] = part if known is None else known.add_(part)
         return torch.zeros_like(leaf) if found[0] is None else found[0]

@@ -49,8 +49,8 @@ class MTPTransformer(HookedRootModule):
         >>> model = MTPTransformer(ModelConfig(n_future=4))
         >>> model(tokens).shape                # next-token logits: (batch, seq, vocab)
         >>> model.all_logits(tokens).shape     # (n_future, batch, seq, vocab)
-        >>> logits, activations = model.run_with_cache(tokens)
-        >>> activations["blocks.0.attn.hook_pattern"].shape
+        >>> logits, activations = model.run_with_cache(tokens, all_heads=True)
+        >>> activations["heads.2.attn.hook_pattern"].shape
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -84,29 +84,38 @@ class MTPTransformer(HookedRootModule):
 
     # --- forward -----------------------------------------------------------------------------------------------
 
-    def forward(self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """Next-token logits.
+    def forward(
+        self,
+        tokens: Tensor,
+        documents: Tensor | None = None,
+        cache: Cache | None = None,
+        all_heads: bool = False,
+    ) -> Tensor:
+        """Next-token logits, or those of every head.
 
         Args:
             tokens: (batch, seq) ids; with a cache, the new ones only.
             documents: (batch, seq) document of each token; attention stays inside documents (packed rows).
             cache: past keys and values; grows by seq tokens a row.
+            all_heads: run every head (that the cache holds), which is what `run_with_cache` and `run_with_hooks` need
+                to see heads beyond the first.
 
         Returns:
-            (batch, seq, vocab).
+            (batch, seq, vocab), or (n_future, batch, seq, vocab) with all_heads.
 
         Raises:
             ValueError: if the sequence is longer than max_seq, or than the room left in the cache.
         """
-        if cache is not None and cache.n_future > 1:  # every head the cache holds must see every token
-            return self.all_logits(tokens, documents, cache)[0]
-        return self.unembedded(self._latents(tokens, documents, cache, horizons=1)[1])
+        kept = self.config.n_future if cache is None else cache.n_future
+        run = kept if all_heads or cache is not None else 1  # every head the cache holds must see every token
+        latents = self._latents(tokens, documents, cache, run)
+        if not all_heads:
+            return self.unembedded(latents[1])
+        return torch.stack([self.unembedded(latents[i]) for i in range(1, run + 1)])
 
     def all_logits(self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        """Logits of every horizon (of those the cache holds): (n_future, batch, seq, vocab); arguments as forward's."""
-        horizons = cache.n_future if cache is not None else self.config.n_future
-        latents = self._latents(tokens, documents, cache, horizons)
-        return torch.stack([self.unembedded(latents[i]) for i in range(1, horizons + 1)])
+        """Logits of every horizon: (n_future, batch, seq, vocab); forward's with all_heads."""
+        return self(tokens, documents, cache, all_heads=True)
 
     def _latents(
         self, tokens: Tensor, documents: Tensor | None, cache: Cache | None, horizons: int

@@ -91,8 +91,8 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
         if not math.isfinite(float(per_horizon.sum() + norm)):
             raise Diverged(
-                f"{where}: the loss is {float(per_horizon.sum())}, the norm of its gradient {float(norm)} at step {step} "
-                f"(seed {config.seed}); the last checkpoint in {folder / 'checkpoints'} is kept. Try a lower "
+                f"{where}: the loss is {float(per_horizon.sum())}, the norm of its gradient {float(norm)}, at step "
+                f"{step} (seed {config.seed}); the last checkpoint in {folder / 'checkpoints'} is kept. Try a lower "
                 f"optimizer.learning_rate or more warmup"
             )
         for optimizer in optimizers:

@@ -17,6 +17,7 @@ from mtp_lab.targets import future_targets, valid_targets
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
 PROCESSES, SECONDS = 2, 60
+mp.set_forkserver_preload(["mtp_lab.train"])  # torch is imported once for all children, those of other tests as well
 # The halves have different numbers of targets, and only the second has any at horizon 3.
 DOCUMENTS = torch.tensor([[0, 0, 1, 1, -1, -1], [2, 2, 2, 3, 3, 3], [4, 4, 4, 4, 4, 4], [5, 5, 5, 5, 6, 6]])
 TOKENS = torch.randint(0, 19, (4, 6), generator=torch.Generator().manual_seed(1))
@@ -62,7 +63,6 @@ def work(rank: int, folder: str) -> None:
 def averaged(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
     """What each of the processes has after the backward pass, for every kind of head."""
     folder = tmp_path_factory.mktemp("ddp")
-    mp.set_forkserver_preload([__name__])  # imports torch once, not once a process
     context = mp.start_processes(work, args=(str(folder),), nprocs=PROCESSES, join=False, start_method="forkserver")
     try:
         if not context.join(timeout=SECONDS) and not context.join(timeout=SECONDS):  # returns when one has ended

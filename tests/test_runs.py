@@ -229,7 +229,7 @@ def test_list_runs_tells_of_every_run(corpus, tmp_path):
 
 
 def test_open_run_refuses_what_is_no_finished_run(corpus, copied, tmp_path):
-    """Nothing there, an unfinished run, a config of a later version or with a part missing: a ValueError that tells which.
+    """Nothing there, an unfinished run, a config of a later version or with a part missing: a ValueError tells which.
     Catches: unfinished weights taken for a result, a field silently ignored, a TypeError of the constructor."""
     for folder in (tmp_path / "nowhere", unfinished(tiny(corpus), tmp_path)):
         with pytest.raises(ValueError, match=f"{folder} holds no finished run; `mtp-lab runs` lists"):

@@ -206,7 +206,8 @@ def test_torchrun_with_two_processes_trains_as_one_does(corpus, finished, tmp_pa
     """Two processes, each with half of the rows in two parts: losses and weights of one process.
     Catches: both processes reading the same rows, gradients averaged where Eq. 2 sums, means over a process's own
     targets, two processes writing the log."""
-    config = tiny(corpus, precision="fp32", steps=12, log_every=1, evaluate_every=6, optimizer=OptimizerConfig(warmup=2))
+    quick = OptimizerConfig(warmup=2)
+    config = tiny(corpus, precision="fp32", steps=12, log_every=1, evaluate_every=6, optimizer=quick)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -301,7 +302,7 @@ def test_init_from_refuses_a_source_that_lacks_heads(corpus, finished):
     Catches: a head silently left at its random start."""
     source = runs.get(tiny(corpus, model=heads(1), steps=1), finished)
     name = source.path.relative_to(finished).as_posix()
-    with pytest.raises(ValueError, match=rf"init_from={source.path.name} does not fit: it lacks heads\.2\.\S+, .*\.\.\."):
+    with pytest.raises(ValueError, match=rf"init_from={source.path.name} does not fit: it lacks heads\.2\.\S+"):
         runs.get(tiny(corpus, model=heads(2), init_from=name), finished)
     with pytest.raises(ValueError, match="it lacks embed.weight"):
         runs.get(tiny(corpus, model=heads(1, d_model=32), init_from=name), finished)
@@ -313,7 +314,7 @@ def test_init_from_refuses_a_source_that_lacks_heads(corpus, finished):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(corpus, tmp_path):
-    """NaN weights stop the training at its first step; the message names run, step and seed, and nothing counts as done.
+    """NaN weights stop the training at its first step; the message names run, step and seed, and the run is not done.
     Catches: training on NaN to the end and calling that a run."""
     source = runs.get(tiny(corpus, model=heads(1), steps=1), tmp_path)
     overwrite_weights(source, **{"embed.weight": torch.full((257, 16), torch.nan)})
@@ -388,8 +389,8 @@ def largest_file(size: int):
 
 
 def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(half_done, corpus, finished, tmp_path, capsys):
-    """A checkpoint that does not fit ends the command with one line and code 2, leaves the checkpoints before it as they
-    were and no fragment; with room again, the run ends in the same bits.
+    """A checkpoint that does not fit ends the command with one line and code 2, and leaves the checkpoint before it as
+    it was, and no fragment; with room again, the run ends in the same bits.
     Catches: the old checkpoint removed before the new one is whole, fragments that fill the disk further."""
     config = tiny(corpus)
     shutil.copytree(half_done, tmp_path, dirs_exist_ok=True)
