@@ -1,7 +1,8 @@
 """Peak memory of a training step by how Eq. 2 is computed: resident set of fresh processes.
 
-naive: all heads' logits at once. chunked: all heads' latents at once, their logits in chunks. sequential: head after
-head, each head's logits whole. both: head after head, in chunks (what mtp_loss does).
+naive: all heads' logits at once. chunked: all heads at once, their logits in the chunks of PyTorch's
+linear_cross_entropy. sequential: head after head, each head's logits whole. both: head after head, in chunks, which is
+what mtp_loss does.
 
 Example: python benchmarks/loss_memory.py --vocabularies 4096 32768
 """
@@ -11,10 +12,11 @@ import json
 import resource
 
 import torch
+import torch.nn.functional as F
 from common import fresh_process, save
 
 from mtp_lab import ModelConfig, MTPTransformer, loss, mtp_loss
-from mtp_lab.targets import IGNORE, future_targets
+from mtp_lab.targets import future_targets
 
 METHODS = ("naive", "chunked", "sequential", "both")
 
@@ -25,15 +27,19 @@ def step(model: MTPTransformer, tokens: torch.Tensor, method: str) -> None:
         context = model.context(tokens)
         latents = model.run_heads(model.trunk(tokens, context), tokens, context)
         targets = future_targets(tokens, model.config.n_future)
-        losses = [loss.cross_entropy(model, latents[i], targets[i - 1]) for i in model.config.parents]
-        (torch.stack(losses) / (targets != IGNORE).sum((1, 2))).sum().backward()
+        losses, library = [], torch.nn.LinearCrossEntropyOptions()
+        for i, wanted in zip(model.config.parents, targets, strict=True):
+            inputs = model.norm(latents[i]).flatten(0, 1)
+            losses.append(F.linear_cross_entropy(inputs, model.unembed.weight, wanted.flatten(), options=library))
+        torch.stack(losses).sum().backward()
         return
-    if method == "sequential":  # without chunks: the library's function with its options taken away
-        loss.CHUNKS = None
+    if method == "sequential":  # one head at a time, its logits whole
+        loss.CHUNK_LOGITS = 2**62
     mtp_loss(model, tokens, method="reference" if method == "naive" else "sequential").total.backward()
 
 
 def worker(task: dict) -> dict:
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     config = ModelConfig(vocab_size=task["vocab"], d_model=128, n_layers=9, n_future=task["n"], max_seq=128)
     model = MTPTransformer(config)

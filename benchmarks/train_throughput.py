@@ -2,9 +2,9 @@
 
 Every contestant trains in a process of its own, in rounds that take turns, so that a slow moment of the machine hits
 all alike; the median step of the fastest round counts. Peers run as shipped (fp32) and at their own best (bf16
-autocast, SDPA or eager attention), and once more with our allocator's thresholds, which anyone could set. Then the cost of n = 4
-against n = 1 at equal parameters, beside the ratio of floating-point operations, below which no implementation of the
-exact loss gets.
+autocast, SDPA or eager attention), and once more with our allocator's thresholds, which anyone could set. Then the
+cost of n = 4 against n = 1 at equal parameters, beside the ratio of floating-point operations in matrices, which an
+exact loss cannot avoid.
 
 nanoGPT is not installable: point --nanogpt at its model.py; without, it is left out.
 

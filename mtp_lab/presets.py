@@ -36,8 +36,8 @@ BYTES: dict[str, BytesPreset] = {
     "smoke": BytesPreset(
         (1, 2), (2,), 2, 6, 4, 32, dict(d_model=16, n_layers=3, n_attention_heads=2), OptimizerConfig(warmup=2), 8
     ),
-    "quick": BytesPreset((1, 2, 4, 8), (4, 8), 3, 300, 8, 128, _SMALL, _MUON, 256),
-    "full": BytesPreset((1, 2, 4, 8), (2, 4, 8), 5, 1000, 8, 128, _SMALL, _MUON, 1024),
+    "quick": BytesPreset((1, 2, 4, 8), (4, 8), 3, 180, 8, 128, _SMALL, _MUON, 256),
+    "full": BytesPreset((1, 2, 4, 8), (2, 4, 8), 5, 600, 8, 128, _SMALL, _MUON, 1024),
     # Section 4's training: Adam, 100k steps of .25M tokens, context 2048; the byte models of section 3.3 predict 8.
     "paper": BytesPreset(
         (1, 2, 4, 8),

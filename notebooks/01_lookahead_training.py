@@ -224,7 +224,7 @@ verdicts = [
         "reproduced" if growth["sequential"][at] < 1.1 < growth["reference"][at] else "mixed",
     ),
 ]
-record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --only {NAME}")
+record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --seeds {SEEDS} --only {NAME}")
 pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "paper", "ours", "verdict"]]
 
 # %% [markdown]

@@ -215,7 +215,7 @@ verdicts = [
         "beyond the paper",
     ),
 ]
-record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --only {NAME}")
+record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --seeds {n_seeds} --only {NAME}")
 pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
 # %% [markdown]

@@ -112,10 +112,10 @@ def test_seed_interval_covers_the_truth_as_often_as_it_says():
 def test_bootstrap_interval_weighs_rows_by_their_targets():
     """The mean is that over targets, around it the interval; the same rows give the same numbers.
     Catches: a mean of the rows' means, where short rows count as much as long ones."""
-    nats, counts = np.array([10.0, 400.0, 30.0]), np.array([10, 100, 10])
+    nats, counts = np.tile([10.0, 400.0], 100), np.tile([10, 100], 100)  # 1 nat a target, and 4
     interval = bootstrap_interval(nats, counts)
-    assert interval.mean == pytest.approx(440 / 120)
-    assert 1 <= interval.low < interval.mean < interval.high <= 4
+    assert interval.mean == pytest.approx(410 / 110)
+    assert 3.6 < interval.low < interval.mean < interval.high < 3.8
     assert interval == bootstrap_interval(nats, counts)
     assert bootstrap_interval(2 * counts, counts) == Interval(2.0, 2.0, 2.0)
 

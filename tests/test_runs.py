@@ -194,19 +194,24 @@ def test_a_run_that_another_process_trains_is_held(corpus, tmp_path):
     assert (runs.get(config, tmp_path, wait=False).path / "done.json").exists()
 
 
-def test_get_all_trains_what_serial_calls_would_and_keeps_what_can_be_trained(corpus, finished, tmp_path):
-    """Two workers give the bits of one; a config that fails raises only after the others are done; results come in the
-    order asked for, also for a config named twice.
-    Catches: runs in the order of completion, workers that share random state or use other numbers of threads, a failure
-    that takes the other runs with it."""
-    short, long = tiny(corpus), tiny(corpus, steps=12, seed=1)
-    failing = tiny(corpus, steps=6, init_from="bytes/none")
+def test_get_all_trains_what_serial_calls_would(corpus, finished, tmp_path):
+    """Two workers give the bits of one; results come in the order asked for, also for a config named twice.
+    Catches: runs in the order of training or of completion, workers that share random state or use other numbers of
+    threads."""
+    configs = [tiny(corpus), tiny(corpus, steps=12, seed=1), tiny(corpus)]
+    parallel = runs.get_all(configs, tmp_path, workers=2, threads=1)
+    assert [run.config for run in parallel] == configs
+    assert [weights(run) for run in parallel] == [weights(runs.get(config, finished)) for config in configs]
+
+
+def test_a_run_that_fails_does_not_take_the_others_with_it(corpus, tmp_path):
+    """The error is raised after the other runs are done, and these are kept.
+    Catches: a pool that is shut down, or an exception that cannot travel between processes."""
+    failing, others = tiny(corpus, steps=9, init_from="bytes/none"), [tiny(corpus), tiny(corpus, seed=1)]
     with pytest.raises(ValueError, match="none holds no finished run"):
-        runs.get_all([short, failing, long, short], tmp_path, workers=2, threads=1)
-    assert [(tmp_path / config.folder / "done.json").exists() for config in (short, failing, long)] == [1, 0, 1]
-    parallel = runs.get_all([short, long, short], tmp_path, workers=2, threads=1)
-    assert [run.config for run in parallel] == [short, long, short]
-    assert [weights(run) for run in parallel] == [weights(runs.get(c, finished)) for c in (short, long, short)]
+        runs.get_all([others[0], failing, others[1]], tmp_path, threads=1)
+    assert not (tmp_path / failing.folder / "done.json").exists()
+    assert all((tmp_path / other.folder / "done.json").exists() for other in others)
 
 
 # --- What there is, and what is wrong with it ----------------------------------------------------------------------
