@@ -9,6 +9,7 @@ import functools
 import io
 import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -45,6 +46,8 @@ def train(
 
         torch.set_num_threads(threads)
     run = runs.get(config, runs_dir, wait=False)
+    if int(os.environ.get("RANK", 0)):  # torchrun: the lead process speaks
+        return
     last = run.metrics().query("split == 'validation'").groupby("horizon")["loss"].last()
     print(f"{run.path}: validation loss " + ", ".join(f"{loss:.3f}" for loss in last) + " nats at horizons 1, 2, ...")
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def get_all(
         workers: training processes; each uses `threads` threads (default: the cores shared out evenly).
 
     Raises:
-        the first training's error, after the others have ended; their runs are kept.
+        Refused: if a training process was killed; finished runs and checkpoints are kept.
+        Exception: the first training's own error, after the others have ended; their runs are kept.
     """
     missing = [config for config in configs if not (Path(runs_dir) / config.folder / "done.json").exists()]
     workers = max(1, min(workers, len(missing)))
@@ -108,8 +110,12 @@ def get_all(
         jobs = [pool.submit(_worker, config, str(runs_dir), threads) for config in longest_first]
         for _ in tqdm(as_completed(jobs), total=len(jobs), desc="runs", disable=None if jobs else True):
             pass
-    for job in jobs:
-        job.result()
+    try:
+        for job in jobs:
+            job.result()
+    except BrokenProcessPool as error:
+        why = "a training process was killed (out of memory?); what is done is kept, and the same call goes on from it"
+        raise Refused(why) from error
     return [get(config, runs_dir) for config in configs]
 
 

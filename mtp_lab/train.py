@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
     optimizers = make_optimizers(model, config.optimizer)
     first, damaged = load_checkpoint(folder / "checkpoints", model, optimizers)
     for line in damaged if lead else ():
-        tqdm.write(f"passed over: {line}")
+        tqdm.write(f"passed over: {line}", file=sys.stderr)
     objective = Objective(model, processes)
     wrapped = DistributedDataParallel(objective) if processes > 1 else objective
     log = _Log(folder / "metrics.jsonl", first, lead)

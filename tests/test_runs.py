@@ -21,7 +21,7 @@ from mtp_lab.runs import Held
 from mtp_lab.tasks import BytesTask
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["mtp_lab.train"])  # torch is imported once for all children
+CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported once for all children
 
 
 def write_corpus(folder: Path, seed: int = 0) -> Path:

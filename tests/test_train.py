@@ -30,7 +30,7 @@ from mtp_lab.tasks import BytesTask
 from mtp_lab.train import Diverged, load_weights, start_from
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["mtp_lab.train"])  # torch is imported once for all children
+CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported once for all children
 
 
 @pytest.fixture(scope="module")
