@@ -83,6 +83,12 @@ def token_losses(model: MTPTransformer, latent: Tensor, targets: Tensor) -> Tens
     return F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
 
 
+def in_compute_precision(x: Tensor) -> Tensor:
+    """As autocast would hand it to a matrix product."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
 def chunks(model: MTPTransformer, latent: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """(batch, seq, d_model) and (batch, seq), cut into runs of positions whose logits one can afford at once."""
     rows = max(FEWEST_ROWS, CHUNK_LOGITS // model.config.vocab_size)
@@ -153,7 +159,7 @@ class _Walk:
 
     def __init__(self, job: _Job) -> None:
         self.job = job
-        self.sums = list(torch.zeros(len(job.targets), device=job.targets.device))  # summed nats of each horizon
+        self.sums = list(job.weights.new_zeros(len(job.targets)))  # summed nats of each horizon
         self.gradients: dict[nn.Parameter, Tensor] = {}
         parents = job.model.config.parents
         self.children = {j: [i for i, parent in parents.items() if parent == j] for j in (0, *parents)}
@@ -171,18 +177,31 @@ class _Walk:
         return gradient
 
     def _unembedding(self, i: int, latent: Tensor) -> Tensor:
-        """Notes the loss of horizon i and returns the gradient of its share of the total at the head's latent."""
-        job = self.job
-        share = (job.weights / job.counts)[i - 1]
-        gradients = []
-        for rows, targets in chunks(job.model, latent, job.targets[i - 1]):
-            leaf = rows.detach().requires_grad_(job.differentiate)
-            with torch.set_grad_enabled(job.differentiate):
-                nats = token_losses(job.model, leaf, targets).sum()
-            self.sums[i - 1] = self.sums[i - 1] + nats.detach()
+        """Notes the loss of horizon i and returns the gradient of its share of the total at the head's latent.
+
+        The gradient of -log P(target) at the logits is P minus one at the target: written out, a chunk's logits are
+        read and written half as often as by autograd.
+        """
+        job, leaf = self.job, latent.detach().requires_grad_(self.job.differentiate)
+        with torch.set_grad_enabled(job.differentiate):
+            normed = job.model.norm(leaf)
+        weight, share = job.model.unembed.weight, (job.weights / job.counts)[i - 1]
+        inputs, matrix = (in_compute_precision(t.detach()) for t in (normed, weight))
+        at_inputs, at_weight = [], torch.zeros_like(weight)
+        for rows, targets in chunks(job.model, inputs, job.targets[i - 1]):
+            logits = rows @ matrix.T
+            log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)  # (positions, vocab)
+            valid, wanted = (targets != IGNORE)[:, None], targets.clamp(min=0)[:, None]  # (positions, 1)
+            self.sums[i - 1] -= (log_p.gather(1, wanted) * valid).sum()
             if job.differentiate:
-                gradients.append(self._backward(nats, leaf, [job.model.unembed.weight], share.to(nats.dtype)))
-        return torch.cat(gradients).view_as(latent) if gradients else torch.zeros_like(latent)
+                error = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0)).to(rows.dtype)
+                at_inputs.append(error @ matrix * valid)
+                at_weight += error.T @ (rows * valid)
+        if not job.differentiate:
+            return torch.zeros_like(leaf)
+        if weight.requires_grad:
+            self._add(weight, at_weight * share)
+        return self._backward(normed, leaf, [], torch.cat(at_inputs).view_as(normed).to(normed.dtype) * share)
 
     def _backward(self, output: Tensor, leaf: Tensor, parameters: list[nn.Parameter], gradient: Tensor) -> Tensor:
         """Back-propagates through one piece: adds to the parameters' gradients, returns the leaf's."""
@@ -192,6 +211,9 @@ class _Walk:
         found = torch.autograd.grad(output, [leaf, *parameters], gradient, allow_unused=True)
         for parameter, part in zip(parameters, found[1:], strict=True):
             if part is not None:
-                known = self.gradients.get(parameter)
-                self.gradients[parameter] = part if known is None else known.add_(part)
+                self._add(parameter, part)
         return torch.zeros_like(leaf) if found[0] is None else found[0]
+
+    def _add(self, parameter: nn.Parameter, part: Tensor) -> None:
+        known = self.gradients.get(parameter)
+        self.gradients[parameter] = part if known is None else known.add_(part)
