@@ -177,11 +177,7 @@ class _Walk:
         return gradient
 
     def _unembedding(self, i: int, latent: Tensor) -> Tensor:
-        """Notes the loss of horizon i and returns the gradient of its share of the total at the head's latent.
-
-        The gradient of -log P(target) at the logits is P minus one at the target: written out, a chunk's logits are
-        read and written half as often as by autograd.
-        """
+        """Notes the loss of horizon i and returns the gradient of its share of the total at the head's latent."""
         job, leaf = self.job, latent.detach().requires_grad_(self.job.differentiate)
         with torch.set_grad_enabled(job.differentiate):
             normed = job.model.norm(leaf)
@@ -189,14 +185,11 @@ class _Walk:
         inputs, matrix = (in_compute_precision(t.detach()) for t in (normed, weight))
         at_inputs, at_weight = [], torch.zeros_like(weight)
         for rows, targets in chunks(job.model, inputs, job.targets[i - 1]):
-            logits = rows @ matrix.T
-            log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)  # (positions, vocab)
-            valid, wanted = (targets != IGNORE)[:, None], targets.clamp(min=0)[:, None]  # (positions, 1)
-            self.sums[i - 1] -= (log_p.gather(1, wanted) * valid).sum()
+            nats, at_rows, part = _chunk(rows, matrix, targets, job.differentiate)
+            self.sums[i - 1] += nats
             if job.differentiate:
-                error = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0)).to(rows.dtype)
-                at_inputs.append(error @ matrix * valid)
-                at_weight += error.T @ (rows * valid)
+                at_inputs.append(at_rows)
+                at_weight += part
         if not job.differentiate:
             return torch.zeros_like(leaf)
         if weight.requires_grad:
@@ -217,3 +210,21 @@ class _Walk:
     def _add(self, parameter: nn.Parameter, part: Tensor) -> None:
         known = self.gradients.get(parameter)
         self.gradients[parameter] = part if known is None else known.add_(part)
+
+
+def _chunk(
+    rows: Tensor, matrix: Tensor, targets: Tensor, differentiate: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Nats of a run of positions, and their gradients at its inputs (positions, d_model) and at the unembedding.
+
+    The gradient of -log P(target) at the logits is P minus one at the target: written out, the logits are read and
+    written half as often as by autograd.
+    """
+    logits = rows @ matrix.T
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)  # (positions, vocab)
+    valid, wanted = (targets != IGNORE)[:, None], targets.clamp(min=0)[:, None]  # (positions, 1)
+    nats = -(log_p.gather(1, wanted) * valid).sum()
+    if not differentiate:
+        return nats, None, None
+    error = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0)).to(rows.dtype)
+    return nats, error @ matrix * valid, error.T @ (rows * valid)
