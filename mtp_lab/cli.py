@@ -116,8 +116,12 @@ def study(
         jobs: Notebooks at a time; each trains with the cores shared out evenly.
     """
     from mtp_lab.study import run
+    from mtp_lab.verdicts import update_readme
 
     outcomes = run(preset=preset, out=out or None, only=only, seeds=seeds, runs_dir=runs_dir, jobs=jobs)
+    readme = Path(out) / "README.md"
+    if out and readme.exists():  # --out . renews the committed results, the README's table with them
+        update_readme(readme, Path(out) / "figures")
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,9 @@ from data_gen import Batch
 from mtp_lab.loss import chunks, token_losses
 from mtp_lab.model import MTPTransformer
 from mtp_lab.targets import IGNORE, future_targets
-from mtp_lab.tasks import Split
 
 BITS_PER_NAT = 1 / np.log(2)
 FIELDS = ("mean", "low", "high")
-
-if TYPE_CHECKING:
-    from mtp_lab.runs import Run
 
 
 @dataclass(frozen=True)
@@ -117,17 +112,6 @@ def hindsight(model: MTPTransformer, tokens: np.ndarray) -> tuple[np.ndarray, np
         predicted[i - 1, i:] = made.argmax(-1).numpy()
         probability[i - 1, i:] = made.gather(1, inputs[i:, None])[:, 0].numpy()
     return predicted, probability
-
-
-def final_losses(runs: Sequence["Run"], split: Split, rows: int) -> pd.DataFrame:
-    """Losses at the end of training: run, n, depth (layers on the next-token path), seed, horizon, loss (nats)."""
-    table = []
-    for run in runs:
-        config = run.config
-        facts = {"run": run.path.name, "n": config.model.n_future, "depth": config.model.trunk_depth + 1}
-        for i, loss in enumerate(loss_per_horizon(run.model(), config.task.held_out(split, rows)), start=1):
-            table.append(facts | {"seed": config.seed, "horizon": i, "loss": float(loss)})
-    return pd.DataFrame(table)
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], value: str, names: Sequence[str]) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from mtp_lab.config import Refused, TrainConfig, from_mapping
 from mtp_lab.files import write_atomic
+from mtp_lab.tasks import Split
 
 
 class Held(Refused):
@@ -46,6 +47,15 @@ class Run:
             ]
         table = pd.DataFrame(rows)
         return table.assign(n=self.config.model.n_future, seed=self.config.seed, run=self.path.name)
+
+    def final_losses(self, split: Split, rows: int) -> pd.DataFrame:
+        """Nats of the trained model on held-out rows: run, n, depth (of the next-token path), seed, horizon, loss."""
+        from mtp_lab.evaluate import loss_per_horizon
+
+        model = self.config.model
+        losses = loss_per_horizon(self.model(), self.config.task.held_out(split, rows))
+        table = pd.DataFrame({"horizon": range(1, model.n_future + 1), "loss": losses})
+        return table.assign(run=self.path.name, n=model.n_future, depth=model.trunk_depth + 1, seed=self.config.seed)
 
     def model(self) -> "MTPTransformer":  # noqa: F821 - torch is imported on first use
         """The trained model, in evaluation mode.

@@ -41,7 +41,7 @@ import pandas as pd
 
 from data_gen.text import SEPARATOR, decode
 from mtp_lab import diagrams, figures, presets, runs
-from mtp_lab.evaluate import BITS_PER_NAT, final_losses, hindsight, over_seeds, seed_interval
+from mtp_lab.evaluate import BITS_PER_NAT, hindsight, over_seeds, seed_interval
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "02_real_bytes"
@@ -72,7 +72,13 @@ print(decode(task.batch(1, step=0, seed=0).tokens[0]))
 trained = runs.get_all(configs, runs_dir, workers=workers)
 pd.DataFrame(
     [
-        {"n": c.model.n_future, "layers": c.model.n_layers, "trunk": c.model.trunk_depth, "seed": c.seed, "bytes": c.steps * c.batch_size * task.seq}
+        {
+            "n": c.model.n_future,
+            "layers": c.model.n_layers,
+            "trunk": c.model.trunk_depth,
+            "seed": c.seed,
+            "bytes": c.steps * c.batch_size * task.seq,
+        }
         for c in configs
     ]
 ).groupby(["n", "layers", "trunk"], as_index=False).agg(seeds=("seed", "nunique"), training_bytes=("bytes", "first"))
@@ -86,7 +92,8 @@ pd.DataFrame(
 budget = chosen.size["n_layers"]
 matched = [run for run in trained if run.config.model.n_layers == budget]
 curves = pd.concat(run.metrics() for run in matched).query("split == 'validation'")
-figure = figures.training_curves(curves, "The next byte is learnt first; the further ones follow at a distance")
+title = "The next byte is learnt first; the further ones follow at a distance"
+figure = figures.training_curves(curves, title, log_tokens=False)
 figures.save(figure, FOLDER, "training", curves)
 figures.show(figure)
 
@@ -96,7 +103,7 @@ figures.show(figure)
 # On the **test** files, which nothing above has seen.
 
 # %%
-measured = final_losses(trained, "test", chosen.test_rows)
+measured = pd.concat([run.final_losses("test", chosen.test_rows) for run in trained], ignore_index=True)
 main = measured[measured.run.isin([run.path.name for run in matched])]
 ends = over_seeds(main, ["n", "horizon"], "loss", ("mean", "low", "high"))
 far = ends[ends.n == max(chosen.futures)].groupby("horizon")["mean"].first() * BITS_PER_NAT
@@ -251,5 +258,5 @@ ordered
 # from dataclasses import replace
 # base = next(c for c in configs if c.model.n_future == 4)
 # run = runs.get(replace(base, name="stopped", model=replace(base.model, stop_gradient=(2, 3, 4))), runs_dir)
-# final_losses([run], "test", chosen.test_rows)
+# run.final_losses("test", chosen.test_rows)
 # ```

@@ -388,7 +388,7 @@ def test_memory_of_the_other_arrangements(kind):
 
 
 def test_only_chunks_of_logits_are_alive():
-    """Beyond a chunk memory must follow the chunk: with the whole head's logits, four times the rows cost four times."""
+    """Beyond a chunk memory follows the chunk: with the whole logits, four times the rows would cost four times."""
     vocab = 8192
     chunk = 4 * FEWEST_ROWS * vocab  # bytes
     model = narrow(2, vocab, n_layers=3)
