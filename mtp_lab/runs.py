@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mtp_lab.config import Refused, TrainConfig, from_mapping
 from mtp_lab.files import write_atomic
@@ -118,8 +118,9 @@ def get_all(
     longest_first = sorted(missing, key=lambda c: -c.steps * c.batch_size * c.task.seq * c.model.n_layers)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(_worker, config, str(runs_dir), threads) for config in longest_first]
-        for _ in tqdm(as_completed(jobs), total=len(jobs), desc="runs", disable=None if jobs else True):
-            pass
+        if jobs:  # a bar in a terminal or JupyterLab; batches set TQDM_DISABLE
+            for _ in tqdm(as_completed(jobs), total=len(jobs), desc="runs"):
+                pass
     try:
         for job in jobs:
             job.result()

@@ -226,7 +226,10 @@ def _execute(task: _Task, parameters: dict[str, Any], lifeline: int) -> dict[str
         (folder / "parameters.json").write_text(json.dumps(parameters))
         root, command = task.source.parent.parent, [sys.executable, "-m", "mtp_lab.study", temporary]
         with open(folder / "log", "wb") as log:  # in a session of its own: Ctrl-C is for the batch, which ends it
-            status = subprocess.call(command, cwd=root, stdin=lifeline, stdout=log, stderr=log, start_new_session=True)
+            quiet = {**os.environ, "TQDM_DISABLE": "1"}  # tqdm's own: no bars in a notebook nobody watches
+            status = subprocess.call(
+                command, cwd=root, env=quiet, stdin=lifeline, stdout=log, stderr=log, start_new_session=True
+            )
         if status < 0:
             report |= {"error": f"its process was killed ({signal.Signals(-status).name})", "died": True}
         elif status > 0:

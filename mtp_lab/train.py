@@ -18,7 +18,7 @@ import torch.distributed as dist
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mtp_lab.allocator import keep_memory
 from mtp_lab.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint
