@@ -34,16 +34,6 @@ TINY = OPTIONS_OF_TINY.split()
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> str:
-    """40 short files with names that fall into all three splits."""
-    folder = tmp_path_factory.mktemp("corpus")
-    words = np.random.default_rng(0).choice(["the ", "bird ", "sang. ", "a ", "cat ", "and "], size=(40, 24))
-    for i, row in enumerate(words):
-        (folder / f"{i:02d}.txt").write_text("".join(row))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def runs_dir(corpus, tmp_path_factory) -> Path:
     """A runs directory with one finished run."""
     folder = tmp_path_factory.mktemp("runs")

@@ -34,16 +34,6 @@ CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported 
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> str:
-    """40 files with names that fall into all three splits, so short that most rows hold several."""
-    folder = tmp_path_factory.mktemp("corpus")
-    words = np.random.default_rng(0).choice(["the ", "bird ", "sang. ", "a ", "cat ", "and "], size=(40, 24))
-    for i, row in enumerate(words):
-        (folder / f"{i:02d}.txt").write_text("".join(row))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A runs directory for runs that nothing ever disturbs."""
     return tmp_path_factory.mktemp("finished")
