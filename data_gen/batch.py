@@ -5,8 +5,7 @@ select tokens by name ("answer", "choice point") without parsing the text again.
 (they depend on the horizon: mtp_lab.targets), vocabularies (each task owns its own), and devices.
 """
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,28 +99,104 @@ def pack(
     Next-fit, not best-fit: the order stays the one the sampler drew. Raises ValueError for no documents, an
     empty or too long document, and marks that do not match.
     """
-    if seq < 1:
-        raise ValueError(f"seq must be >= 1, got {seq}")
-    if not 0 <= pad <= LARGEST_TOKEN:
-        raise ValueError(f"pad must be 0 to {LARGEST_TOKEN}, got {pad}; padding is told by documents == -1")
     documents = [np.asarray(document) for document in sequences]
-    lengths = _lengths(documents, seq)  # (n_documents,)
-    n_rows, first = _next_fit(lengths, seq)  # first: (n_documents,)
-    before = np.cumsum(lengths) - lengths  # (n_documents,) tokens in all earlier documents
-    place = np.repeat(first - before, lengths) + np.arange(lengths.sum())  # (n_tokens,) flat position
-
+    lengths = _lengths(documents)  # (n_documents,)
     flat = np.concatenate(documents, dtype=np.int64)  # (n_tokens,) wide: int32 would wrap a token too large
     if flat.min() < 0 or flat.max() > LARGEST_TOKEN:
         raise ValueError(f"tokens must be 0 to {LARGEST_TOKEN}, got {flat.min()} to {flat.max()}")
-    owner = np.repeat(np.arange(len(documents), dtype=np.int32), lengths)  # (n_tokens,)
+    flat_marks = {name: _flat_mark(name, mark, lengths) for name, mark in (marks or {}).items()}
+    return Documents(flat.astype(np.int32), lengths, flat_marks).pack(seq, pad)
 
-    def rows_of(values: np.ndarray, fill: int) -> np.ndarray:
-        rows = np.full((n_rows, seq), fill, dtype=values.dtype)
-        rows.reshape(-1)[place] = values
-        return rows  # (rows, seq)
 
-    packed = {name: rows_of(_flat_mark(name, mark, lengths), 0) for name, mark in (marks or {}).items()}
-    return Batch(rows_of(flat.astype(np.int32), pad), rows_of(owner, PADDING), packed)
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """Documents one after the other, as a sampler draws them, before they are laid out in rows.
+
+    tokens   (n_tokens,) int32
+    lengths  (n_documents,) int, tokens of each document, at least 1; they add up to n_tokens
+    marks    name -> (n_tokens,) bool or float32
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """(n_documents,) the position after each document's last token."""
+        return np.cumsum(self.lengths)
+
+    def __getitem__(self, index: slice) -> "Documents":
+        """Consecutive documents: documents[:10]. Raises TypeError for anything but a slice without a step."""
+        if not isinstance(index, slice) or index.step not in (None, 1):
+            raise TypeError(f"Documents are cut by slices without a step, got {index!r}; use documents[3:4] for one")
+        first, last, _ = index.indices(len(self))
+        before = np.concatenate([[0], self.ends])
+        tokens = slice(before[first], before[max(first, last)])
+        marks = {name: mark[tokens] for name, mark in self.marks.items()}
+        return Documents(self.tokens[tokens], self.lengths[index], marks)
+
+    def pack(self, seq: int, pad: int = 0) -> Batch:
+        """Rows of `seq` tokens, filled in order; a document that does not fit opens the next row (next-fit).
+
+        Raises ValueError, naming the document, for one longer than a row.
+        """
+        if seq < 1:
+            raise ValueError(f"seq must be >= 1, got {seq}")
+        if not 0 <= pad <= LARGEST_TOKEN:
+            raise ValueError(f"pad must be 0 to {LARGEST_TOKEN}, got {pad}; padding is told by documents == -1")
+        if self.lengths.max() > seq:
+            i = int(np.argmax(self.lengths > seq))
+            raise ValueError(
+                f"document {i} has {self.lengths[i]} tokens, a row only seq = {seq}, and no document is split; "
+                f"raise seq (max_seq) to {self.lengths.max()} or more, or cut the document"
+            )
+        n_rows, first = _next_fit(self.lengths, seq)  # first: (n_documents,)
+        shift = np.repeat(first - (self.ends - self.lengths), self.lengths)  # (n_tokens,)
+        place = shift + np.arange(len(self.tokens))  # (n_tokens,) flat position
+        owner = np.repeat(np.arange(len(self), dtype=np.int32), self.lengths)  # (n_tokens,)
+
+        def rows_of(values: np.ndarray, fill: int) -> np.ndarray:
+            rows = np.full(n_rows * seq, fill, dtype=values.dtype)
+            rows[place] = values
+            return rows.reshape(n_rows, seq)  # (rows, seq)
+
+        marks = {name: rows_of(mark, 0) for name, mark in self.marks.items()}
+        return Batch(rows_of(self.tokens, pad), rows_of(owner, PADDING), marks)
+
+
+def fill(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: float, pad: int = 0) -> Batch:
+    """Exactly `rows` rows of `seq` tokens, packed from as many documents as it takes.
+
+    draw         n -> n further documents, drawn independently; asked for more until the rows are full
+    mean_length  tokens of an average document: how many to ask for
+
+    Raises ValueError like `Documents.pack`, and for rows < 1.
+    """
+    if rows < 1:
+        raise ValueError(f"rows must be >= 1, got {rows}")
+    batches, missing, spare = [], rows, 8
+    while missing > 0:
+        batch = draw(int(missing * seq / mean_length) + spare).pack(seq, pad)
+        # the last row is left out: it ends because the drawing did, not because the next document was too long
+        batches.append(batch[: min(missing, batch.rows - 1)])
+        missing -= batches[-1].rows
+        spare *= 2  # ends the loop also where documents are shorter than they were said to be
+    return batches[0] if len(batches) == 1 else _stack(batches)
+
+
+def _stack(batches: list[Batch]) -> Batch:
+    """Batches one below the other; each one's documents are numbered after those of the one before."""
+    first = np.cumsum([0] + [int(batch.documents.max(initial=PADDING)) + 1 for batch in batches[:-1]])
+    documents = [
+        np.where(batch.documents == PADDING, PADDING, batch.documents + np.int32(n))
+        for batch, n in zip(batches, first, strict=True)
+    ]
+    marks = {name: np.concatenate([batch.marks[name] for batch in batches]) for name in batches[0].marks}
+    return Batch(np.concatenate([batch.tokens for batch in batches]), np.concatenate(documents), marks)
 
 
 def _check(name: str, array: np.ndarray, dtypes: tuple, shape: tuple[int, ...] | None = None) -> None:
@@ -136,8 +211,8 @@ def _check(name: str, array: np.ndarray, dtypes: tuple, shape: tuple[int, ...] |
         raise ValueError(f"{name} must have the shape of tokens, {shape}, got {array.shape}")
 
 
-def _lengths(documents: list[np.ndarray], seq: int) -> np.ndarray:
-    """(n_documents,) lengths; ValueError for no documents, or one that is empty, too long or no 1-D ints."""
+def _lengths(documents: list[np.ndarray]) -> np.ndarray:
+    """(n_documents,) lengths; ValueError for no documents, or one that is empty or no 1-D ints."""
     if not documents:
         raise ValueError("nothing to pack: sequences is empty; give at least one document")
     for i, document in enumerate(documents):
@@ -146,29 +221,22 @@ def _lengths(documents: list[np.ndarray], seq: int) -> np.ndarray:
         if document.ndim != 1 or document.dtype.kind not in "iu":
             got = f"{document.dtype} of shape {document.shape}"
             raise ValueError(f"document {i} must be a 1-D int array, got {got}")
-        if len(document) > seq:
-            raise ValueError(
-                f"document {i} has {len(document)} tokens, a row only seq = {seq}, and no document is split; "
-                f"raise seq (max_seq) to {len(document)} or more, or cut the document"
-            )
     return np.fromiter(map(len, documents), np.int64, len(documents))
 
 
 def _next_fit(lengths: np.ndarray, seq: int) -> tuple[int, np.ndarray]:
     """Number of rows, and (n_documents,) the flat position, row * seq + column, of each document's start.
 
-    Every length must be 1..seq, as `_lengths` makes sure: a longer document would open rows without end.
+    Every length must be 1..seq, as `pack` makes sure: a longer document would open rows without end.
     """
-    ends = np.cumsum(lengths).tolist()
-    opening = [0]  # the document that opens each row: one bisection a row, not one step a document
-    while True:
-        filled = ends[opening[-1]] - int(lengths[opening[-1]])  # tokens packed before this row
-        following = bisect_right(ends, filled + seq)
-        if following == len(ends):
-            break
-        opening.append(following)
-    rows = np.repeat(np.arange(len(opening)), np.diff([*opening, len(ends)]))  # (n_documents,)
-    before = np.cumsum(lengths) - lengths
+    ends = np.cumsum(lengths)
+    before = ends - lengths
+    following = np.searchsorted(ends, before + seq, side="right").tolist()  # the row after one that i opens
+    opening, document = [], 0  # the document that opens each row: the one step that has to be taken row by row
+    while document < len(following):
+        opening.append(document)
+        document = following[document]
+    rows = np.repeat(np.arange(len(opening)), np.diff([*opening, len(lengths)]))  # (n_documents,)
     return len(opening), rows * seq + before - before[opening][rows]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_gen import Batch
-from data_gen.batch import pack
+from data_gen.batch import Documents, fill, pack
 
 
 def small_batch() -> Batch:
@@ -212,3 +212,41 @@ def test_a_two_dimensional_array_is_one_document_a_row():
 def test_what_cannot_be_packed_is_named(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         pack(*arguments)
+
+
+# --- fill
+
+
+@given(st.integers(1, 9), st.integers(4, 12), st.floats(0.3, 30), st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_filled_rows_are_exactly_as_many_and_hold_whole_documents(rows, seq, mean_length, seed):
+    """Also where the mean length is far off: no endless loop, no row too many, no document torn or seen twice."""
+    rng, drawn = np.random.default_rng(seed), []
+
+    def draw(n: int) -> Documents:
+        lengths = rng.integers(1, 5, n)
+        start = sum(map(len, drawn))
+        drawn.extend(np.full(length, start + i, np.int32) for i, length in enumerate(lengths))
+        tokens = np.repeat(np.arange(start, start + n, dtype=np.int32), lengths)
+        return Documents(tokens, lengths, {"first": np.diff(tokens, prepend=-1) > 0})
+
+    batch = fill(draw, rows, seq, mean_length)
+    assert batch.tokens.shape == (rows, seq)
+    real = batch.documents != -1
+    ids = batch.tokens[real]
+    assert (np.diff(ids) >= 0).all(), "the order is the one drawn"
+    for document in np.unique(batch.documents[real]):
+        (token,) = set(batch.tokens[batch.documents == document])
+        assert (ids == token).sum() == (batch.documents == document).sum()
+    assert batch.marks["first"].sum() == len(np.unique(batch.documents[real]))
+    assert ((seq - real.sum(axis=1)) < 4).all(), "a row ends because the next document did not fit"
+
+
+def test_a_slice_of_documents_is_those_documents():
+    documents = Documents(np.arange(6, dtype=np.int32), np.array([1, 2, 3]), {"m": np.arange(6) > 2})
+    middle = documents[1:2]
+    assert (middle.tokens.tolist(), middle.lengths.tolist(), middle.marks["m"].tolist()) == ([1, 2], [2], [False] * 2)
+    assert documents[2:].pack(4).tokens.tolist() == [[3, 4, 5, 0]]
+    assert len(documents[3:]) == 0
+    with pytest.raises(TypeError, match="use documents"):
+        documents[1]
