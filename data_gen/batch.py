@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 PADDING = -1  # in `documents`: a position that belongs to no document
+NO_VALUE = -1  # in marks that are numbers: a token they say nothing about, and padding
 LARGEST_TOKEN = np.iinfo(np.int32).max
 
 
@@ -20,7 +21,7 @@ class Batch:
 
     tokens     (rows, seq) int32, never negative
     documents  (rows, seq) int32, the document of each token; -1 = padding
-    marks      name -> (rows, seq) bool or float32, e.g. {"answer": ...}
+    marks      name -> (rows, seq) bool or float32, e.g. {"answer": ...}; where a token has no value: False, -1
 
     Raises ValueError, naming the field, what it got and what is needed, when an array does not fit.
     """
@@ -164,7 +165,7 @@ class Documents:
             rows[place] = values
             return rows.reshape(n_rows, seq)  # (rows, seq)
 
-        marks = {name: rows_of(mark, 0) for name, mark in self.marks.items()}
+        marks = {name: rows_of(mark, False if mark.dtype == np.bool_ else NO_VALUE) for name, mark in self.marks.items()}
         return Batch(rows_of(self.tokens, pad), rows_of(owner, PADDING), marks)
 
 

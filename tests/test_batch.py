@@ -166,7 +166,7 @@ def test_marks_travel_with_their_tokens(case):
     assert (
         batch.marks["odd"] == ((batch.tokens % 2 == 1) & real)
     ).all()  # pad is odd, and must not be marked
-    assert (batch.marks["value"] == np.where(real, batch.tokens / 2, 0)).all()
+    assert (batch.marks["value"] == np.where(real, batch.tokens / 2, -1)).all()
 
 
 def test_a_full_row_is_filled_to_the_last_token():
