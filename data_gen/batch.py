@@ -34,8 +34,7 @@ class Batch:
         _check("tokens", self.tokens, (np.int32,))
         if self.tokens.ndim != 2:
             raise ValueError(
-                f"tokens must be 2-D, (rows, seq), got shape {self.tokens.shape}; "
-                "for a single row use tokens[None]"
+                f"tokens must be 2-D, (rows, seq), got shape {self.tokens.shape}; for a single row use tokens[None]"
             )
         _check("documents", self.documents, (np.int32,), self.tokens.shape)
         if (self.tokens < 0).any():
@@ -46,9 +45,7 @@ class Batch:
         if (self.documents < PADDING).any():
             raise ValueError(f"documents must be >= 0, or -1 for padding, got {self.documents.min()}")
         if not isinstance(self.marks, Mapping):
-            raise ValueError(
-                f"marks must map names to arrays, got {type(self.marks).__name__}; use {{'name': array}}"
-            )
+            raise ValueError(f"marks must map names to arrays, got {type(self.marks).__name__}; use {{'name': array}}")
         for name, mark in self.marks.items():
             _check(f"marks[{name!r}]", mark, (np.bool_, np.float32), self.tokens.shape)
 
@@ -165,7 +162,9 @@ class Documents:
             rows[place] = values
             return rows.reshape(n_rows, seq)  # (rows, seq)
 
-        marks = {name: rows_of(mark, False if mark.dtype == np.bool_ else NO_VALUE) for name, mark in self.marks.items()}
+        marks = {
+            name: rows_of(mark, False if mark.dtype == np.bool_ else NO_VALUE) for name, mark in self.marks.items()
+        }
         return Batch(rows_of(self.tokens, pad), rows_of(owner, PADDING), marks)
 
 

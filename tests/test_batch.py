@@ -72,9 +72,7 @@ def test_rows_keep_their_documents_and_marks(index, rows):
         assert mark.tolist() == [batch.marks[name][row].tolist() for row in rows]
 
 
-@pytest.mark.parametrize(
-    "index", [0, np.int64(1), (slice(None), slice(0, 2)), np.array([0.5]), "even", [[0], [1]]]
-)
+@pytest.mark.parametrize("index", [0, np.int64(1), (slice(None), slice(0, 2)), np.array([0.5]), "even", [[0], [1]]])
 def test_an_index_that_leaves_no_whole_rows_is_refused(index):
     """batch[0] would be one-dimensional arrays under the name of a batch."""
     with pytest.raises(TypeError, match=r"indexed by rows, got .*batch\[3:4\]"):
@@ -163,9 +161,7 @@ def test_marks_travel_with_their_tokens(case):
     batch = pack(documents, seq, marks, pad=1)
     real = batch.documents != -1
     assert batch.marks["odd"].dtype == np.bool_ and batch.marks["value"].dtype == np.float32
-    assert (
-        batch.marks["odd"] == ((batch.tokens % 2 == 1) & real)
-    ).all()  # pad is odd, and must not be marked
+    assert (batch.marks["odd"] == ((batch.tokens % 2 == 1) & real)).all()  # pad is odd, and must not be marked
     assert (batch.marks["value"] == np.where(real, batch.tokens / 2, -1)).all()
 
 
