@@ -188,7 +188,8 @@ def _in_order(found: Mapping[State, Node]) -> list[State]:
         for state, tree in found.items()
     }
     entered = Counter(leads for all_ in following.values() for leads in all_)
-    order, ready = [], [(START, False)]
+    order: list[State] = []
+    ready = [] if entered[START, False] else [(START, False)]
     while ready:
         order.append(ready.pop())
         for leads in following[order[-1]]:
