@@ -22,7 +22,7 @@ Code = tuple[str, str]  # ("word", "the"), ("name", "A"), ("he", "A"), ("slot", 
 State = tuple[str, bool]  # a beat, and whether a sentence of scenery may come first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal only to itself, so that what is compiled from it can be kept
 class Grammar:
     """The text of a story generator.
 
@@ -124,7 +124,7 @@ def trees(grammar: Grammar, scenery: float) -> dict[State, Node]:
                 raise ValueError(f"beat {beat!r}: {passage!r} must end in '> next beat' or '> {END}'")
             next_state = following.strip(), text.endswith(">")
             expansions = list(_expansions(text.rstrip("> "), grammar))
-            for codes in expansions:
+            for codes in expansions if share < 1 else ():
                 opening = [("word", OPENING)] if beat == START else []
                 _add(root, opening + codes, next_state, (1 - share) / len(passages) / len(expansions), beat)
             waiting.append(next_state)

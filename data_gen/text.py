@@ -38,8 +38,7 @@ class Document:
     def __post_init__(self):
         if not isinstance(self.data, bytes):
             raise ValueError(
-                f"document {self.name!r} must hold bytes, got {type(self.data).__name__}; "
-                "use text.encode('utf-8')"
+                f"document {self.name!r} must hold bytes, got {type(self.data).__name__}; use text.encode('utf-8')"
             )
 
 
@@ -237,9 +236,7 @@ def _library_files(root: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not _matches(name, _LEFT_OUT_PARTS)]
         for name in files:
             path = Path(folder, name)
-            left_out = _matches(name, _LEFT_OUT_PARTS) or _matches(
-                path.relative_to(root).as_posix(), _LEFT_OUT_PATHS
-            )
+            left_out = _matches(name, _LEFT_OUT_PARTS) or _matches(path.relative_to(root).as_posix(), _LEFT_OUT_PATHS)
             if path.suffix == ".py" and not left_out:
                 yield path
 

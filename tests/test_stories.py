@@ -1,0 +1,276 @@
+"""Stories: the stated chances are those of the process, exactly; every test names the bug it would catch."""
+
+from collections import Counter, defaultdict
+from hashlib import sha256
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from data_gen.batch import Documents
+from data_gen.grammar import PRONOUNS, Grammar, alternatives
+from data_gen.names import NamePools, Pool, draw_cast
+from data_gen.stories import GRAMMAR, Stories, Teller
+
+# Small enough to list every story there can be, with every sort of choice: synonyms, who acts, scenery, turns of the
+# plot, slots told once or twice, pronouns, an object.
+TINY = Grammar(
+    words={"place": ("wood", "town"), "toy": ("ball", "kite"), "shade": ("red", "blue")},
+    objects={"toy": "shade"},
+    beats={
+        "arrival": ("in a {place} lived {A} . ( here | there ) lived {B} , too . >> wish",),
+        "wish": (
+            "( {A} | {B} ) was ( very | so | so ) sad . > end",
+            "{A} and {A.his} {toy} met {B} . >> turn",
+            "they wanted a {toy} . > turn",
+        ),
+        "turn": (
+            "{B} had a {toy} and {A} left {B.him} . > end",
+            "back in the {place} , ( {A} ate | {B} slept ) . > end",
+        ),
+    },
+    scenery=("it rained .", "it ( hailed | froze ) ."),
+)
+POOL = np.zeros((4, 3), bool)
+POOL[:, :2] = True
+FRESH = np.ones((4, 3), bool)
+CASTS = [(0.0, 0.0), (0.3, 0.0), (0.0, 0.4), (0.3, 0.4)]
+
+
+def stories_of(
+    grammar: Grammar, n: int, fresh: float, shared: float, scenery: float = 0.4, spans: bool = True, seed: int = 0
+):
+    """n stories with names of POOL and FRESH, and the vocabulary with which to read them."""
+    rng, teller = np.random.default_rng(seed), Teller(grammar, scenery)
+    cast = draw_cast(Pool(POOL), Pool(FRESH), n, 4, rng, fresh, shared)
+    cast.pieces[:] += len(teller.tape.vocabulary) + np.array([0, 4])
+    pieces = (*(f"N{i}" for i in range(4)), *(f"n{i}" for i in range(3)))
+    return teller.tell(cast, rng, spans), (*teller.tape.vocabulary, *pieces)
+
+
+def read(documents: Documents, vocabulary) -> list[tuple[str, ...]]:
+    return [tuple(vocabulary[token] for token in story) for story in np.split(documents.tokens, documents.ends[:-1])]
+
+
+# --- the slow, obvious reading: list every story with its probability
+
+
+def names_of(fresh: float, shared: float) -> dict[tuple, float]:
+    """Probability of each (A, B), each name a pair (first, second), summed over where they come from."""
+    chances: dict[tuple, float] = Counter()
+    for members, source in ((POOL, 1 - fresh), (FRESH, fresh)):
+        pairs = [tuple(pair) for pair in np.argwhere(members).tolist()]
+        for a in pairs:
+            alike = [b for b in pairs if b[0] == a[0] and b != a]
+            other = [b for b in pairs if b[0] != a[0]]
+            for b in pairs:
+                chance = shared / len(alike) if b in alike else (1 - shared) / len(other) if b in other else 0
+                if source * chance:
+                    chances[a, b] += source * chance / len(pairs)
+    return chances
+
+
+def paths_of(grammar: Grammar, scenery: float, beat: str = "arrival", open_: bool = False):
+    """Every text there can be from a beat on, as its tokens with slots, and its probability."""
+    if beat == "end":
+        yield (), 1.0
+        return
+    scenes = [scene for text in grammar.scenery for scene in alternatives(text)]
+    fronts = [(tuple(scene), scenery / len(scenes)) for scene in scenes] if open_ else []
+    fronts.append(((), 1 - scenery if open_ else 1.0))
+    for passage in grammar.beats[beat]:
+        text, following = passage.rsplit(">", 1)
+        expansions = list(alternatives(text.rstrip("> ")))
+        rests = list(paths_of(grammar, scenery, following.strip(), text.endswith(">")))
+        share = 1 / len(expansions) / len(grammar.beats[beat])
+        for (front, p), own, (rest, q) in product(fronts, expansions, rests):
+            yield (*front, *own, *rest), p * share * q
+
+
+def told(
+    tokens: tuple[str, ...], names: dict[str, tuple], gender: dict[str, int], words: dict[str, str]
+) -> tuple[str, ...]:
+    """The text with its slots filled."""
+    out = ["<story>"]
+    for token in tokens:
+        if not token.startswith("{"):
+            out.append(token)
+        elif token[1] in "AB":
+            who, _, pronoun = token[1:-1].partition(".")
+            out += [PRONOUNS[pronoun][gender[who]]] if pronoun else [f"N{names[who][0]}", f"n{names[who][1]}"]
+        else:
+            out += [words["shade"], words["toy"]] if token == "{toy}" else [words[token[1:-1]]]
+    return tuple(out)
+
+
+def all_stories(fresh: float, shared: float, scenery: float) -> dict[tuple[str, ...], float]:
+    chances: dict[tuple[str, ...], float] = Counter()
+    values = [dict(zip(TINY.words, chosen, strict=True)) for chosen in product(*TINY.words.values())]
+    genders = [{"A": a, "B": b} for a, b in product((0, 1), repeat=2)]
+    paths = list(paths_of(TINY, scenery))
+    for (a, b), p in names_of(fresh, shared).items():
+        for (tokens, q), gender, words in product(paths, genders, values):
+            chances[told(tokens, {"A": a, "B": b}, gender, words)] += p * q / len(genders) / len(values)
+    return chances
+
+
+@pytest.mark.parametrize("fresh, shared", CASTS)
+def test_chances_are_those_of_the_list_of_all_stories(fresh, shared):
+    """P(token | all before it), entropy and options equal those counted off a list of every story there can be.
+
+    A choice priced when it is drawn instead of when it is first told, a name's pool forgotten or known too early, names
+    that begin alike told apart too early: each would show.
+    """
+    every = all_stories(fresh, shared, 0.4)
+    assert sum(every.values()) == pytest.approx(1)
+    documents, vocabulary = stories_of(TINY, 150, fresh, shared)
+    stories = read(documents, vocabulary)
+    asked = {story[:t] for story in stories for t in range(1, len(story))}
+    following: dict[tuple, dict[str, float]] = defaultdict(Counter)
+    for story, chance in every.items():
+        for t in range(1, len(story)):
+            if story[:t] not in asked:
+                break
+            following[story[:t]][story[t]] += chance
+    expected = {"probability": [], "entropy": [], "options": []}
+    for story in stories:
+        assert story in every
+        for t in range(len(story)):
+            chances = following[story[:t]] if t else {"<story>": 1.0}
+            p = np.array(list(chances.values())) / sum(chances.values())
+            expected["probability"].append(chances[story[t]] / sum(chances.values()))
+            expected["entropy"].append(-(p * np.log(p)).sum())
+            expected["options"].append(len(p))
+    for name, values in expected.items():
+        np.testing.assert_allclose(documents.marks[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_choice_is_consequential_when_a_later_token_of_the_story_depends_on_it():
+    documents, vocabulary = stories_of(TINY, 400, 0.0, 0.0)
+    told_by = defaultdict(set)
+    mark = np.split(documents.marks["consequential"], documents.ends[:-1])
+    for story, consequential in zip(read(documents, vocabulary), mark, strict=True):
+        for t, token in enumerate(story):
+            told_by[token, story.count(token) > 1].add(bool(consequential[t]))
+    assert told_by["very", False] == told_by["hailed", False] == told_by["here", False] == {False}, "synonyms"
+    assert told_by["wood", False] == {False} and True in told_by["wood", True], "told again or not"
+    assert told_by["they", False] == {True}, "the turn of the plot"
+    assert told_by["red", False] == {False} and True in told_by["red", True]
+
+
+# --- the real text
+
+
+def test_among_100_000_stories_frequencies_after_every_common_beginning_are_as_stated():
+    """One word a slot, so that beginnings that reach into the plot are common; chi-square after each of them."""
+    grammar = Grammar({slot: words[:1] for slot, words in GRAMMAR.words.items()}, GRAMMAR.objects, GRAMMAR.beats, ())
+    documents, _ = stories_of(grammar, 100_000, 0.3, 0.4)
+    begins = documents.ends - documents.lengths
+    length = 48
+    tokens = documents.tokens[begins[:, None] + np.arange(length)]  # (stories, length)
+    stated = documents.marks["probability"][begins[:, None] + np.arange(length)]
+    group = np.zeros(len(tokens), np.int64)  # stories that begin alike so far
+    tests = 0
+    for t in range(1, length):
+        _, first, together, counts = np.unique(
+            group * 2000 + tokens[:, t], return_index=True, return_inverse=True, return_counts=True
+        )
+        seen, parents = np.bincount(group), group[first]
+        for parent in np.flatnonzero(seen >= 1000):
+            counted, chances = counts[parents == parent], stated[first[parents == parent], t].astype(float)
+            assert chances.sum() < 1 + 1e-5
+            expected = seen[parent] * chances
+            if len(counted) > 1 and chances.sum() > 1 - 1e-5 and expected.min() >= 5:
+                assert chisquare(counted, expected * counted.sum() / expected.sum()).pvalue > 1e-6
+                tests += 1
+        group = together
+    assert tests > 50
+
+
+@pytest.mark.parametrize("options", [{}, {"fresh": 0.3, "shared_first": 0.5}, {"repeat_spans": False, "scenery": 1.0}])
+def test_surprise_is_what_was_expected(options):
+    """The mean of -log p equals the mean entropy, over all tokens, over choices, and by the number of options."""
+    marks = Stories(**options).documents(20_000, np.random.default_rng(5)).marks
+    surplus = -np.log(marks["probability"].astype(float)) - marks["entropy"]
+    for chosen in (marks["options"] > 1, marks["options"] == 2, marks["options"] > 2, marks["consequential"]):
+        assert abs(surplus[chosen].mean()) < 5 * surplus[chosen].std() / np.sqrt(chosen.sum())
+    assert (marks["probability"][marks["options"] == 1] == 1).all() and (marks["entropy"] >= -1e-6).all()
+
+
+def test_mentions_are_counted_name_by_name():
+    """Marks follow from the tokens alone: who is meant, how often before, which piece."""
+    world = Stories(scenery=0.3)
+    documents = world.documents(300, np.random.default_rng(1))
+    names, first = world.token_names, len(world.token_names) - 64
+    story_marks = {name: np.split(mark, documents.ends[:-1]) for name, mark in documents.marks.items()}
+    for i, story in enumerate(np.split(documents.tokens, documents.ends[:-1])):
+        marks = {name: mark[i] for name, mark in story_marks.items()}
+        character = (marks["entity"] >= 0) & (marks["entity"] < 4)
+        assert (character == (story >= first)).all()
+        assert (marks["first_piece"][:-1] == marks["second_piece"][1:]).all(), "pieces come in pairs"
+        assert (marks["induction"] == (marks["second_piece"] & (marks["mention"] > 1))).all()
+        seen: dict[float, list] = defaultdict(list)
+        for t in np.flatnonzero(marks["first_piece"]):
+            seen[marks["entity"][t]].append((names[story[t]], names[story[t + 1]]))
+            assert marks["mention"][t] == marks["mention"][t + 1] == len(seen[marks["entity"][t]])
+        assert all(len(set(spoken)) == 1 for spoken in seen.values()), "one entity, one name"
+        people = [spoken for entity, spoken in seen.items() if entity < 4]
+        assert 2 <= len(people) <= 4 and len({spoken[0] for spoken in people}) == len(people)
+        assert all(4 <= len(spoken) <= 10 for spoken in people) and 80 <= len(story) <= 200
+
+
+def test_splits_tell_the_same_stories_with_other_names():
+    world = Stories(names=NamePools(names=96, held_out=32), fresh=0.5)
+    names = {}
+    for split in ("train", "validation", "test"):
+        documents = world.of(split).documents(3000, np.random.default_rng(2))
+        first = np.flatnonzero(documents.marks["first_piece"] & (documents.marks["entity"] < 4))
+        names[split] = set(zip(documents.tokens[first].tolist(), documents.tokens[first + 1].tolist(), strict=True))
+    assert not names["train"] & (names["validation"] | names["test"]) and not names["validation"] & names["test"]
+    assert len(names["validation"]) == 32 and len(names["train"]) > 96
+
+
+def test_an_adjective_is_told_once_where_spans_are_not_repeated():
+    """Leaving it out changes no other token, and no chance of one."""
+    whole, vocabulary = stories_of(TINY, 300, 0.0, 0.0)
+    short, _ = stories_of(TINY, 300, 0.0, 0.0, spans=False)
+    keep = ~(whole.marks["first_piece"] & (whole.marks["entity"] == 4) & (whole.marks["mention"] > 1))
+    assert not keep.all()
+    assert (whole.tokens[keep] == short.tokens).all()
+    assert (whole.marks["probability"][keep] == short.marks["probability"]).all()
+    assert short.lengths.sum() == len(short.tokens)
+
+
+def test_text_reads_as_text():
+    world = Stories()
+    token = {name: i for i, name in reversed([*enumerate(world.token_names)])}
+    first = world.vocab_size - 64
+    spoken = '<story> in a wood lived NAME . " i do n\'t know ! " said NAME . " who ? " NAME \'s ball , too .'
+    tokens = [t for word in spoken.split() for t in ([first, first + 32] if word == "NAME" else [token.get(word, -1)])]
+    tokens = [t for t in tokens if t >= 0]  # words that the plots do not use
+    text = world.render(tokens)
+    assert text.startswith("In a") and '. "' in text and " ," not in text and " ." not in text and " i " not in text
+    assert "Baba" in text and world.render([]) == ""
+
+
+def test_the_same_seed_tells_the_same_stories_everywhere():
+    batch = Stories(fresh=0.2, shared_first=0.2).sample(64, 256, np.random.default_rng(7))
+    assert batch.tokens.shape == (64, 256)
+    digest = sha256(batch.tokens.tobytes() + batch.documents.tobytes())
+    assert digest.hexdigest()[:16] == "e150d06f9f8f8d42"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"fresh": 1.5}, "fresh=1.5 must be a share from 0 to 1"),
+        ({"split": "dev"}, "split='dev' must be one of train, validation, test"),
+        ({"split": "test", "fresh": 0.1}, "use fresh=0 with split='test'"),
+        ({"names": NamePools(names=2, first_pieces=2, held_out=2)}, "use more first_pieces"),
+        ({"names": NamePools(names=32), "shared_first": 0.1}, "shared_first=0.1 needs two names for every first piece"),
+    ],
+)
+def test_stories_that_cannot_be_told_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Stories(**options)
