@@ -185,10 +185,10 @@ def fill(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: flo
         batches.append(batch[: min(missing, batch.rows - 1)])
         missing -= batches[-1].rows
         spare *= 2  # ends the loop also where documents are shorter than they were said to be
-    return batches[0] if len(batches) == 1 else _stack(batches)
+    return batches[0] if len(batches) == 1 else stack(batches)
 
 
-def _stack(batches: list[Batch]) -> Batch:
+def stack(batches: list[Batch]) -> Batch:
     """Batches one below the other; each one's documents are numbered after those of the one before."""
     first = np.cumsum([0] + [int(batch.documents.max(initial=PADDING)) + 1 for batch in batches[:-1]])
     documents = [

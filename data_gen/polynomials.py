@@ -64,11 +64,13 @@ class Polynomials:
     d: int = 5
     """Coefficients of a polynomial; products and compositions are cut off from degree d on."""
     min_operations: int = 1
+    """Fewest operations m of a question."""
     max_operations: int = 5
-    """The number of operations m is uniform from the one to the other."""
+    """Most operations; m is uniform from the fewest to the most."""
     split: Split = "uniform"
     """How a binary operation shares out the remaining ones (`data_gen.expressions.draw_programs`)."""
     notation: Notation = "postfix"
+    """Operations after their operands, or between them in brackets."""
     tagged: bool = True
     """A token for every pair of degree and coefficient; else one for every coefficient, whatever its degree."""
     high_first: bool = False
@@ -244,7 +246,15 @@ class Polynomials:
 
     def text(self, tokens: Sequence[int]) -> str:
         """Any tokens, readable: "(2+3X+X^4) (1+X) * = ..."; what is no whole polynomial goes by its tokens' names."""
-        return " ".join(word if isinstance(word, str) else polynomial_text(word) for word in self._words(tokens))
+        return "".join(self.pieces(tokens))
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """What each token adds to the text, with the space before it. A polynomial's first token adds all of it."""
+        pieces: list[str] = []
+        for word in self._words(tokens):
+            space = " " * bool(pieces)
+            pieces += [space + word] if isinstance(word, str) else [space + polynomial_text(word), *[""] * (self.d - 1)]
+        return pieces
 
     def _words(self, tokens: Sequence[int]) -> list[str | Polynomial]:
         """Polynomials, and the names of all other tokens."""

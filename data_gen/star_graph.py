@@ -55,6 +55,7 @@ class StarGraphs:
     nodes: int = 50
     """Labels N to draw from, each one token."""
     variant: Variant = "forward"
+    """Path from start to goal, from goal to start, or without teacher forcing."""
 
     def __post_init__(self) -> None:
         if self.degree < 1:

@@ -84,6 +84,11 @@ class Stories:
         """Tokens of an average story, from 1,000 of them."""
         return float(self.documents(1000, np.random.default_rng(0)).lengths.mean())
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest story there can be."""
+        return _teller(GRAMMAR, self.scenery).tape.longest()
+
     def documents(self, n: int, rng: np.random.Generator) -> Documents:
         """n independent stories. Raises ValueError for n < 1."""
         if n < 1:
@@ -95,28 +100,36 @@ class Stories:
         return teller.tell(replace(cast, pieces=pieces), rng, self.repeat_spans)
 
     def sample(self, rows: int, seq: int, rng: np.random.Generator) -> Batch:
-        """Rows of whole stories, packed, (rows, seq). Raises ValueError where a story does not fit a row."""
+        """Rows of whole stories, packed, (rows, seq). Raises ValueError where the longest does not fit a row."""
+        if seq < self.longest:
+            raise ValueError(f"seq={seq} must be at least {self.longest}, the longest story's tokens")
         return fill(lambda n: self.documents(n, rng), rows, seq, self.mean_length)
 
     def render(self, tokens: Iterable[int]) -> str:
         """The text of tokens: names joined, sentences capitalised, quotation marks where they belong."""
+        return "".join(self.pieces(tokens))
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        """What each token adds to the text, with the space or the empty line before it."""
         seconds = self.vocab_size - self.names.second_pieces
-        text, before, quoted, opens = "", "", False, True
+        pieces: list[str] = []
+        before, quoted, opens = "", False, True
         for token in tokens:
             word = self.token_names[token]
             if word == OPENING:
-                text, before, quoted, opens = text + "\n\n" * bool(text), "", False, True
+                pieces.append("\n\n" * any(pieces))
+                before, quoted, opens = "", False, True
                 continue
             closes = quoted and word == '"'
-            inner = (quoted and before == '"') or text[-1:] in ("", "\n")
+            inner = not before or (quoted and before == '"')
             glued = token >= seconds or closes or word[0] in ".,!?'" or word == "n't" or inner
             shown = word[0].upper() + word[1:] if opens or word == "i" else word
-            text += shown if glued else " " + shown
+            pieces.append(shown if glued else " " + shown)
             # after a quotation a sentence opens only if its last one ended in a full stop: "Who?" she asked
             opens = before == "." if closes else word in ".!?" or (word == '"')
             quoted ^= word == '"'
             before = word
-        return text
+        return pieces
 
 
 class Teller:

@@ -68,6 +68,13 @@ class Tape:
         made = chosen >= 0
         return chosen[made], made.sum(axis=1)
 
+    def longest(self) -> int:
+        """Tokens of the longest story there can be."""
+        beyond = np.zeros(len(self.bounds), np.int64)  # of each state, the longest way to the end; last: the end itself
+        for _ in beyond:  # a way passes every state once at most
+            beyond[:-1] = np.maximum.reduceat(self.length + beyond[self.leads], self.bounds[:-1])
+        return int(beyond[0])
+
 
 def compile_tape(grammar: Grammar, scenery: float) -> Tape:
     """The tape of a grammar in which scenery comes with probability `scenery` wherever it may.

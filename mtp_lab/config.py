@@ -1,23 +1,22 @@
 """What a model, an optimizer and a training are, as frozen dataclasses, and the sizes people know by name.
 
-Configs are plain data: they validate themselves at construction, turn into canonical JSON (sorted keys, no
-defaults left out) and hash it, so that a config is the identity of a trained run. Nothing here needs torch.
+Configs are plain data: they validate themselves at construction, and mtp_lab.mapping turns them into canonical JSON
+and hashes it, so that a config is the identity of a trained run. Nothing here needs torch.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from mtp_lab.tasks import BytesTask
+from mtp_lab.mapping import config_hash
+from mtp_lab.tasks import BytesTask, Task
 
 HeadKind = Literal["parallel", "causal", "anticausal", "linear", "sequential"]
 Position = Literal["rotary", "relative"]
 OptimizerKind = Literal["adamw", "muon"]
 Curriculum = Literal["constant", "forward", "reverse"]
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32"]
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -229,7 +228,7 @@ class TrainConfig:
         ValueError: at construction, naming the field, its value and what is allowed.
     """
 
-    task: BytesTask = field(default_factory=BytesTask)
+    task: Task = field(default_factory=BytesTask)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     name: str = "run"
@@ -244,8 +243,8 @@ class TrainConfig:
     """Weights w_i of Eq. 2, one a horizon; empty: all 1, as in the paper."""
     curriculum: Curriculum = "constant"
     """constant, forward (from next-token to n tokens) or reverse."""
-    precision: Precision = "bf16"
-    """bf16 (autocast, fp32 weights) or fp32."""
+    precision: Precision = "auto"
+    """bf16 (autocast, fp32 weights), fp32, or auto: bf16 where the machine has instructions for it."""
     seed: int = 0
     """Seed of the initial weights and of the order of the data."""
     log_every: int = 20
@@ -290,32 +289,3 @@ class TrainConfig:
     def folder(self) -> str:
         """Where the run lives below the runs directory: task/name-hash."""
         return f"{self.task.name}/{self.name}-{config_hash(self)}"
-
-
-def from_mapping(fields: Mapping[str, Any]) -> TrainConfig:
-    """A TrainConfig from the mapping that JSON made of one.
-
-    Raises:
-        ValueError: for fields this version does not know, or misses.
-    """
-    try:
-        return TrainConfig(
-            **{
-                **fields,
-                "task": BytesTask(**fields["task"]),
-                "model": ModelConfig(**fields["model"]),
-                "optimizer": OptimizerConfig(**fields["optimizer"]),
-            }
-        )
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"not a config of this version of mtp-lab: {error}") from error
-
-
-def canonical_json(config: Any) -> str:
-    """A dataclass as JSON with sorted keys: equal configs give equal strings, on every machine."""
-    return json.dumps(asdict(config), sort_keys=True, separators=(",", ":"))
-
-
-def config_hash(config: Any, length: int = 10) -> str:
-    """The first hex digits of the SHA-256 of the canonical JSON."""
-    return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:length]

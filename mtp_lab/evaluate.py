@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from scipy import stats
 
 from data_gen import Batch
@@ -62,6 +63,28 @@ def loss_per_horizon(model: MTPTransformer, batch: Batch) -> np.ndarray:
     nats, counts = losses(model, batch)
     with np.errstate(invalid="ignore"):
         return nats.sum(1) / counts.sum(1)
+
+
+@torch.no_grad()
+def next_token(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """What the next-token head says of every token of a batch, aligned at the token that was predicted, in fp32.
+
+    Returns:
+        predicted: (rows, seq) the most likely token; -1 where nothing could be asked: the first of a document, padding.
+        nats: (rows, seq) cross-entropy of the token that stands there; nan where nothing could be asked.
+    """
+    device = next(model.parameters()).device
+    predicted, nats = np.full(batch.tokens.shape, -1), np.full(batch.tokens.shape, np.nan)
+    for start in range(0, batch.rows, rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        tokens, documents = tensors(batch[rows], device)
+        targets = future_targets(tokens, 1, documents)[0]  # (rows, seq)
+        logits = model(tokens, documents).float()  # (rows, seq, vocab)
+        cost = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORE)  # (rows, seq)
+        asked = (targets != IGNORE)[:, :-1].cpu().numpy()
+        predicted[rows, 1:] = np.where(asked, logits.argmax(-1)[:, :-1].cpu().numpy(), -1)
+        nats[rows, 1:] = np.where(asked, cost[:, :-1].cpu().numpy(), np.nan)
+    return predicted, nats
 
 
 def seed_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:

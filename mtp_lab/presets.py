@@ -84,3 +84,79 @@ def bytes_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
         for seed in range(seeds or chosen.seeds)
         for n, layers in models
     ]
+
+
+@dataclass(frozen=True)
+class SpeculationPreset:
+    """The job of notebook 03: models of n future bytes with trunks of one depth, on code and on prose."""
+
+    futures: tuple[int, ...]
+    """Values of n trained on code; the largest that every text shares is `prose_future`."""
+    prose_future: int
+    """The n trained on docstrings and stories, too, and for several lengths of training on code."""
+    seeds: int
+    steps: int
+    longer: tuple[int, ...]
+    """Other numbers of steps for `prose_future` on code."""
+    batch_size: int
+    seq: int
+    size: dict[str, int]
+    """d_model, trunk_layers, n_attention_heads."""
+    optimizer: OptimizerConfig
+
+
+_FAST = dict(d_model=128, trunk_layers=8, n_attention_heads=4)
+
+SPECULATION: dict[str, SpeculationPreset] = {
+    "smoke": SpeculationPreset(
+        (1, 2), 2, 2, 4, (8,), 4, 64, dict(d_model=16, trunk_layers=1, n_attention_heads=2), OptimizerConfig(warmup=2)
+    ),
+    "quick": SpeculationPreset(
+        (1, 2, 8), 8, 2, 150, (), 8, 128, dict(d_model=64, trunk_layers=4, n_attention_heads=4), _MUON
+    ),
+    "full": SpeculationPreset((1, 2, 4, 8, 16), 8, 2, 200, (50, 2000), 8, 256, _FAST, _MUON),
+    "paper": SpeculationPreset(  # section 3.3: 7B byte models, 200B bytes; here the trunk of the 300M model
+        (1, 8, 16, 32),
+        8,
+        1,
+        100_000,
+        (),
+        128,
+        2048,
+        dict(d_model=1024, trunk_layers=24, n_attention_heads=16),
+        OptimizerConfig(learning_rate=1e-4, warmup=2000),
+    ),
+}
+
+
+def speculation_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
+    """The trainings of notebook 03: on code every n; one n on docstrings and stories and for several lengths.
+
+    Every trunk has the same depth, so that plain decoding costs the same for every n.
+
+    Raises:
+        ValueError: for an unknown preset.
+    """
+    if preset not in SPECULATION:
+        raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(SPECULATION)}")
+    chosen = SPECULATION[preset]
+    one = chosen.prose_future
+    jobs = [("library", n, chosen.steps) for n in chosen.futures]
+    jobs += [("library", one, steps) for steps in chosen.longer]
+    jobs += [(source, one, chosen.steps) for source in ("docstrings", "stories")]
+    return [
+        TrainConfig(
+            task=BytesTask(source=source, seq=chosen.seq),
+            model=ModelConfig(**chosen.size, n_future=n, n_layers=chosen.size["trunk_layers"] + n, max_seq=chosen.seq),
+            optimizer=chosen.optimizer,
+            name=f"{preset}-{source}-n{n}",
+            steps=steps,
+            batch_size=chosen.batch_size,
+            seed=seed,
+            log_every=max(1, steps // 50),
+            evaluate_every=max(1, steps // 10),
+            checkpoint_every=max(1, steps // 8),
+        )
+        for seed in range(seeds or chosen.seeds)
+        for source, n, steps in jobs
+    ]

@@ -12,15 +12,17 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from mtp_lab.config import Refused, TrainConfig, from_mapping
+from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.files import write_atomic
+from mtp_lab.mapping import from_mapping, to_mapping
 from mtp_lab.tasks import Split
 
 
@@ -37,16 +39,29 @@ class Run:
 
     def metrics(self) -> pd.DataFrame:
         """The log as one tidy table: split (train / validation), step, tokens, horizon, loss (nats), n, seed, run."""
-        rows = []
-        for line in (self.path / "metrics.jsonl").read_text().splitlines():
-            row = json.loads(line)
-            rows += [
-                {"split": split, "step": row["step"], "tokens": row["tokens"], "horizon": i, "loss": loss}
-                for split in ("train", "validation")
-                for i, loss in enumerate(row.get(split, ()), start=1)
-            ]
-        table = pd.DataFrame(rows)
-        return table.assign(n=self.config.model.n_future, seed=self.config.seed, run=self.path.name)
+        rows = [
+            {"split": split, "step": row["step"], "tokens": row["tokens"], "horizon": i, "loss": loss}
+            for row in self.log()
+            for split in ("train", "validation")
+            for i, loss in enumerate(row.get(split, ()), start=1)
+        ]
+        return self._tidy(rows)
+
+    def measures(self) -> pd.DataFrame:
+        """What the task measured on validation rows, as a tidy table: step, tokens, measure, value, n, seed, run."""
+        rows = [
+            {"step": row["step"], "tokens": row["tokens"], "measure": measure, "value": value}
+            for row in self.log()
+            for measure, value in row.get("measures", {}).items()
+        ]
+        return self._tidy(rows or {column: [] for column in ("step", "tokens", "measure", "value")})
+
+    def log(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, as they were written."""
+        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+
+    def _tidy(self, rows: Any) -> pd.DataFrame:
+        return pd.DataFrame(rows).assign(n=self.config.model.n_future, seed=self.config.seed, run=self.path.name)
 
     def final_losses(self, split: Split, rows: int) -> pd.DataFrame:
         """Nats of the trained model on held-out rows: run, n, depth (of the next-token path), seed, horizon, loss."""
@@ -139,7 +154,7 @@ def open_run(path: str | Path) -> Run:
     path = Path(path)
     if not (path / "done.json").exists():
         raise ValueError(f"{path} holds no finished run; `mtp-lab runs` lists those there are")
-    return Run(path, from_mapping(json.loads((path / "config.json").read_text())))
+    return Run(path, from_mapping(TrainConfig, json.loads((path / "config.json").read_text())))
 
 
 def list_runs(runs_dir: str | Path = "runs") -> pd.DataFrame:
@@ -168,7 +183,7 @@ def _train(config: TrainConfig, path: Path, runs_dir: Path) -> None:
     from mtp_lab.train import train
 
     source = open_run(runs_dir / config.init_from).path if config.init_from else None
-    write_atomic(path / "config.json", json.dumps(asdict(config), indent=1, sort_keys=True))
+    write_atomic(path / "config.json", json.dumps(to_mapping(config), indent=1, sort_keys=True))
     train(config, path, source)
 
 

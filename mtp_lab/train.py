@@ -20,14 +20,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from data_gen import Batch
 from mtp_lab.allocator import keep_memory
 from mtp_lab.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint
 from mtp_lab.config import Refused, TrainConfig
-from mtp_lab.evaluate import loss_per_horizon, tensors
+from mtp_lab.evaluate import loss_per_horizon, next_token, tensors
 from mtp_lab.files import write_atomic
 from mtp_lab.loss import mtp_loss
 from mtp_lab.model import MTPTransformer
 from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
+from mtp_lab.precision import bf16_is_fast
 from mtp_lab.targets import future_targets, valid_targets
 
 
@@ -80,7 +82,7 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
     wrapped = DistributedDataParallel(objective) if processes > 1 else objective
     log = _Log(folder / "metrics.jsonl", first, lead)
     held_out = config.task.held_out("validation", config.evaluate_rows)
-    started, where = time.perf_counter(), folder.name
+    started, where, waited = time.perf_counter(), folder.name, 0.0
 
     bar = tqdm(
         range(first, config.steps), initial=first, total=config.steps, desc=where, disable=None if lead else True
@@ -88,7 +90,10 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
     for step in bar:
         rate = learning_rate(config.optimizer, step, config.steps)
         weights = horizon_weights(config.horizon_weights, config.curriculum, step, config.steps)
-        per_horizon = _gradients(wrapped, config, step, weights, rank, processes, device)
+        asked = time.perf_counter()
+        batch = config.task.batch(config.batch_size, step, config.seed)
+        waited += time.perf_counter() - asked
+        per_horizon = _gradients(wrapped, config, batch, weights, rank, device)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
         if not math.isfinite(float(per_horizon.sum() + norm)):
             raise Diverged(
@@ -107,14 +112,16 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
         if due or done % config.log_every == 0 or done == 1:
             row = {"step": done, "tokens": done * config.batch_size * config.task.seq, "learning_rate": rate}
             row |= {"weights": weights, "gradient_norm": float(norm), "train": per_horizon.tolist()}
-            row |= {"validation": loss_per_horizon(model, held_out).tolist()} if due and lead else {}
-            log.write(row | {"seconds": time.perf_counter() - started})
+            if due and lead:
+                row["validation"] = loss_per_horizon(model, held_out).tolist()
+                row["measures"] = config.task.measures(held_out, *next_token(model, held_out))
+            log.write(row | {"seconds": time.perf_counter() - started, "seconds_for_data": waited})
             bar.set_postfix(loss=f"{per_horizon[0]:.3f}")
         if lead and (done % config.checkpoint_every == 0 and done < config.steps):
             save_checkpoint(folder / "checkpoints", done, model, optimizers)
 
     if lead:
-        _finish(folder, model, config, first, time.perf_counter() - started)
+        _finish(folder, model, config, first, time.perf_counter() - started, device)
     if processes > 1:
         dist.barrier()
 
@@ -146,10 +153,11 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _gradients(
-    objective: nn.Module, config: TrainConfig, step: int, weights: list[float], rank: int, processes: int, device: str
+    objective: nn.Module, config: TrainConfig, batch: Batch, weights: list[float], rank: int, device: str
 ) -> Tensor:
     """Runs this process's rows of the step forward and backward; (n_future,) mean nats over the whole step."""
-    tokens, documents = tensors(config.task.batch(config.batch_size, step, config.seed), device)
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    tokens, documents = tensors(batch, device)
     counts = valid_targets(future_targets(tokens, config.model.n_future, documents))
     rows = config.batch_size // processes
     mine = slice(rank * rows, (rank + 1) * rows)
@@ -158,13 +166,17 @@ def _gradients(
     for k, (part, part_documents) in enumerate(parts):
         if processes > 1:  # exchange gradients once a step
             objective.require_backward_grad_sync = k == len(parts) - 1
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_in_bf16(config, device)):
             total, nats = objective(part, part_documents, weights, counts)
         total.backward()
         per_horizon += nats
     if processes > 1:
         dist.all_reduce(per_horizon)
     return per_horizon
+
+
+def _in_bf16(config: TrainConfig, device: str) -> bool:
+    return bf16_is_fast(device) if config.precision == "auto" else config.precision == "bf16"
 
 
 def _join_processes() -> tuple[int, int, str]:
@@ -195,7 +207,7 @@ class _Log:
                 file.write(json.dumps(row) + "\n")
 
 
-def _finish(folder: Path, model: MTPTransformer, config: TrainConfig, first: int, seconds: float) -> None:
+def _finish(folder: Path, model: MTPTransformer, config: TrainConfig, first: int, seconds: float, device: str) -> None:
     content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
     write_atomic(folder / "weights.safetensors", content)
     facts = {
@@ -203,6 +215,7 @@ def _finish(folder: Path, model: MTPTransformer, config: TrainConfig, first: int
         "steps": config.steps,
         "seconds": seconds,
         "steps_in_seconds": config.steps - first,
+        "precision": "bf16" if _in_bf16(config, device) else "fp32",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "machine": platform.machine(),

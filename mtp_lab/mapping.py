@@ -1,0 +1,58 @@
+"""Configs as plain mappings and back, their canonical JSON, and its hash: the identity of a trained run.
+
+A dataclass with a class-level `name` (a task) says so under "kind", so that one of several can be built again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A dataclass, and those inside it, as mappings that JSON can write."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    mapping = {name: to_mapping(value) if is_dataclass(value) else value for name, value in values.items()}
+    return mapping | ({"kind": type(config).name} if _named(type(config)) else {})
+
+
+def from_mapping(kind: type, mapping: Mapping[str, Any]) -> Any:
+    """A dataclass of this kind, or of one of the kinds of a union, from what `to_mapping` made of it.
+
+    Raises:
+        ValueError: for a kind or fields that this version does not know, or misses, and as the dataclass itself.
+    """
+    try:
+        choices = {choice.name: choice for choice in get_args(kind) or (kind,) if _named(choice)}
+        if choices:
+            mapping = dict(mapping)
+            named = mapping.pop("kind")
+            if named not in choices:
+                raise TypeError(f"kind {named!r} is none of {', '.join(choices)}")
+            kind = choices[named]
+        types = get_type_hints(kind)
+        return kind(**{name: _value(types.get(name), value) for name, value in mapping.items()})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a config of this version of mtp-lab: {error}") from error
+
+
+def _named(kind: type) -> bool:
+    """Whether dataclasses of this kind go by a name in mappings: one of the class, not a field's."""
+    return hasattr(kind, "name") and "name" not in {field.name for field in fields(kind)}
+
+
+def _value(kind: Any, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return from_mapping(kind, value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def canonical_json(config: Any) -> str:
+    """A dataclass as JSON with sorted keys: equal configs give equal strings, on every machine."""
+    return json.dumps(to_mapping(config), sort_keys=True, separators=(",", ":"))
+
+
+def config_hash(config: Any, length: int = 10) -> str:
+    """The first hex digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:length]
