@@ -13,10 +13,8 @@ from mtp_lab.config import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
-    canonical_json,
-    config_hash,
-    from_mapping,
 )
+from mtp_lab.mapping import canonical_json, config_hash, from_mapping
 from mtp_lab.model import MTPTransformer
 
 PAPER = {  # Gloeckle et al. 2024: d_model, layers, attention heads, and the number of parameters in the name
@@ -158,7 +156,7 @@ def test_a_training_survives_json():
     """The configs inside of it come back as dictionaries: left so, a resumed run would not know its own model."""
     model = ModelConfig(n_future=3, rope_base=500, stop_gradient=(3,))
     config = TrainConfig(model=model, optimizer=OptimizerConfig(betas=(0.8, 0.9)), horizon_weights=(1, 0.5, 0))
-    back = from_mapping(json.loads(canonical_json(config)))
+    back = from_mapping(TrainConfig, json.loads(canonical_json(config)))
     assert back == config and config_hash(back) == config_hash(config)
 
 
