@@ -1,0 +1,174 @@
+"""The layers of a model laid out for decoding, and the positions they run on.
+
+One token at a time, a small model spends its time on the number of operations, not on their size. So a norm leaves its
+constant factor to the next matrix, a rotation is one complex product, keys and values reach their cache in one copy,
+and heads side by side are one layer with more attention heads. Which layers there are is in inference.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mtp_lab.layers import NORM_EPS, Block
+from mtp_lab.model import LinearHead
+
+
+class Norm:
+    """RMSNorm over the last dimension, but for the factor sqrt(width), which belongs into the next matrix."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.floor = like.new_tensor((like.shape[-1] * NORM_EPS) ** 0.5)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.floor)
+
+
+def side_by_side(weights: Sequence[Tensor]) -> Tensor:
+    """(out, in) matrices as (count, in, out), or as (in, out) where there is one: it is faster alone."""
+    return torch.stack([weight.t() for weight in weights]) if len(weights) > 1 else weights[0].t().contiguous()
+
+
+@dataclass(frozen=True)
+class Window:
+    """Positions of every row that a layer runs on, those of one row consecutive."""
+
+    positions: Tensor  # (batch, seq)
+    slots: Tensor  # (batch * seq,) where they lie in a cache of batch * capacity positions
+    keys: int  # the furthest position, plus one
+    rotation: Tensor | None  # (batch * seq, 1, d_head / 2) complex; rotary positions
+    mask: Tensor | None  # (batch, 1, seq, keys) 0 or -inf; None where one query sees all keys
+    offsets: Tensor | None  # (batch, seq, keys) from a query back to a key, clipped; relative positions
+
+    def ends(self, x: Tensor) -> Tensor:
+        """What belongs to the last position of each row: (batch * seq, ...) -> (batch, ...)."""
+        return x.view(*self.positions.shape, *x.shape[1:])[:, -1]
+
+    def last(self) -> "Window":
+        """The last position of each row alone."""
+        alone = self.mask is None or len(self.positions) == 1  # one row: its last position sees all keys
+        return Window(
+            self.positions[:, -1:],
+            self.ends(self.slots),
+            self.keys,
+            None if self.rotation is None else self.ends(self.rotation),
+            None if alone else self.mask[:, :, -1:],
+            None if self.offsets is None else self.offsets[:, -1:],
+        )
+
+
+class LinearLayer:
+    """Heads of one matrix each, side by side."""
+
+    def __init__(self, heads: Sequence[LinearHead]) -> None:
+        self.out = side_by_side([head.out.weight for head in heads])  # (count,) d_model, d_model
+
+    def allocate(self, batch: int, capacity: int) -> None:
+        """Nothing: these heads look at no other position."""
+
+    def move(self, source: slice, target: slice) -> None:
+        """Nothing is held."""
+
+    def run(self, x: Tensor, window: Window, last: bool = False) -> Tensor:
+        """As Layer.run."""
+        x = window.ends(x) if last else x
+        return x + x @ self.out
+
+
+class Layer:
+    """Transformer layers that read the same latents: one of the trunk, or heads side by side.
+
+    Args:
+        blocks: layers of one shape.
+        heads: attention heads of each.
+    """
+
+    def __init__(self, blocks: Sequence[Block], heads: int, rotary: bool) -> None:
+        self.count, self.d_model = len(blocks), blocks[0].attn.qkv.in_features
+        self.heads, self.d_head = heads * self.count, self.d_model // heads
+        self.width = self.count * self.d_model
+        parts = [block.attn.qkv.weight.unflatten(0, (3, heads, self.d_head)) for block in blocks]
+        qkv = torch.stack(parts, dim=1)  # (3, count, heads, d_head, d_model)
+        if rotary:  # the two halves of a rotated pair next to each other: a complex number
+            paired = qkv.unflatten(3, (2, -1)).transpose(3, 4).flatten(3, 4)
+            qkv = torch.cat((paired[:2], qkv[2:]))
+        scale = self.d_model**0.5  # of the norm before
+        self.norm = Norm(blocks[0].attn.out.weight)
+        self.qkv = scale * qkv.flatten(0, 3).t().contiguous()  # (d_model, 3 * width): q, k, v
+        self.out = side_by_side([block.attn.out.weight for block in blocks])  # (count,) d_model, d_model
+        self.bias = None if blocks[0].attn.bias is None else torch.cat([block.attn.bias for block in blocks])
+        smears = [block.attn.smear for block in blocks if block.attn.smear is not None]
+        self.share = torch.sigmoid(torch.cat(smears)).view(-1, 1) if smears else None  # (heads, 1)
+        self.up = self.down = None
+        if blocks[0].mlp is not None:
+            gated = [scale * torch.cat((block.mlp.gate.weight, block.mlp.up.weight)) for block in blocks]
+            self.up = side_by_side(gated)  # (count,) d_model, 2 * d_mlp
+            self.down = side_by_side([block.mlp.out.weight for block in blocks])  # (count,) d_mlp, d_model
+
+    def allocate(self, batch: int, capacity: int) -> None:
+        """Room for the keys and values of `capacity` positions a row; what was held is forgotten."""
+        self.held = self.qkv.new_zeros(2, self.heads, batch * capacity, self.d_head)
+        # keys and values, each (batch, heads, capacity, d_head)
+        self.views = self.held.view(2, self.heads, batch, capacity, self.d_head).transpose(1, 2)
+        self.unsmeared = None if self.share is None else self.qkv.new_zeros(batch * capacity, self.heads, self.d_head)
+
+    def move(self, source: slice, target: slice) -> None:
+        """Copies what is held of one row to the place of another."""
+        self.held[:, :, target] = self.held[:, :, source]
+        if self.unsmeared is not None:
+            self.unsmeared[target] = self.unsmeared[source]
+
+    def run(self, x: Tensor, window: Window, last: bool = False) -> Tensor:
+        """(batch * seq, d_model) -> (count, batch * seq, d_model), or with last=True (count, batch, d_model).
+
+        Without the first dimension where count is 1. Keys and values of all positions are kept in any case.
+        """
+        normed, asked = self.norm(x), window
+        if last:
+            x, asked = window.ends(x), window.last()
+            q, kv = window.ends(normed) @ self.qkv[:, : self.width], normed @ self.qkv[:, self.width :]
+        else:
+            qkv = normed @ self.qkv
+            q, kv = qkv[:, : self.width], qkv[:, self.width :]
+        q, kv = q.view(-1, self.heads, self.d_head), kv.view(-1, 2, self.heads, self.d_head)
+        if self.share is not None:
+            kv[:, 0] = self._smeared(kv[:, 0], window)
+        if window.rotation is not None:
+            _rotate(q, asked.rotation)
+            _rotate(kv[:, 0], window.rotation)
+        self.held.index_copy_(2, window.slots, kv.permute(1, 2, 0, 3))
+        z = self._attend(q, asked)
+        several = self.count > 1
+        x = torch.baddbmm(x[None], z, self.out) if several else torch.addmm(x, z, self.out)
+        if self.up is not None:
+            gate, up = (self.norm(x) @ self.up).chunk(2, dim=-1)
+            mixed = F.silu(gate).mul_(up)
+            x = torch.baddbmm(x, mixed, self.down) if several else torch.addmm(x, mixed, self.down)
+        return x
+
+    def _attend(self, q: Tensor, window: Window) -> Tensor:
+        """(batch * seq, heads, d_head) queries -> (count, batch * seq, d_model) mixed values."""
+        batch = len(window.positions)
+        k, v = self.views[:, :batch, :, : window.keys]
+        q, mask = q.view(batch, -1, self.heads, self.d_head).transpose(1, 2), window.mask
+        if self.bias is not None:
+            bias = self.bias[:, window.offsets].transpose(0, 1)  # (batch, heads, seq, keys)
+            mask = bias if mask is None else mask + bias
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)  # (batch, seq, heads, d_head)
+        if self.count == 1:
+            return z.reshape(-1, self.d_model)
+        return z.reshape(-1, self.count, self.d_model).transpose(0, 1)
+
+    def _smeared(self, k: Tensor, window: Window) -> Tensor:
+        """k_t <- s k_t + (1 - s) k_{t-1}, as layers.Attention does it."""
+        self.unsmeared.index_copy_(0, window.slots, k)
+        opens = window.positions.flatten() == 0
+        before = self.unsmeared[torch.where(opens, window.slots, window.slots - 1)]
+        return self.share * k + (1 - self.share) * before
+
+
+def _rotate(x: Tensor, rotation: Tensor) -> None:
+    """RoPE in place: (rows, heads, d_head), as complex numbers, times (rows, 1, d_head / 2)."""
+    torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)).mul_(rotation)
