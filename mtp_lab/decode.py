@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,9 +88,8 @@ def generate(
     started = time.perf_counter()
     with torch.inference_mode():
         decoder = decoder or Decoder(model, config.n_future if draft is None else draft)
-        loop = _Loop(decoder, rows, max_new_tokens, sampling, frozenset(stop), generator, stream)
-        while loop.active:
-            loop.forward()
+        loop = _Loop(decoder, rows, max_new_tokens, sampling, stop, generator, stream)
+        loop.run()
     return loop.result(time.perf_counter() - started)
 
 
@@ -111,7 +109,7 @@ def _check(rows: list[list[int]], new: int, max_seq: int, vocab: int) -> None:
 
 
 class _Loop:
-    """The state of one generation. Rows that go on lie in the first `active` places of the decoder, in any order."""
+    """The state of one generation. Rows that go on lie in the first places of the decoder, in any order."""
 
     def __init__(
         self,
@@ -119,125 +117,124 @@ class _Loop:
         prompts: list[list[int]],
         new: int,
         sampling: Sampling,
-        stop: frozenset[int],
+        stop: Collection[int],
         generator: torch.Generator | None,
         stream: Stream | None,
     ) -> None:
         self.decoder, self.new, self.sampling, self.generator = decoder, new, sampling, generator
-        self.stream, self.k, self.batch = stream, decoder.draft, len(prompts)
-        self.device = device = decoder.embedding.device
-        longest = max(map(len, prompts))
-        decoder.allocate(self.batch, longest + new + self.k)
-        for row, prompt in enumerate(prompts):
-            start = row * decoder.capacity
-            decoder.text[start : start + len(prompt)] = torch.tensor(prompt, device=device)
-        self.stop = torch.tensor(sorted(stop), device=device) if stop else None
-        self.active, self.row = self.batch, list(range(self.batch))  # row[place]: which prompt it continues
-        self.begin = torch.tensor([len(prompt) for prompt in prompts], device=device)  # where its first token goes
+        self.stream, self.k, self.device = stream, decoder.draft, decoder.embedding.device
+        decoder.allocate(len(prompts), max(map(len, prompts)) + new + self.k)
+        for origin, prompt in zip(decoder.origins.flatten().tolist(), prompts, strict=True):
+            decoder.text[origin : origin + len(prompt)] = torch.tensor(prompt)
+        self.rows = list(range(len(prompts)))  # of each place: which prompt it continues
+        self.begin = torch.tensor([len(prompt) for prompt in prompts], device=self.device)  # where its first token goes
         self.length = torch.zeros_like(self.begin)  # positions of each place that are committed and read
-        self.by = torch.zeros_like(decoder.text)  # the head behind each token of the text
-        self.columns = torch.arange(self.k, device=device)
-        self.forwards, self.kept_of_forwards = np.zeros(self.batch, int), np.zeros(self.k, int)
-        self.tokens = torch.full((self.batch, new), -1)
-        self.heads, self.lengths = self.tokens.clone(), torch.zeros(self.batch, dtype=torch.long)
-        self.q: Tensor | None = None  # (batch, k - 1, vocab) what the drafts were drawn from
-        self.prompt_read = False
+        self.columns = torch.arange(self.k, device=self.device)
+        self.stop = torch.tensor(sorted(stop), device=self.device)
+        self.q: Tensor | None = None  # (places, k - 1, vocab) what the drafts were drawn from
+        self.tokens = torch.full((len(prompts), new), -1)
+        self.lengths = torch.zeros(len(prompts), dtype=torch.long)
+        self.history: list[tuple[list[int], Tensor]] = []  # of every forward: its rows, and the drafts each kept
 
-    def forward(self) -> None:
-        """Reads, commits, ends the rows that are done, and drafts."""
-        decoder, places = self.decoder, self.active
-        if self.prompt_read:
-            positions = self.length[:, None] + self.columns  # (active, k): the last token committed, and the drafts
-            kept, token = self._verified(positions)
-            at = kept
-        else:
-            positions = torch.arange(int(self.begin.max()), device=self.device).expand(places, -1)
-            at = self.begin - 1
-            logits = decoder.unembed(decoder.read(positions)[torch.arange(places, device=self.device), at])
-            kept, token = torch.zeros_like(at), self._chosen(logits)
-        before = torch.maximum(self.length + 1, self.begin)  # where the tokens of this forward begin
-        self.length = self.length + at + 1
-        origins = decoder.origins[:places]
-        decoder.text[origins.squeeze(1) + self.length] = token
-        proposers = torch.where(self.columns < kept[:, None], self.columns + 2, 1)  # (active, k)
-        self.by[origins + before[:, None] + self.columns] = proposers
-        self._account(kept)
-        left = self._end_rows(before)
-        self.prompt_read = True
-        if left is not None:  # some rows have ended, and others have taken their places
-            positions, at = positions[left], at[left]
-            decoder.seen = {i: latents[left] for i, latents in decoder.seen.items()}
-        if self.active and self.k > 1:
-            chosen: list[Tensor] = []
-            decoder.propose(positions, at, lambda logits: self._drafted(logits, chosen))
-            self.q = torch.cat(chosen).transpose(0, 1) if chosen else None  # (active, k - 1, vocab)
+    def run(self) -> None:
+        """Until no row is left."""
+        positions = torch.arange(int(self.begin.max()), device=self.device).expand(len(self.rows), -1)
+        at = self.begin - 1  # the prompts are read at once
+        logits = self.decoder.unembed(self.decoder.read(positions)[torch.arange(len(at), device=self.device), at])
+        self._commit(positions, at, torch.zeros_like(at), self._choose(logits)[0])
+        while self.rows:
+            positions = self.length[:, None] + self.columns  # the last token committed, and the drafts behind it
+            kept, token = self._verify(self.decoder.unembed(self.decoder.read(positions)), positions)
+            self._commit(positions, kept, kept, token)
 
-    def _verified(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """(active,) drafts that are kept, and the token that head 1 puts behind them."""
-        decoder = self.decoder
-        logits = decoder.unembed(decoder.read(positions))  # (active, k, vocab)
-        drafts = decoder.text[decoder.origins[: self.active] + positions[:, 1:]]
+    def _verify(self, logits: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """(places,) drafts that are kept, and the token that head 1 puts behind them."""
+        drafts = self.decoder.text[self.decoder.origins[: len(self.rows)] + positions[:, 1:]]  # (places, k - 1)
         if self.sampling.greedy:
             return keep_greedy(logits, drafts)
-        q = logits.new_zeros(self.active, 0, logits.shape[-1]) if self.q is None else self.q
+        q = logits.new_zeros(len(drafts), 0, logits.shape[-1]) if self.q is None else self.q
         return keep_sampled(self.sampling.probabilities(logits), drafts, q, self.generator)
 
-    def _chosen(self, logits: Tensor) -> Tensor:
+    def _choose(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens for (..., vocab) logits, and the distributions that they were drawn from."""
         if self.sampling.greedy:
-            return logits.argmax(dim=-1)
-        return draw(self.sampling.probabilities(logits), self.generator)
+            return logits.argmax(dim=-1), None
+        p = self.sampling.probabilities(logits)
+        return draw(p, self.generator), p
 
-    def _drafted(self, logits: Tensor, chosen: list[Tensor]) -> Tensor:
-        """Tokens of (count, active, vocab) logits; what they were drawn from is added to `chosen`."""
-        if self.sampling.greedy:
-            return logits.argmax(dim=-1)
-        chosen.append(self.sampling.probabilities(logits))
-        return draw(chosen[-1], self.generator)
+    def _commit(self, positions: Tensor, at: Tensor, kept: Tensor, token: Tensor) -> None:
+        """Takes in what a forward has found, hands out the rows that are done, and drafts for the others.
 
-    def _account(self, kept: Tensor) -> None:
-        self.forwards[self.row[: self.active]] += 1
-        if self.prompt_read:
-            self.kept_of_forwards += (self.columns <= kept[:, None]).sum(dim=0).cpu().numpy()
+        Args:
+            positions: (places, seq) what was read.
+            at: (places,) which of them is the last that is committed.
+            kept: (places,) drafts among what is committed.
+            token: (places,) what follows.
+        """
+        decoder = self.decoder
+        self.length = positions[:, 0] + at + 1
+        decoder.text[decoder.origins[: len(at), 0] + self.length] = token
+        self.history.append((list(self.rows), kept))
+        left = self._hand_out(kept)
+        if len(left) < len(at):
+            positions, at = positions[left], at[left]
+            decoder.seen = {i: latents[left] for i, latents in decoder.seen.items()}
+        if self.rows and self.k > 1:
+            drawn_from: list[Tensor] = []
 
-    def _end_rows(self, before: Tensor) -> Tensor | None:
-        """Hands out what was committed and takes out the rows that are done; which places are left, if not all."""
-        decoder, n = self.decoder, self.length + 1 - self.begin  # (active,) tokens so far
-        ended = n >= self.new
-        if self.stop is not None:
-            span = before[:, None] + self.columns  # (active, k)
-            found = torch.isin(decoder.text[decoder.origins[: self.active] + span], self.stop)
+            def choose(logits: Tensor) -> Tensor:
+                tokens, p = self._choose(logits)
+                drawn_from.extend(() if p is None else p)
+                return tokens
+
+            decoder.propose(positions, at, choose)
+            self.q = torch.stack(drawn_from, dim=1) if drawn_from else None
+
+    def _hand_out(self, kept: Tensor) -> Tensor:
+        """Streams what is new, and takes out the rows that are done: which of the places go on, in their new order."""
+        decoder, count = self.decoder, self.length + 1 - self.begin  # (places,) tokens so far
+        ended = count >= self.new
+        if len(self.stop):
+            span = (
+                self.length[:, None] - kept[:, None] + self.columns
+            )  # (places, k) what this forward committed, and more
+            found = torch.isin(decoder.text[decoder.origins[: len(span)] + span], self.stop)
             found &= span <= self.length[:, None]
-            first = torch.where(found, span - self.begin[:, None] + 1, torch.iinfo(torch.long).max).amin(dim=1)
-            n, ended = torch.minimum(n, first), ended | found.any(dim=1)
-        n = n.clamp(max=self.new)
+            places = torch.where(found, span, torch.iinfo(torch.long).max).amin(dim=1)
+            count, ended = torch.minimum(count, places + 1 - self.begin), ended | found.any(dim=1)
         if self.stream is not None:
-            for place, (start, count, old) in enumerate(zip(self.begin.tolist(), n.tolist(), before.tolist(), strict=True)):
-                first = place * decoder.capacity
-                self.stream(self.row[place], decoder.text[first + old : first + start + count].tolist())
-        if not bool(ended.any()):
-            return None
-        order = list(range(self.active))
-        for place in reversed(torch.nonzero(ended).flatten().tolist()):
-            self._hand_out(place, int(self.begin[order[place]]), int(n[order[place]]))
-            last = len(order) - 1
-            if place != last:  # the last row takes its place
-                decoder.move(last, place)
-                start = place * decoder.capacity
-                source = slice(last * decoder.capacity, (last + 1) * decoder.capacity)
-                self.by[start : start + decoder.capacity] = self.by[source]
-                order[place], self.row[place] = order[last], self.row[last]
-            order.pop(), self.row.pop()
-        self.active, left = len(order), torch.tensor(order, dtype=torch.long, device=self.device)
-        self.begin, self.length = self.begin[left], self.length[left]
+            before = (self.length - kept - self.begin).tolist()
+            for place, (old, new) in enumerate(zip(before, count.clamp(max=self.new).tolist(), strict=True)):
+                self.stream(self.rows[place], self._text(place, old, new).tolist())
+        order = list(range(len(count)))
+        if bool(ended.any()):
+            for place in reversed(torch.nonzero(ended).flatten().tolist()):
+                row, n = self.rows[place], min(int(count[place]), self.new)
+                self.tokens[row, :n], self.lengths[row] = self._text(place, 0, n), n
+                last, last_row = order.pop(), self.rows.pop()
+                if place < len(order):  # the last row takes its place
+                    decoder.move(len(order), place)
+                    order[place], self.rows[place] = last, last_row
+                    self.begin[place] = self.begin[len(order)]
+            self.begin = self.begin[: len(order)]
+        left = torch.tensor(order, dtype=torch.long, device=self.device)
+        self.length = self.length[left]
         return left
 
-    def _hand_out(self, place: int, begin: int, n: int) -> None:
-        span = slice(place * self.decoder.capacity + begin, place * self.decoder.capacity + begin + n)
-        row = self.row[place]
-        self.tokens[row, :n], self.heads[row, :n] = self.decoder.text[span].cpu(), self.by[span].cpu()
-        self.lengths[row] = n
+    def _text(self, place: int, first: int, end: int) -> Tensor:
+        """Tokens first..end of a row, counted from its first new one."""
+        begin = place * self.decoder.capacity + int(self.begin[place])
+        return self.decoder.text[begin + first : begin + end].cpu()
 
     def result(self, seconds: float) -> Generation:
-        verified = self.kept_of_forwards[0] or np.nan
-        shares = torch.from_numpy(self.kept_of_forwards / verified)
-        return Generation(self.tokens, self.lengths, self.heads, torch.from_numpy(self.forwards), shares, seconds)
+        proposed: list[list[int]] = [[] for _ in self.lengths]  # the head behind each token
+        forwards, kept_by = torch.zeros_like(self.lengths), torch.zeros(self.k)
+        for number, (rows, kept) in enumerate(self.history):
+            for row, drafts in zip(rows, kept.tolist(), strict=True):
+                proposed[row] += [*range(2, drafts + 2), 1]
+                forwards[row] += 1
+                kept_by[: drafts + 1] += number > 0
+        heads = self.tokens.clone()
+        for row, (length, behind) in enumerate(zip(self.lengths.tolist(), proposed, strict=True)):
+            heads[row, :length] = torch.tensor(behind[:length])
+        return Generation(self.tokens, self.lengths, heads, forwards, kept_by / kept_by[0], seconds)

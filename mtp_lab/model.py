@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from mtp_lab.config import ModelConfig
-from mtp_lab.layers import Block, Cache, Context, RMSNorm
+from mtp_lab.layers import Block, Context, RMSNorm
 
 INIT_STD = 0.02
 
@@ -58,14 +58,9 @@ class MTPTransformer(HookedRootModule):
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.hook_embed = HookPoint()  # (batch, seq, d_model)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.trunk_depth))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.trunk_depth))
         self.heads = nn.ModuleDict(
-            {
-                str(i): LinearHead(config)
-                if config.head_kind == "linear"
-                else Block(config, config.trunk_depth + i - 1)
-                for i in config.parents
-            }
+            {str(i): LinearHead(config) if config.head_kind == "linear" else Block(config) for i in config.parents}
         )
         joined = list(config.parents)[1:] if config.head_kind == "sequential" else []
         self.joins = nn.ModuleDict({str(i): Join(config) for i in joined})
@@ -84,47 +79,30 @@ class MTPTransformer(HookedRootModule):
 
     # --- forward -----------------------------------------------------------------------------------------------
 
-    def forward(
-        self,
-        tokens: Tensor,
-        documents: Tensor | None = None,
-        cache: Cache | None = None,
-        all_heads: bool = False,
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, documents: Tensor | None = None, all_heads: bool = False) -> Tensor:
         """Next-token logits, or those of every head.
 
         Args:
-            tokens: (batch, seq) ids; with a cache, the new ones only.
+            tokens: (batch, seq) ids.
             documents: (batch, seq) document of each token; attention stays inside documents (packed rows).
-            cache: past keys and values; grows by seq tokens a row.
-            all_heads: run every head (that the cache holds), which is what `run_with_cache` and `run_with_hooks` need
-                to see heads beyond the first.
+            all_heads: run every head, which is what `run_with_cache` and `run_with_hooks` need to see heads beyond the
+                first.
 
         Returns:
             (batch, seq, vocab), or (n_future, batch, seq, vocab) with all_heads.
 
         Raises:
-            ValueError: if the sequence is longer than max_seq, or than the room left in the cache.
+            ValueError: if the sequence is longer than max_seq.
         """
-        kept = self.config.n_future if cache is None else cache.n_future
-        run = kept if all_heads or cache is not None else 1  # every head the cache holds must see every token
-        latents = self._latents(tokens, documents, cache, run)
+        context, horizons = self.context(tokens, documents), self.config.n_future if all_heads else 1
+        latents = self.run_heads(self.trunk(tokens, context), tokens, context, horizons)
         if not all_heads:
             return self.unembedded(latents[1])
-        return torch.stack([self.unembedded(latents[i]) for i in range(1, run + 1)])
+        return torch.stack([self.unembedded(latents[i]) for i in self.config.parents])
 
-    def all_logits(self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def all_logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """Logits of every horizon: (n_future, batch, seq, vocab); forward's with all_heads."""
-        return self(tokens, documents, cache, all_heads=True)
-
-    def _latents(
-        self, tokens: Tensor, documents: Tensor | None, cache: Cache | None, horizons: int
-    ) -> dict[int, Tensor]:
-        context = self.context(tokens, documents, cache)
-        latents = self.run_heads(self.trunk(tokens, context), tokens, context, horizons)
-        if cache is not None:
-            cache.lengths = cache.lengths + tokens.shape[1]
-        return latents
+        return self(tokens, documents, all_heads=True)
 
     def trunk(self, tokens: Tensor, context: Context) -> Tensor:
         """f_s: (batch, seq) -> (batch, seq, d_model)."""
@@ -171,37 +149,15 @@ class MTPTransformer(HookedRootModule):
 
     # --- what the layers share ---------------------------------------------------------------------------------
 
-    def make_cache(self, batch: int, capacity: int | None = None, n_future: int = 1) -> Cache:
-        """An empty KV cache for `batch` rows of up to `capacity` (default max_seq) tokens, heads 1..n_future.
-
-        Raises:
-            ValueError: if capacity is above max_seq, n_future above the model's, or if sequential heads beyond the
-                first are asked for: they read tokens that are not decided yet, so their caches lag behind the trunk's.
-        """
-        config = self.config
-        capacity = config.max_seq if capacity is None else capacity
-        if not 1 <= capacity <= config.max_seq:
-            raise ValueError(f"capacity={capacity} must be from 1 to max_seq={config.max_seq}")
-        if not 1 <= n_future <= config.n_future:
-            raise ValueError(f"n_future={n_future} must be from 1 to the model's {config.n_future}")
-        if config.head_kind == "sequential" and n_future > 1:
-            raise ValueError("sequential heads beyond the first read undecided tokens; use n_future=1 in a cache")
-        shape = (batch, config.n_attention_heads, capacity, config.d_head)
-        layers = config.trunk_depth + (0 if config.head_kind == "linear" else config.n_future)
-        return Cache(layers, shape, n_future, config.smeared_keys, self.unembed.weight)
-
-    def context(self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None) -> Context:
+    def context(self, tokens: Tensor, documents: Tensor | None = None) -> Context:
         """Mask, positions and rotation for (batch, seq) tokens; see Context for shapes."""
         config, seq, device = self.config, tokens.shape[1], tokens.device
         if seq > config.max_seq:
             raise ValueError(f"{seq} tokens are longer than max_seq={config.max_seq}; cut them or raise max_seq")
         if documents is not None and documents.shape != tokens.shape:
             raise ValueError(f"documents {tuple(documents.shape)} must have the shape of tokens {tuple(tokens.shape)}")
-        if documents is not None and cache is not None:
-            raise ValueError("a cache holds one document a row; leave documents out")
-        queries = torch.arange(seq, device=device)[None] if cache is None else cache.positions(seq)
-        keys = torch.arange(int(queries.max()) + 1, device=device)
-        distance = queries[:, :, None] - keys  # (batch or 1, seq, keys)
+        positions = torch.arange(seq, device=device)[None]
+        distance = positions[:, :, None] - positions[:, None, :]  # (1, seq, keys) from a query back to a key
         hidden = distance < 0
         if documents is not None:
             hidden = hidden | (documents[:, :, None] != documents[:, None, :])
@@ -209,12 +165,10 @@ class MTPTransformer(HookedRootModule):
         rotary = config.position == "rotary"
         return Context(
             mask=mask[:, None],
-            causal_only=documents is None and cache is None,
-            rotation=self._rotation(queries) if rotary else None,
+            causal_only=documents is None,
+            rotation=self._rotation(positions) if rotary else None,
             offsets=None if rotary else distance.clamp(0, config.relative_offsets - 1),
-            opens=self._opens(queries, documents) if config.smeared_keys else None,
-            positions=None if cache is None else queries,
-            cache=cache,
+            opens=self._opens(positions, documents) if config.smeared_keys else None,
         )
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:

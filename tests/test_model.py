@@ -220,104 +220,6 @@ def test_the_whole_model_is_the_equations(kind):
         torch.testing.assert_close(found[:, :seen], expected[:, :seen], **EXACT)
 
 
-# --- KV cache
-
-CACHED = [(kind, n) for kind in KINDS for n in (1, 3) if kind != "sequential" or n == 1]
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("kind, n", CACHED)
-@variants
-def test_a_cache_equals_the_full_forward(kind, n, variant):
-    """Ragged chunks with wrong tokens at their ends, rows cropped to the right ones, and on: as decoding does it.
-
-    A rejected draft's keys must not be attended to, smeared into the next key, or keep the slot of what replaces them;
-    rows of different lengths must each have their own positions.
-    """
-    model, rows, seq = a_model(kind, variant), 3, 20
-    truth = some_tokens(rows, seq, seed=3)
-    full = model.all_logits(truth)[:n]
-    for seed in range(2):
-        generator = torch.Generator().manual_seed(seed)
-
-        def pick(low: int, high: int, generator=generator) -> int:  # both included
-            return int(torch.randint(low, high + 1, (), generator=generator))
-
-        cache = model.make_cache(rows, n_future=n)
-        lengths, steps, seen = [0] * rows, 0, torch.zeros(rows, seq, dtype=torch.bool)
-        while min(lengths) < seq and steps < 60:
-            steps += 1
-            new = pick(1, min(6, 24 - max(lengths)))
-            chunk, right = torch.randint(0, VOCAB, (rows, new), generator=generator), []
-            for row, length in enumerate(lengths):
-                right.append(min(pick(0 if steps % 3 else 1, new), seq - length))
-                chunk[row, : right[row]] = truth[row, length : length + right[row]]
-            logits = model.all_logits(chunk, cache=cache) if n > 1 else model(chunk, cache=cache)[None]
-            assert cache.lengths.tolist() == [length + new for length in lengths]
-            for row, (length, good) in enumerate(zip(lengths, right, strict=True)):
-                torch.testing.assert_close(logits[:, row, :good], full[:, row, length : length + good], **EXACT)
-                seen[row, length : length + good] = True
-                back = pick(0, 2) if steps % 4 == 0 else 0  # sometimes even further back than the wrong tokens
-                lengths[row] = max(0, length + good - back)
-            cache.lengths = torch.tensor(lengths)
-        assert seen.all()
-
-
-@torch.no_grad()
-def test_forward_keeps_all_heads_of_its_cache_in_step():
-    """forward returns next-token logits only; heads 2..n that skipped its tokens would draft from holes."""
-    model, tokens = a_model(), some_tokens(2, 9)
-    cache = model.make_cache(2, n_future=3)
-    first = model(tokens[:, :6], cache=cache)
-    rest = model.all_logits(tokens[:, 6:], cache=cache)
-    full = model.all_logits(tokens)
-    torch.testing.assert_close(first, full[0, :, :6], **EXACT)
-    torch.testing.assert_close(rest, full[:, :, 6:], **EXACT)
-
-
-@torch.no_grad()
-def test_a_cache_of_fewer_heads_runs_only_those():
-    """Drafting with k < n heads should cost k heads; and the logits of those must be the same."""
-    model, tokens = a_model(), some_tokens(2, 9)
-    ran = []
-    handles = [head.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, head in model.heads.items()]
-    logits = model.all_logits(tokens, cache=model.make_cache(2, n_future=2))
-    for handle in handles:
-        handle.remove()
-    assert ran == ["1", "2"]
-    torch.testing.assert_close(logits, model.all_logits(tokens)[:2], **EXACT)
-
-
-@torch.no_grad()
-def test_a_full_cache_says_so_and_stays_as_it_was():
-    """Writing past the end would fail inside scatter, or, clamped, overwrite the last token's keys."""
-    model, tokens = a_model(), some_tokens(2, 9)
-    cache = model.make_cache(2, capacity=8)
-    model(tokens[:, :5], cache=cache)
-    cache.lengths = torch.tensor([5, 3])
-    with pytest.raises(ValueError, match=r"room for 8 tokens a row; 5 \+ 4 do not fit"):
-        model(tokens[:, 5:], cache=cache)
-    assert cache.lengths.tolist() == [5, 3]
-    logits = model(tokens[:, 5:8], cache=cache)  # exactly full
-    torch.testing.assert_close(logits[0], model(tokens)[0, 5:8], **EXACT)
-
-
-@pytest.mark.parametrize(
-    "kind, request_, message",
-    [
-        ("parallel", dict(n_future=4), "n_future=4 must be from 1 to the model's 3"),
-        ("parallel", dict(n_future=0), "n_future=0 must be from 1"),
-        ("parallel", dict(capacity=25), "capacity=25 must be from 1 to max_seq=24"),
-        ("parallel", dict(capacity=0), "capacity=0 must be from 1"),
-        ("sequential", dict(n_future=2), "sequential heads beyond the first read undecided tokens; use n_future=1"),
-    ],
-)
-def test_a_cache_that_cannot_be_is_refused(kind, request_, message):
-    """A capacity of 0 must not fall back to the default, nor a head that does not exist fail inside a dictionary."""
-    with pytest.raises(ValueError, match=message):
-        a_model(kind).make_cache(1, **request_)
-
-
 # --- Input that cannot be
 
 
@@ -328,8 +230,6 @@ def test_input_that_cannot_be_is_refused():
         model(some_tokens(1, 25))
     with pytest.raises(ValueError, match=r"documents \(1, 5\) must have the shape of tokens \(2, 5\)"):
         model(some_tokens(2, 5), torch.zeros(1, 5, dtype=torch.long))
-    with pytest.raises(ValueError, match="a cache holds one document a row; leave documents out"):
-        model(some_tokens(2, 5), torch.zeros(2, 5, dtype=torch.long), model.make_cache(2))
     assert model(some_tokens(1, 24)).shape == (1, 24, VOCAB)
 
 

@@ -1,0 +1,65 @@
+"""Choosing tokens: temperature and cut-offs as users know them, and the two rules that keep drafts."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from mtp_lab.sampling import Sampling, draw, keep_greedy, keep_sampled
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+@pytest.mark.parametrize("top_k", [0, 1, 3, 50])
+@pytest.mark.parametrize("top_p", [0.05, 0.6, 0.9, 1.0])
+def test_probabilities_are_those_of_hugging_face(temperature, top_k, top_p):
+    """Temperature, then top-k, then top-p, as in transformers' generate.
+    Catches: another order, a nucleus that leaves out the token that crosses top_p."""
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    logits = 3 * torch.randn(50, 11, generator=torch.Generator().manual_seed(0))
+    expected = TemperatureLogitsWarper(temperature)(None, logits)
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(None, expected)
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(None, expected)
+    found = Sampling(temperature, top_k, top_p).probabilities(logits[:, None])[:, 0]
+    torch.testing.assert_close(found, expected.softmax(-1))
+
+
+def test_greedy_keeps_drafts_up_to_the_first_that_differs():
+    """All, none, and one right behind a wrong one, which does not count; head 1's token follows those that are kept."""
+    best = torch.tensor([[3, 1, 4, 2], [3, 1, 4, 2], [3, 1, 4, 2]])
+    logits = torch.nn.functional.one_hot(best, 5).float()
+    kept, token = keep_greedy(logits, torch.tensor([[3, 1, 4], [0, 1, 4], [3, 0, 4]]))
+    assert kept.tolist() == [3, 0, 1] and token.tolist() == [2, 3, 1]
+    kept, token = keep_greedy(logits[:, :1], torch.zeros(3, 0, dtype=torch.long))  # plain decoding
+    assert kept.tolist() == [0, 0, 0] and token.tolist() == [3, 3, 3]
+
+
+def test_drafts_from_p_itself_are_all_kept():
+    """With q = p no draft may be refused, and with supports that do not meet none may be kept.
+    Catches: u < p / q computed as u > p / q, or with rounding that refuses equal ones."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(500, 4, 6, generator=generator).softmax(-1)
+    drafts = draw(p[:, :3], generator)
+    assert keep_sampled(p, drafts, p[:, :3].clone(), generator)[0].tolist() == [3] * 500
+    low, high = torch.tensor([0.5, 0.5, 0, 0]), torch.tensor([0, 0, 0.3, 0.7])
+    p, q = low.expand(500, 2, 4), high.expand(500, 1, 4)
+    kept, token = keep_sampled(p, draw(q, generator), q, generator)
+    assert not kept.any() and (token < 2).all()
+
+
+def test_one_draft_leaves_p_as_it_is():
+    """Kept or replaced, the first token has distribution p, and is kept with probability sum min(p, q) (200,000 draws).
+    Catches: a residual that is not normalised, or not cut at 0."""
+    generator = torch.Generator().manual_seed(0)
+    first, q = (torch.tensor(d, dtype=torch.double) for d in ([0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]))
+    second, n = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.double), 200_000
+    p, q = torch.stack((first, second)).expand(n, 2, 4), q.expand(n, 1, 4)
+    drafts = draw(q, generator)
+    kept, token = keep_sampled(p, drafts, q, generator)
+    committed = torch.where(kept > 0, drafts[:, 0], token)
+    assert stats.chisquare(np.bincount(committed, minlength=4), n * first.numpy()).pvalue > 1e-3
+    assert kept.double().mean().item() == pytest.approx(0.1 + 0.2 + 0.2 + 0.1, abs=0.005)
+    behind = np.bincount(token[kept > 0], minlength=4)
+    assert stats.chisquare(behind, behind.sum() * second.numpy()).pvalue > 1e-3
