@@ -1,0 +1,144 @@
+"""Measures of drafting, each against a slow count; and its pictures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from data_gen import Batch
+from data_gen.text import SEPARATOR
+from mtp_lab import speculation_figures
+from mtp_lab.config import ModelConfig
+from mtp_lab.figures import png
+from mtp_lab.model import MTPTransformer
+from mtp_lab.speculation import KINDS, agreement, kinds_of, real_prompts, repeated, written
+from mtp_lab.tasks import BytesTask
+
+
+@pytest.fixture(scope="module")
+def model() -> MTPTransformer:
+    torch.manual_seed(0)
+    model = MTPTransformer(ModelConfig(d_model=16, n_attention_heads=2, trunk_layers=1, n_future=3, max_seq=32))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_agreement_is_a_count(model):
+    """Against a count token by token, over documents that end within a row and padding.
+    Catches: heads shifted by one, a chain that asks head 1, targets in the next document."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(97, 100, (5, 20)).astype(np.int32)
+    owners = np.sort(rng.integers(0, 2, (5, 20)), axis=1).astype(np.int32)
+    owners[4, 15:] = -1
+
+    def heads_say() -> np.ndarray:  # (n, rows, seq)
+        return model.all_logits(*(torch.from_numpy(a).long() for a in (tokens, owners))).argmax(-1).numpy()
+
+    for t in range(3, 20):  # some head is right about each token, head 3 more often than it would be by chance
+        tokens[:, t] = heads_say()[t * t % 3][:, t - 1 - t * t % 3]
+    batch, best = Batch(tokens, owners), heads_say()
+    chains, hits, count = np.zeros(3), np.zeros(3), 0
+    for row in range(5):
+        for t in range(17):
+            if owners[row, t] >= 0 and owners[row, t] == owners[row, t + 3]:
+                right = [best[i, row, t] == tokens[row, t + 1 + i] for i in range(3)]
+                chains += [1, right[1], right[1] and right[2]]
+                hits, count = hits + right, count + 1
+    found, table = agreement(model, batch, rows_at_once=2)
+    assert hits.min() > 0 and count > 20
+    np.testing.assert_allclose(found, chains / count)
+    by_head = (table.right * table.bytes).groupby(table["head"]).sum()
+    np.testing.assert_allclose(by_head, hits)
+    assert (table.groupby("head").bytes.sum() == count).all()
+
+
+def test_kinds_of_bytes():
+    """Every byte has one kind; a word begins behind what is no letter."""
+    text = "if x1: é\n"
+    found = kinds_of(np.array([[*text.encode(), SEPARATOR]]))[0]
+    begin, inside, space, other = range(len(KINDS))
+    assert found.tolist() == [begin, inside, space, begin, inside, other, space, begin, inside, space, other]
+
+
+def test_repetition_is_seen():
+    """A row that loops repeats itself, one without repetition does not; rows count alike."""
+    loop, fresh = torch.tensor([1, 2, 3] * 20), torch.arange(60)
+    assert repeated(loop[None], span=6) == pytest.approx(1 - 3 / 55)
+    assert repeated(fresh[None], span=6) == 0
+    assert repeated(torch.stack((loop, fresh)), span=6) == pytest.approx((1 - 3 / 55) / 2)
+
+
+def test_prompts_are_the_test_files_own(corpus):
+    """Each prompt stands in one test file, and none is given twice.
+    Catches: prompts of training files, or across the border of two files."""
+    task = BytesTask(paths=(corpus,), seq=32)
+    prompts = real_prompts(task, 3, 12)
+    texts = [b"\0" + document.data for document in task.corpus().split("test").documents]
+    for prompt in prompts:
+        written_ = bytes(0 if token == SEPARATOR else token for token in prompt)
+        assert len(prompt) == 12 and any(written_ in text for text in texts)
+    with pytest.raises(ValueError, match="count=500: the test files hold"):
+        real_prompts(task, 500, 12)
+
+
+def test_written_text_depends_on_the_seed_only_where_it_is_sampled(model):
+    """Greedy text is the same for every seed and number of heads; sampled text is not."""
+    prompts = [[97, 98], [99]]
+    greedy = [written(model, prompts, 12, k, 0.0, seed).tokens.tolist() for k, seed in ((1, 0), (3, 0), (3, 1))]
+    assert greedy[0] == greedy[1] == greedy[2]
+    sampled = [written(model, prompts, 12, 3, 1.0, seed).tokens.tolist() for seed in (0, 0, 1)]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+# --- pictures ------------------------------------------------------------------------------------------------
+
+
+def test_forwards_show_what_was_kept_and_refused():
+    """The characters that are committed stand in a row without gaps; a refused draft stands under what replaced it."""
+    figure = speculation_figures.forwards([[], ["e", "l", "x"]], [0, 2], ["s", "f"], 4, "title", "caption")
+    text = [(note.x, note.text) for note in figure.layout.annotations if not note.text.startswith("forward")]
+    cells = sorted(x for x, word in text if "<s>" not in word)
+    assert [word for _, word in sorted(text)][:4] == ["s", "e", "l", "f"] or "<s>x</s>" in dict(text).values()
+    assert np.allclose(np.diff(cells), speculation_figures.CELL) and len(cells) == 4
+    assert [word for _, word in text if "<s>" in word] == ["<s>x</s>"]
+    names = [trace.name for trace in figure.data if trace.showlegend]
+    assert names == ["head 1", "head 2", "head 3", "head 4"]
+    assert png(figure)[:4] == b"\x89PNG"
+
+
+def test_strip_colours_each_byte_by_its_head():
+    """One ground a head, as many outlines as bytes of it; lines end where the text's do."""
+    tokens, heads = [*b"if x:\n  y", 256], [0, 0, 0, 1, 2, 3, 1, 2, 1, 1]
+    figure = speculation_figures.strip(tokens, heads, 3, "title", "caption")
+    outlines = {trace.name: trace.x.count(None) for trace in figure.data if trace.fill == "toself"}
+    assert outlines == {"prompt": 3, "head 1": 4, "head 2": 2, "head 3": 1}
+    words = "".join(letter for trace in figure.data if trace.mode == "text" for letter in trace.text)
+    assert sorted(words) == sorted("if␣x:⏎␣␣y·")
+    rows = {y for trace in figure.data if trace.mode == "text" for y in trace.y}
+    assert len(rows) == 2
+
+
+def test_acceptance_and_speedups_draw_what_they_are_given():
+    """Lines through the means, dots at the seeds."""
+    rows = [
+        dict(panel="n = 2", mode=mode, head=i, seed=seed, value=1 / i + seed / 10, mean=1 / i + 0.05, low=0, high=1)
+        for mode in speculation_figures.MODES
+        for i in (1, 2)
+        for seed in (0, 1)
+    ]
+    figure = speculation_figures.acceptance(pd.DataFrame(rows), "title", "caption")
+    lines = {trace.name: list(trace.y) for trace in figure.data if trace.mode == "lines+markers"}
+    assert lines == {mode: [1.05, 0.55] for mode in speculation_figures.MODES}
+    rows = [
+        dict(batch=b, draft=k, seed=s, tokens_per_forward=k - s / 2, speedup=k / 2 + s)
+        for b in (1, 8)
+        for k in (1, 2)
+        for s in (0, 1)
+    ]
+    figure = speculation_figures.speedups(pd.DataFrame(rows), "title", "caption")
+    lines = [list(trace.y) for trace in figure.data if trace.mode == "lines+markers"]
+    assert lines == [[0.75, 1.75], [0.75, 1.75], [1.0, 1.5], [1.0, 1.5]]
+    with pytest.raises(ValueError, match="missing"):
+        speculation_figures.speedups(pd.DataFrame({"batch": [1]}), "title", "caption")
