@@ -47,13 +47,13 @@ class Window:
         return x.view(*self.positions.shape, *x.shape[1:])[:, -1]
 
     def last(self) -> "Window":
-        """The last position of each row alone."""
+        """The last position of each row alone, for a query that is rotated."""
         alone = self.mask is None or len(self.positions) == 1  # one row: its last position sees all keys
         return Window(
             self.positions[:, -1:],
             self.ends(self.slots),
             self.keys,
-            None if self.rotation is None else self.ends(self.rotation),
+            None,
             None if alone else self.mask[:, :, -1:],
             None if self.offsets is None else self.offsets[:, -1:],
         )
@@ -110,8 +110,8 @@ class Layer:
     def allocate(self, batch: int, capacity: int) -> None:
         """Room for the keys and values of `capacity` positions a row; what was held is forgotten."""
         self.held = self.qkv.new_zeros(2, self.heads, batch * capacity, self.d_head)
-        # keys and values, each (batch, heads, capacity, d_head)
-        self.views = self.held.view(2, self.heads, batch, capacity, self.d_head).transpose(1, 2)
+        rows = self.held.view(2, self.heads, batch, capacity, self.d_head)
+        self.keys_and_values = rows.transpose(1, 2).unbind()  # two (batch, heads, capacity, d_head)
         self.unsmeared = None if self.share is None else self.qkv.new_zeros(batch * capacity, self.heads, self.d_head)
 
     def move(self, source: slice, target: slice) -> None:
@@ -125,21 +125,18 @@ class Layer:
 
         Without the first dimension where count is 1. Keys and values of all positions are kept in any case.
         """
-        normed, asked = self.norm(x), window
-        if last:
-            x, asked = window.ends(x), window.last()
-            q, kv = window.ends(normed) @ self.qkv[:, : self.width], normed @ self.qkv[:, self.width :]
-        else:
-            qkv = normed @ self.qkv
-            q, kv = qkv[:, : self.width], qkv[:, self.width :]
-        q, kv = q.view(-1, self.heads, self.d_head), kv.view(-1, 2, self.heads, self.d_head)
+        qkv = self.norm(x) @ self.qkv  # (batch * seq, 3 * width)
         if self.share is not None:
-            kv[:, 0] = self._smeared(kv[:, 0], window)
-        if window.rotation is not None:
-            _rotate(q, asked.rotation)
-            _rotate(kv[:, 0], window.rotation)
+            self._smear(qkv[:, self.width : 2 * self.width].view(-1, self.heads, self.d_head), window)
+        if window.rotation is not None:  # q and k, as complex numbers
+            pairs = qkv[:, : 2 * self.width].view(-1, 2 * self.heads, self.d_head // 2, 2)
+            torch.view_as_complex(pairs).mul_(window.rotation)
+        kv = qkv[:, self.width :].view(-1, 2, self.heads, self.d_head)
         self.held.index_copy_(2, window.slots, kv.permute(1, 2, 0, 3))
-        z = self._attend(q, asked)
+        q = qkv[:, : self.width]
+        if last:
+            x, q, window = window.ends(x), window.ends(q), window.last()
+        z = self._attend(q, window)
         several = self.count > 1
         x = torch.baddbmm(x[None], z, self.out) if several else torch.addmm(x, z, self.out)
         if self.up is not None:
@@ -149,9 +146,9 @@ class Layer:
         return x
 
     def _attend(self, q: Tensor, window: Window) -> Tensor:
-        """(batch * seq, heads, d_head) queries -> (count, batch * seq, d_model) mixed values."""
+        """(batch * seq, width) queries -> (count, batch * seq, d_model) mixed values."""
         batch = len(window.positions)
-        k, v = self.views[:, :batch, :, : window.keys]
+        k, v = (held.narrow(0, 0, batch).narrow(2, 0, window.keys) for held in self.keys_and_values)
         q, mask = q.view(batch, -1, self.heads, self.d_head).transpose(1, 2), window.mask
         if self.bias is not None:
             bias = self.bias[:, window.offsets].transpose(0, 1)  # (batch, heads, seq, keys)
@@ -161,14 +158,9 @@ class Layer:
             return z.reshape(-1, self.d_model)
         return z.reshape(-1, self.count, self.d_model).transpose(0, 1)
 
-    def _smeared(self, k: Tensor, window: Window) -> Tensor:
-        """k_t <- s k_t + (1 - s) k_{t-1}, as layers.Attention does it."""
+    def _smear(self, k: Tensor, window: Window) -> None:
+        """k_t <- s k_t + (1 - s) k_{t-1} in place, as layers.Attention does it."""
         self.unsmeared.index_copy_(0, window.slots, k)
         opens = window.positions.flatten() == 0
         before = self.unsmeared[torch.where(opens, window.slots, window.slots - 1)]
-        return self.share * k + (1 - self.share) * before
-
-
-def _rotate(x: Tensor, rotation: Tensor) -> None:
-    """RoPE in place: (rows, heads, d_head), as complex numbers, times (rows, 1, d_head / 2)."""
-    torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)).mul_(rotation)
+        k.mul_(self.share).add_((1 - self.share) * before)
