@@ -20,9 +20,10 @@ test: $(STAMP) ## run the tests
 	@echo "test: every test under tests/"
 	@$(PY) -m pytest
 
-bench: $(STAMP) ## measure the memory of the loss and the speed of training
+bench: $(STAMP) ## measure the memory of the loss, the speed of training and of token streams
 	$(PY) benchmarks/loss_memory.py
 	$(PY) benchmarks/train_throughput.py
+	$(PY) benchmarks/data_rates.py
 
 notebooks: $(STAMP) ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks

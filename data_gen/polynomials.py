@@ -36,6 +36,7 @@ from data_gen.ring import ring_dtype
 HeldOut = Literal["validation", "test"]
 SYMBOLS = (*OPERATIONS, "(", ")", "pause", "=", "end")  # their tokens follow those of the coefficients, in this order
 PAUSE, EQUALS, END = range(CLOSE + 1, len(SYMBOLS))
+MOST_COEFFICIENTS = 2**14
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Polynomials:
     """Pause tokens between question and "="."""
 
     def __post_init__(self) -> None:
+        if self.p * self.d > MOST_COEFFICIENTS:
+            raise ValueError(
+                f"p={self.p} and d={self.d} make {self.p * self.d} coefficients, each a token; p times d must be at most "
+                f"{MOST_COEFFICIENTS}"
+            )
         if self.p < 2 or any(self.p % divisor == 0 for divisor in range(2, isqrt(self.p) + 1)):
             raise ValueError(f"p={self.p} must be a prime, such as 2, 3, 5 or 7")
         if self.d < 1:

@@ -19,7 +19,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 @lru_cache(maxsize=1)
 def docstrings() -> Corpus:
-    """The docstrings of the standard library: a document a file, indentation and lines that are code taken out.
+    """The docstrings of the standard library: a document a file, each up to its first example, without indentation.
 
     Like the library's source it changes with every release of Python: record the hash.
     """
@@ -40,7 +40,7 @@ def told_stories() -> Corpus:
 
 
 def _prose(source: bytes) -> str:
-    """The docstrings of one file in the order of the file, each without its examples (>>> and what they print)."""
+    """The docstrings of one file in the order of the file, each up to its first example (>>>)."""
     try:
         tree = ast.parse(source)
     except SyntaxError:  # templates and files of other versions

@@ -1,11 +1,12 @@
-"""The command line: `mtp-lab train | evaluate | runs | study`.
+"""The command line: `mtp-lab data | train | evaluate | generate | export | runs | study`.
 
-Options are the fields of the config dataclasses, documented there. A bad value gives one line on stderr and exit code
-2.
+Options are the fields of the config dataclasses, documented there; those of a task follow from its name
+(mtp_lab.options). A bad value gives one line on stderr and exit code 2.
 """
 
 import contextlib
 import functools
+import inspect
 import io
 import itertools
 import json
@@ -18,12 +19,38 @@ from typing import Annotated, Any
 
 import tyro
 
+from mtp_lab import options
 from mtp_lab.config import Refused, TrainConfig
-from mtp_lab.tasks import Split
+from mtp_lab.tasks import Split, Task, TaskName
+
+
+def data(
+    config: Annotated[Task, options.ROOT],
+    task: TaskName = "bytes",
+    show: int = 3,
+    split: Split = "train",
+    seed: int = 0,
+) -> None:
+    """Show documents that a task is made of, with what is known of their tokens: coloured, or in signs without colours.
+
+    Example: mtp-lab data --task stories --show 3 --split validation
+
+    Every task has options of its own: mtp-lab data --task polynomials --help
+
+    Args:
+        task: Whose documents; its fields and those of its stream are options, too.
+        show: Documents shown.
+        split: Drawn as in training, or from the fixed validation or test rows.
+        seed: Which ones.
+    """
+    from mtp_lab.show import documents, lines
+
+    print("\n".join(lines(config, documents(config, split, show, seed), _coloured())))
 
 
 def train(
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")],
+    config: Annotated[TrainConfig, options.ROOT],
+    task: TaskName = "bytes",
     runs_dir: str = "runs",
     threads: int = 0,
 ) -> None:
@@ -31,9 +58,12 @@ def train(
 
     Example: mtp-lab train --name n4 --steps 400 --model.n-future 4 --model.max-seq 256
 
+    Every task has options of its own: mtp-lab train --task stories --help
+
     Several processes: torchrun --nproc-per-node 2 -m mtp_lab.cli train --model.n-future 4
 
     Args:
+        task: What to train on; its own options begin with --task., and the model gets its vocabulary.
         runs_dir: Where runs are kept.
         threads: Threads of one process; 0 leaves the choice to torch.
     """
@@ -49,18 +79,21 @@ def train(
     if int(os.environ.get("RANK", 0)):  # torchrun: the lead process speaks
         return
     last = run.metrics().query("split == 'validation'").groupby("horizon")["loss"].last()
-    print(f"{run.path}: validation loss " + ", ".join(f"{loss:.3f}" for loss in last) + " nats at horizons 1, 2, ...")
+    said = f"validation loss {', '.join(f'{loss:.3f}' for loss in last)} nats at horizons 1, 2, ..."
+    measured = run.measures().query("step == step.max()")
+    each = [f"; {name} {value:.3f}" for name, value in zip(measured["measure"], measured["value"], strict=True)]
+    print(f"{run.path}: {said}{''.join(each)}")
 
 
 def evaluate(run: str, split: Split = "test", rows: int = 256, as_json: bool = False) -> None:
-    """Loss of a trained model at every horizon, on held-out files, with a bootstrap interval over rows.
+    """Loss of a trained model at every horizon, on held-out rows of its task, with a bootstrap interval over rows.
 
     Example: mtp-lab evaluate --run runs/bytes/n4-0123456789 --split validation
 
     Args:
         run: Folder of a finished run.
-        split: Which files: train, validation or test.
-        rows: Windows of the split used, evenly spread.
+        split: Which rows: train, validation or test.
+        rows: How many of them.
         as_json: Print JSON instead of a table.
     """
     from mtp_lab.evaluate import BITS_PER_NAT, bootstrap_interval, losses
@@ -79,6 +112,71 @@ def evaluate(run: str, split: Split = "test", rows: int = 256, as_json: bool = F
     for i, (interval, count) in enumerate(zip(intervals, counts.sum(1), strict=True), start=1):
         mean, low, high = (value * BITS_PER_NAT for value in (interval.mean, interval.low, interval.high))
         print(f"{i:7d}  {mean:14.4f}  [{low:.4f}, {high:.4f}]  {count:9d}")
+
+
+def generate(
+    run: str,
+    prompt: str = "",
+    new: int = 120,
+    draft: int = 0,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    seed: int = 0,
+    compare: bool = False,
+) -> None:
+    """Continue a prompt with a trained model: the text as it comes, coloured by the head that proposed each token.
+
+    Example: mtp-lab generate --run runs/bytes/n4-0123456789 --prompt "def " --draft 4 --compare
+
+    Args:
+        run: Folder of a finished run.
+        prompt: A text for models of bytes; tokens with spaces between them for others.
+        new: Tokens to generate, at most.
+        draft: Heads used, head 1 included; 1 is plain decoding, 0 takes all.
+        temperature: 0 for the most likely token, otherwise exact speculative sampling.
+        top_p: Fewest tokens that hold this much of the probability.
+        top_k: So many most likely tokens; 0 takes all.
+        seed: Of the sampling.
+        compare: Decode once more without drafts, and compare.
+    """
+    import torch
+
+    from mtp_lab.decode import Generation
+    from mtp_lab.decode import generate as decoded
+    from mtp_lab.inference import Decoder
+    from mtp_lab.live import Live, summary, tokens_of
+    from mtp_lab.runs import open_run
+
+    opened = open_run(run)
+    model, tokens = opened.model(), tokens_of(opened.config.task, prompt)
+    live = Live(opened.config.task.pieces, tokens, _coloured())
+
+    def told(k: int, stream: Live | None) -> Generation:
+        randomness = torch.Generator().manual_seed(seed)
+        options_ = dict(temperature=temperature, top_p=top_p, top_k=top_k, generator=randomness, stream=stream)
+        return decoded(Decoder(model, k), [tokens], new, **options_)
+
+    drafted = told(draft or model.config.n_future, live)
+    print(f"\n\n{live.legend(draft or model.config.n_future)}")
+    print("\n".join(summary(drafted, told(1, None) if compare else None)))
+
+
+def export(run: str, out: str) -> None:
+    """Write trunk and head 1 of a trained model as a Hugging Face Llama, for AutoModelForCausalLM.from_pretrained.
+
+    Example: mtp-lab export --run runs/bytes/n4-0123456789 --out exported/n4
+
+    Args:
+        run: Folder of a finished run.
+        out: New folder for config.json, model.safetensors and, for models of bytes, a tokenizer.
+    """
+    from mtp_lab.export import export as write
+    from mtp_lab.runs import open_run
+
+    opened = open_run(run)
+    write(opened.model(), out, byte_tokenizer=opened.config.task.name == "bytes")
+    print(f"written: {out}")
 
 
 def list_runs(runs_dir: str = "runs") -> None:
@@ -125,40 +223,69 @@ def study(
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
+def _coloured() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
 RULE = re.compile(r"[─-]{3,}")  # across one of tyro's boxes; hyphens where the output is not "utf-8" in that spelling
-COMMANDS = {"train": train, "evaluate": evaluate, "runs": list_runs, "study": study}
+COMMANDS = {
+    "data": data,
+    "train": train,
+    "evaluate": evaluate,
+    "generate": generate,
+    "export": export,
+    "runs": list_runs,
+    "study": study,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 1 when a notebook failed, 2 for what cannot be done as asked."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
+            narrowed = _narrowed(words)
             command = tyro.extras.subcommand_cli_from_dict(
-                {name: _deferred(f) for name, f in COMMANDS.items()},
+                {name: _deferred(f, narrowed.get(name, {})) for name, f in COMMANDS.items()},
                 prog="mtp-lab",
                 description=__doc__.splitlines()[0],
-                args=arguments,
+                args=words,
             )
     except SystemExit as stop:  # --help, or a value that does not parse
         return _refuse(_sentence(complaint.getvalue())) if stop.code else 0
-    except (ValueError, OSError) as error:  # a value that parses, but that a config refuses
+    except (ValueError, OSError, MemoryError) as error:  # a value that parses, but that a config refuses
         return _refuse(str(error))
     try:
         return command() or 0
-    except (ValueError, OSError, Refused) as error:
-        return _refuse(str(error))
+    except (ValueError, OSError, MemoryError, Refused) as error:
+        return _refuse(str(error) or "out of memory")
     except KeyboardInterrupt:
         return _refuse("stopped; the last checkpoint is kept, the same command goes on from it", code=130)
 
 
-def _deferred(function: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
+def _narrowed(words: Sequence[str]) -> dict[str, dict[str, type]]:
+    """Command -> parameter -> what to parse it into, where that depends on the task that the words name."""
+    match words:
+        case ["data", *rest]:
+            return {"data": {"config": Annotated[options.sampling(rest, data.__annotations__), options.ROOT]}}
+        case ["train", *rest]:
+            return {"train": {"config": Annotated[options.training(rest), options.ROOT]}}
+    return {}
+
+
+def _deferred(
+    function: Callable[..., int | None], narrowed: dict[str, type]
+) -> Callable[..., Callable[[], int | None]]:
     """Parses like `function`, but leaves the call for later, so that parsing errors can be told from the work's own."""
 
     @functools.wraps(function)
     def prepared(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
         return functools.partial(function, *args, **kwargs)
 
+    del prepared.__wrapped__  # or else tyro would read the annotations of `function`
+    prepared.__signature__ = inspect.signature(function)
+    prepared.__annotations__ = {**function.__annotations__, **narrowed}
     return prepared
 
 

@@ -30,10 +30,12 @@ class Live:
         coloured: bool,
         out: TextIO = sys.stdout,
     ) -> None:
-        self.pieces, self.text, self.coloured, self.out = pieces, list(prompt), coloured, out
-        self._write("".join(pieces(self.text)))
+        self.pieces, self.prompt, self.text, self.coloured, self.out = pieces, list(prompt), [], coloured, out
 
     def __call__(self, row: int, tokens: list[int]) -> None:
+        if not self.text:
+            self.text = list(self.prompt)
+            self._write("".join(self.pieces(self.text)))
         self.text += tokens
         new = self.pieces(self.text)[len(self.text) - len(tokens) :]
         if not self.coloured:

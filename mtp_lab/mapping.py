@@ -32,6 +32,9 @@ def from_mapping(kind: type, mapping: Mapping[str, Any]) -> Any:
                 raise TypeError(f"kind {named!r} is none of {', '.join(choices)}")
             kind = choices[named]
         types = get_type_hints(kind)
+        for field in fields(kind):  # a default of this version need not be the one that was meant
+            if field.name not in mapping:
+                raise KeyError(field.name)
         return kind(**{name: _value(types.get(name), value) for name, value in mapping.items()})
     except (TypeError, KeyError) as error:
         raise ValueError(f"not a config of this version of mtp-lab: {error}") from error

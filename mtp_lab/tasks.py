@@ -24,6 +24,7 @@ from data_gen.text import SEPARATOR, SEPARATOR_TEXT, VOCABULARY, ByteStream, Cor
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Source = Literal["library", "docstrings", "stories"]
+LONGEST_ROW = 2**16
 PRINTED = {byte: chr(byte) for byte in (*b"\t\n", *range(32, 127))}  # bytes that a terminal can show as they are
 
 
@@ -102,6 +103,8 @@ class _Sampled:
     seq: int
 
     def __post_init__(self) -> None:
+        if self.seq > LONGEST_ROW:
+            raise ValueError(f"seq={self.seq} must be at most {LONGEST_ROW} tokens a row")
         self.batch(1, 0, 0)  # a row too short for a document raises here, not in the middle of a training
 
     @property
@@ -247,8 +250,8 @@ TaskName = Literal[tuple(TASKS)]
 
 
 def _held_out_rng(split: Split) -> np.random.Generator:
-    """One generator a split; three numbers, where a step of training has two: no step can be a held-out batch."""
-    return np.random.default_rng([0x48454C44, SPLITS.index(split), 0])
+    """One generator a split. No step of training has its seed: that is three words at most, zeros behind them."""
+    return np.random.default_rng([0x48454C44, SPLITS.index(split), 0, 1])
 
 
 def _mean(values: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_gen import Batch
-from data_gen.batch import Documents, fill, pack
+from data_gen.batch import Documents, fill, pack, stack
 
 
 def small_batch() -> Batch:
@@ -246,3 +246,34 @@ def test_a_slice_of_documents_is_those_documents():
     assert len(documents[3:]) == 0
     with pytest.raises(TypeError, match="use documents"):
         documents[1]
+
+
+# --- stack
+
+
+@given(st.lists(documents_and_seq(), min_size=1, max_size=4), st.integers(6, 12))
+@settings(max_examples=50, deadline=None)
+def test_stacked_batches_keep_their_rows_and_number_their_documents_on(cases, seq):
+    """Rows one below the other, as they were; a document has a number of its own, in the order of the batches.
+    Catches: documents of two batches under one number, which attention would join; padding that gets a number."""
+    batches = [
+        pack([document[:seq] for document in documents], seq, {"odd": [d[:seq] % 2 == 1 for d in documents]})
+        for documents, _ in cases
+    ]
+    whole, row, number = stack(batches), 0, 0
+    assert whole.rows == sum(batch.rows for batch in batches) and whole.marks.keys() == {"odd"}
+    for batch in batches:
+        part = whole[row : row + batch.rows]
+        assert (part.tokens == batch.tokens).all() and (part.marks["odd"] == batch.marks["odd"]).all()
+        real = batch.documents != -1
+        assert ((part.documents != -1) == real).all()
+        assert (part.documents[real] == batch.documents[real] + number).all()
+        row, number = row + batch.rows, number + len(np.unique(batch.documents[real]))
+
+
+def test_a_batch_of_padding_alone_takes_no_number():
+    """Catches: documents numbered on from -1, so that the first one becomes padding."""
+    empty = Batch(np.zeros((1, 3), np.int32), np.full((1, 3), -1, np.int32))
+    one = pack([[1, 2], [3]], 3)
+    assert stack([empty, one, empty, one]).documents.tolist() == [[-1] * 3, [0, 0, 1], [-1] * 3, [2, 2, 3]]
+    assert stack([one]).documents.tolist() == one.documents.tolist()

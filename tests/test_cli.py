@@ -21,8 +21,11 @@ from filelock import FileLock
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from data_gen.polynomials import Polynomials
 from mtp_lab.cli import COMMANDS, main
-from mtp_lab.config import TrainConfig
+from mtp_lab.config import ModelConfig, TrainConfig
+from mtp_lab.mapping import from_mapping
+from mtp_lab.tasks import TASKS, BytesTask, PolynomialsTask
 
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported once for all children
@@ -67,7 +70,7 @@ def refusal(*arguments: str) -> str:
 # --- What is refused -----------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "no command": ("", "Expected one of {train, evaluate, runs, study}"),
+    "no command": ("", "Expected one of {data, train, evaluate, generate, export, runs, study}"),
     "unknown command": ("trein", "trein"),
     "a word for a number": ("train --steps many", "--steps: invalid literal for int() with base 10: 'many'"),
     "an unknown option": ("train --step 3", "--step, 3 (did you mean --steps?)"),
@@ -89,12 +92,33 @@ REFUSED = {
     ),
     "a name that is no folder": ("train --name a/b", "name='a/b' must be letters, digits"),
     "a run to start from that is not there": ("train --steps 1 --init-from bytes/no", "bytes/no holds no finished run"),
+    "an unknown task": ("train --task storis", "task='storis' is not known; use one of bytes, stories, polynomials"),
+    "a task without its name": ("train --task", "Missing value for argument '--task'"),
+    "an option of another task": ("train --task bytes --task.stream.p 2", "--task.stream.p, 2"),
+    "a task's word for a number": ("train --task polynomials --task.stream.p x", "--task.stream.p: invalid literal"),
+    "a vocabulary of another stream": (
+        "train --task polynomials --task.stream.p 2 --model.vocab-size 44",
+        "model.vocab_size=44 must be the task's 19 token ids",
+    ),
+    "rows too short for a document": ("train --task star_graph --task.seq 67", "tokens, a row only seq = 67"),
+    "a variant that cannot be trained": ("train --task star_graph --task.stream.variant teacherless", "'teacherless'"),
+    "documents of no task": ("data --task storis --p 2", "task='storis' is not known; use one of bytes, stories"),
+    "no documents": ("data --show 0", "show=0 must be from 1 to 1000 documents"),
+    "too many documents": ("data --show 1001", "show=1001 must be from 1 to 1000 documents"),
+    "a seed below zero": ("data --seed -1", "seed=-1 must not be negative"),
+    "no prime": ("data --task polynomials --p 4", "p=4 must be a prime, such as 2, 3, 5 or 7"),
+    "more names than pairings": ("data --task stories --names.names 5000", "names=5000 and twice held_out=64 are more"),
+    "more nodes than labels": ("data --task star_graph --degree 20 --nodes 10", "nodes=10 are too few labels"),
+    "one option to choose from": ("data --task choice_process --options 1", "options=1 must be at least 2"),
+    "an unknown source": ("data --source books", "'books' for argument '--source'"),
     "no run": ("evaluate", "--run"),
     "a run that is not there": ("evaluate --run /no/such/run", "/no/such/run holds no finished run"),
     "an unknown split": ("evaluate --run x --split all", "'all' for argument '--split'"),
     "no rows": ("evaluate --run x --rows 0", "rows=0 must be at least 1"),
+    "a run to continue that is not there": ("generate --run /no/such/run", "/no/such/run holds no finished run"),
+    "a run to export that is not there": ("export --run /no/such/run --out x", "/no/such/run holds no finished run"),
     "an unknown preset": ("study --preset quik", "preset='quik' is not known; use one of 'smoke', 'quick'"),
-    "an unknown notebook": ("study --preset smoke --only 99_none", "notebook '99_none' is not known; use '01_"),
+    "an unknown notebook": ("study --preset smoke --only 99_none", "notebook '99_none' is not known; use '00_"),
 }
 
 
@@ -124,6 +148,13 @@ def test_the_line_does_not_depend_on_the_terminal(width, encoding, monkeypatch):
     )
 
 
+def test_documents_that_a_split_does_not_have_are_refused(corpus):
+    """A split of few short files has fewer documents than asked for; the message says how many.
+    Catches: a traceback of the sampler, fewer documents shown without a word."""
+    command = ["data", "--paths", corpus, "--split", "test", "--show", "50"]
+    assert re.search(r"show=50 is more than the [1-9] documents of the test split", refusal(*command))
+
+
 def test_a_run_in_the_hands_of_another_process_is_refused(corpus, tmp_path):
     """`train` does not wait for the one who holds the run, and names its folder.
     Catches: a command that hangs without a word."""
@@ -147,18 +178,22 @@ def test_refusals_in_a_process_of_its_own(tmp_path):
 
 OPTIONS = ["--steps", "--model.n-future", "--name", "--run", "--rows", "--split", "--only", "--preset", "--task.paths"]
 OPTIONS += ["--model.smeared-keys", "--optimizer.betas", "--horizon-weights", "--as-json", "--", "-", "=", "---", "-1"]
+OPTIONS += ["--task", "--task=", "polynomials", "star_graph", "--task.stream.p", "--task.seq", "--p", "--show", "--seq"]
 WORDS = st.one_of(st.sampled_from(OPTIONS), st.integers().map(str), st.text(max_size=8))
 
 
-@given(st.one_of(st.sampled_from(["train", "evaluate", "study"]), st.text(max_size=5)), st.lists(WORDS, max_size=5))
+@given(
+    st.one_of(st.sampled_from(["data", "train", "evaluate", "study"]), st.text(max_size=5)), st.lists(WORDS, max_size=5)
+)
 @example("evaluate", ["--run", "\0"])
 @example("train", ["--task.paths", "\0"])
 @example("train", ["--horizon-weights", "inf"])
+@example("data", ["--task", "polynomials", "--p"])
 @settings(max_examples=30, deadline=None, database=None)
 def test_junk_is_refused_or_helped_never_a_traceback(command, words):
     """Whatever the words, main returns a code: 2 with one line, or 0 for a --help among them.
     Catches: exceptions of the parser, of a config or of the file system that nobody turns into a message."""
-    never = {"train": ["--steps", "0"], "study": ["--preset", "none"], "evaluate": ["--rows", "0"]}
+    never = {"study": ["--preset", "none"], "evaluate": ["--rows", "0"], "data": ["--show", "0"]}
     words = [command, *words, *never.get(command, ["--steps", "0"])]
     code, _, err = outcome(*words)
     assert code == 2 and re.fullmatch("error: [^\n]+\n", err) or {"-h", "--help"} & set(words), (code, err)
@@ -172,8 +207,12 @@ def words_of(help_text: str) -> str:
     return " ".join(re.sub("[│╭╮╰╯─]", " ", help_text).split())
 
 
-def described(config: type, prefix: str = "--") -> dict[str, str]:
-    """Every option that the fields of a config make, with the docstring below the field."""
+def described(config: type, prefix: str = "--", **prefixes: str) -> dict[str, str]:
+    """Every option that the fields of a config make, with the docstring below the field.
+
+    Args:
+        prefixes: those of fields that are configs, where it is not their name.
+    """
     (tree,) = ast.parse(inspect.getsource(config)).body
     below = {
         line.target.id: " ".join(text.value.value.split())
@@ -183,21 +222,40 @@ def described(config: type, prefix: str = "--") -> dict[str, str]:
     found = {}
     for field in fields(config):
         if is_dataclass(field.default_factory):
-            found |= described(field.default_factory, f"{prefix}{field.name}.")
+            found |= described(field.default_factory, prefixes.get(field.name, f"{prefix}{field.name}."), **prefixes)
         else:
             found[prefix + field.name.replace("_", "-")] = below[field.name]
     return found
 
 
-def test_help_of_train_describes_every_field_of_the_config():
-    """Each option stands there with the docstring of its field.
-    Catches: a field without a docstring, one that the command line cannot set."""
-    code, out, err = outcome("train", "--help")
-    assert (code, err) == (0, "")
-    options, text = described(TrainConfig), words_of(out)
-    assert len(options) > 35
+def assert_described(options: dict[str, str], help_text: str) -> None:
+    text = words_of(help_text)
     for option, description in options.items():
-        assert re.search(rf"{option}(,| [A-Z{{\[]).*?{re.escape(description)}", text), option
+        assert re.search(rf" {re.escape(option)}(,| [A-Z{{\[]).*?{re.escape(description)}", text), option
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_help_of_train_describes_every_field_of_the_config(task):
+    """Each option stands there with the docstring of its field, those of the task that was named, too.
+    Catches: a field without a docstring, one that the command line cannot set, the options of another task."""
+    code, out, err = outcome("train", "--help", "--task", task)
+    assert (code, err) == (0, "")
+    options = described(TrainConfig)
+    assert len(options) > 35
+    options = {option: text for option, text in options.items() if not option.startswith("--task.")}
+    assert_described(options | described(TASKS[task], "--task."), out)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_help_of_data_describes_every_field_of_the_task(task):
+    """Each option stands there with the docstring of its field, those of the stream without a prefix.
+    Catches: a field without a docstring, a stream's --split in place of the command's, options that are missing."""
+    code, out, err = outcome("data", f"--task={task}", "--help")
+    assert (code, err) == (0, "")
+    options = described(TASKS[task], stream="--", names="--names.")
+    shadowed = {option: options.pop(option) for option in ("--split",) if option in options}
+    own = {"--show": "Documents shown.", "--seed": "Which ones.", "--split": "Drawn as in training, or from the fixed"}
+    assert_described(options | own | {f"--stream.{option[2:]}": text for option, text in shadowed.items()}, out)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -210,6 +268,15 @@ def test_help_of_every_command_has_an_example_that_parses(command):
     assert example, out
     for option in re.findall(r"--\S+", example[1]):
         assert re.search(rf"^. {re.escape(option)}[ ,]", out, re.M), option
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_may_stand_behind_an_option_of_the_task(word):
+    """The task's options are read before all others, and leave a wish for help to them.
+    Catches: "unrecognized options: -h"."""
+    for arguments in (["train", "--task.seq", "300", word], ["data", "--task", "star_graph", "--degree", "3", word]):
+        code, out, err = outcome(*arguments)
+        assert (code, err) == (0, "") and "show this help message" in out
 
 
 def test_help_lists_the_commands():
@@ -231,7 +298,8 @@ def test_train_evaluate_and_runs(corpus, runs_dir, only_run):
     done = (Path(only_run) / "done.json").stat()
     code, out, _ = outcome(*train)
     assert code == 0 and (Path(only_run) / "done.json").stat() == done  # not trained again
-    trained = re.fullmatch(rf"{only_run}: validation loss (\d\.\d+), (\d\.\d+) nats at horizons 1, 2, \.\.\.\n", out)
+    said = r"validation loss (\d\.\d+), (\d\.\d+) nats at horizons 1, 2, \.\.\.; accuracy \d\.\d+"
+    trained = re.fullmatch(rf"{only_run}: {said}\n", out)
     assert trained, out
 
     code, out, _ = outcome("runs", "--runs-dir", str(runs_dir))
@@ -253,6 +321,39 @@ def test_train_evaluate_and_runs(corpus, runs_dir, only_run):
         assert interval["mean"] * np.log(2) == pytest.approx(float(trained[i]), abs=6e-4)
 
 
+def test_generate_writes_the_text_and_compares(only_run):
+    """The text of plain decoding, by forwards; with --compare both ways in a table, and that the tokens are the same.
+    Catches: a prompt that is lost, a comparison of two different prompts."""
+    generate = ["generate", "--run", only_run, "--prompt", "the bird", "--new", "12"]
+    code, out, _ = outcome(*generate, "--compare")
+    text, table = out.split("\n\neach | ends a forward\n")
+    assert code == 0 and text.startswith("the bird") and 6 <= text.count("|") <= 12
+    lines = table.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["2", "12"], ["1", "12"]] and "the same tokens" in lines[3]
+    plain = outcome(*generate, "--draft", "1")[1].split("\n\neach")[0]
+    assert plain.replace("|", "") == text.replace("|", "") and plain.count("|") == 12
+    sampled = [outcome(*generate, "--temperature", "1", "--seed", seed)[1] for seed in ("1", "1", "2")]
+    texts = [said.split("\n\neach")[0] for said in sampled]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_what_cannot_be_generated_is_refused(only_run):
+    """Nothing is printed before the refusal, not even the prompt."""
+    command = ["generate", "--run", only_run, "--prompt"]
+    assert "draft=9 must be an integer from 1 to the model's n_future=2" in refusal(*command, "a", "--draft", "9")
+    assert "do not fit the model's max_seq=32" in refusal(*command, "a", "--new", "32")
+    assert "temperature=-1.0 must be 0" in refusal(*command, "a", "--temperature", "-1")
+
+
+def test_export_writes_a_llama(only_run, tmp_path):
+    """A folder that transformers reads, with the byte tokenizer; a second export into it is refused."""
+    out = tmp_path / "llama"
+    assert outcome("export", "--run", only_run, "--out", str(out))[0] == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["model_type"] == "llama" and config["vocab_size"] == 257 and (out / "tokenizer.json").exists()
+    assert "is not empty" in refusal("export", "--run", only_run, "--out", str(out))
+
+
 def test_no_runs_are_no_error(tmp_path):
     """An empty folder, or none at all, is told as such.
     Catches: an empty table, or a traceback of the table's printer."""
@@ -266,6 +367,109 @@ def test_options_of_a_run_are_its_config(only_run):
     config = json.loads((Path(only_run) / "config.json").read_text())
     assert config["name"] == "n2" and config["model"]["n_future"] == 2 and config["model"]["d_mlp"] == 32
     assert config["steps"] == 4 and config["precision"] == "fp32" and config["task"]["seq"] == 32
+
+
+# --- Any task ------------------------------------------------------------------------------------------------------
+
+LINES = r"\n\d+: \d+ tokens(?:, m = \d)?\n"  # above every document
+
+
+class Terminal(io.StringIO):
+    """A stdout that people look at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def in_a_terminal(*arguments: str) -> str:
+    with contextlib.redirect_stdout(Terminal()) as out:
+        assert main(list(arguments)) == 0
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_data_shows_documents_in_colours_or_in_signs(task, monkeypatch):
+    """As many documents as asked for, below a legend; colours in a terminal only, and not where NO_COLOR is set.
+    Catches: escape codes in a file, colours that people asked to be spared, marks lost where there are no colours."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    command = ["data", "--task", task, "--show", "2", "--seed", "3"]
+    code, piped, err = outcome(*command)
+    assert (code, err) == (0, "") and piped.startswith(f"{task}, ") and "marked: " in piped.splitlines()[0]
+    assert len(re.findall(LINES, piped)) == 2 and "\033" not in piped
+    coloured = in_a_terminal(*command)
+    assert ("\033[" in coloured) == ("\033[39m" in coloured) == (task != "bytes")
+    assert re.findall(LINES, coloured) == re.findall(LINES, piped)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert in_a_terminal(*command) == piped
+    monkeypatch.setenv("NO_COLOR", "")  # as if it were not there: no-color.org
+    assert in_a_terminal(*command) == coloured
+
+
+def test_what_readme_and_help_say_of_data_runs():
+    """The commands that people copy.
+    Catches: an example that an option's new name, or another default, has outlived."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    commands = re.findall(r"^mtp-lab (data [^#\n]*)", readme, re.M)
+    commands += re.findall(r"Example: mtp-lab (data [^\n│]*)", outcome("data", "--help")[1])
+    assert len(commands) == 3
+    for command in commands:
+        code, out, err = outcome(*command.split())
+        assert (code, err) == (0, "") and out
+
+
+def test_options_of_data_reach_the_stream():
+    """--p and --d are the stream's, --seq the task's; --stream.split is the stream's, since --split is the command's.
+    Catches: options that are parsed and dropped."""
+    options = """
+        --p 2 --d 4 --min-operations 4 --max-operations 4 --notation infix --stream.split chain
+        --seq 40 --show 4 --split validation"""
+    code, out, err = outcome("data", "--task", "polynomials", *options.split())
+    assert (code, err) == (0, "")
+    assert out.startswith("polynomials, 17 kinds of tokens") and re.findall(r"m = \d", out) == ["m = 4"] * 4
+    assert "((" in out.replace(" ", "").replace("<", "") and not re.search("[2-9]X", out)
+
+
+def test_another_seed_shows_other_documents_of_the_same_set():
+    """Held-out documents are fixed: a seed chooses among them. Training's are drawn anew.
+    Catches: a seed that is ignored, held-out documents that are drawn by the seed."""
+    task = PolynomialsTask(Polynomials(p=2, d=2))
+    command = ["data", "--task", "polynomials", "--p", "2", "--d", "2", "--show", "20", "--split", "test"]
+    one, other = (outcome(*command, "--seed", seed)[1] for seed in "01")
+    assert one != other and one == outcome(*command)[1]
+    held_out = task.held_out("test", 64)
+    known = {
+        task.stream.text(row[documents == i].tolist())
+        for row, documents in zip(held_out.tokens, held_out.documents, strict=True)
+        for i in set(documents[documents >= 0].tolist())
+    }
+    shown = re.split(LINES, one + other.partition("\n")[2])[1:]
+    assert len(shown) == 40 and {re.sub("[<>{}\n]", "", text) for text in shown} <= known
+
+
+def test_train_on_another_task_needs_no_vocabulary(tmp_path):
+    """The model has the vocabulary of the task with its options, and takes its rows; all else is as in Python.
+    Catches: options of the task that come after the vocabulary was read, a max_seq that is too small, another hash."""
+    options = """
+        --model.d-model 16 --model.n-layers 2 --batch-size 2 --steps 2 --evaluate-rows 2 --seed 5
+        --task=polynomials --task.stream.p 3 --task.stream.max-operations 1 --task.seq 600"""
+    code, out, _ = outcome("train", *options.split(), "--runs-dir", str(tmp_path))
+    assert code == 0
+    task = PolynomialsTask(Polynomials(p=3, max_operations=1), seq=600)
+    model = ModelConfig(vocab_size=3 * 5 + 9, d_model=16, n_layers=2, max_seq=600)
+    config = TrainConfig(task=task, model=model, batch_size=2, steps=2, evaluate_rows=2, seed=5)
+    (path,) = tmp_path.glob("polynomials/*/config.json")
+    assert path.parent == tmp_path / config.folder
+    assert from_mapping(TrainConfig, json.loads(path.read_text())) == config
+    assert re.search(r"nats at horizons 1, 2, \.\.\.; exact_1 \d\.\d{3}\n$", out)
+
+
+def test_train_on_bytes_is_what_it_was(corpus, only_run):
+    """Without --task the config is TrainConfig's own, but for what was asked: runs of before are found again.
+    Catches: a vocabulary or longest row derived from the task where the default was meant."""
+    config = from_mapping(TrainConfig, json.loads((Path(only_run) / "config.json").read_text()))
+    model = ModelConfig(d_model=16, n_attention_heads=2, n_layers=3, n_future=2, max_seq=32, d_mlp=32)
+    asked = dict(name="n2", batch_size=4, steps=4, evaluate_rows=4, precision="fp32")
+    assert config == TrainConfig(task=BytesTask(paths=(corpus,), seq=32), model=model, **asked)
 
 
 def run_command(arguments: list[str], err: str) -> None:

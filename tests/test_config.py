@@ -272,6 +272,13 @@ def test_what_each_head_reads(kind, parents):
     assert ModelConfig(n_future=3, head_kind=kind).parents == parents
 
 
+def test_an_unknown_precision_is_refused():
+    """Catches: a word that neither bf16 nor fp32 is compared with, which would train in fp32 under another hash."""
+    with pytest.raises(ValueError, match="precision='fp16' is not known; use one of 'auto', 'bf16', 'fp32'"):
+        TrainConfig(precision="fp16")
+    assert len({config_hash(TrainConfig(precision=precision)) for precision in ("auto", "bf16", "fp32")}) == 3
+
+
 def test_numpy_integers_are_refused_by_name():
     """A numpy integer cannot become JSON; let through, it would fail when the run is stored, after training."""
     with pytest.raises(ValueError, match="n_layers="):

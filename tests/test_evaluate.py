@@ -6,7 +6,15 @@ import torch
 
 from data_gen import Batch
 from mtp_lab.config import ModelConfig
-from mtp_lab.evaluate import Interval, bootstrap_interval, loss_per_horizon, losses, seed_interval, tensors
+from mtp_lab.evaluate import (
+    Interval,
+    bootstrap_interval,
+    loss_per_horizon,
+    losses,
+    next_token,
+    seed_interval,
+    tensors,
+)
 from mtp_lab.loss import mtp_loss
 from mtp_lab.model import MTPTransformer
 
@@ -64,11 +72,33 @@ def test_losses_are_the_naive_sums_of_every_row(head_kind, rows_at_once, batch):
     assert (counts[:, 3] == 0).all() and (nats[:, 3] == 0).all()  # padding alone
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 2, 32])
+def test_next_token_says_of_every_token_what_was_predicted_for_it(rows_at_once, batch):
+    """At each token, the most likely one and the cost of the one that stands there, given those before it in its
+    document; -1 and nan where nothing was asked: the first of a document, and padding.
+    Catches: predictions left at the position that made them, a prediction across documents, rows in another order,
+    another head's logits."""
+    model = model_of()
+    predicted, nats = next_token(model, batch, rows_at_once)
+    with torch.no_grad():
+        log_p = model.all_logits(*tensors(batch))[0].double().log_softmax(-1)
+    for row in range(batch.rows):
+        for t in range(batch.seq):
+            before, here = batch.documents[row, t - 1] if t else -1, batch.documents[row, t]
+            if here != before or here == -1:
+                assert predicted[row, t] == -1 and np.isnan(nats[row, t])
+                continue
+            assert predicted[row, t] == log_p[row, t - 1].argmax()
+            assert nats[row, t] == pytest.approx(-log_p[row, t - 1, batch.tokens[row, t]].item(), rel=1e-5)
+    assert np.nansum(nats) == pytest.approx(losses(model, batch)[0][0].sum(), rel=1e-5)
+    assert len(set(predicted[predicted >= 0].tolist())) > 3
+
+
 def test_losses_leave_the_model_as_it_was(batch):
     """No gradient is computed or left behind.
     Catches: an evaluation during training that adds to the next step's gradient."""
     model = model_of()
-    losses(model, batch)
+    losses(model, batch), next_token(model, batch)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
 
 

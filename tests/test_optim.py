@@ -8,7 +8,8 @@ import torch
 
 from mtp_lab.config import ModelConfig, OptimizerConfig
 from mtp_lab.model import MTPTransformer
-from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
+from mtp_lab.optim import Muon, horizon_weights, learning_rate, make_optimizers, orthogonal
+from mtp_lab.precision import bf16_is_fast
 
 HEAD_KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
 
@@ -147,6 +148,62 @@ def test_a_step_is_as_large_as_the_learning_rate(kind):
         update = (parameter.detach() - before[name]).square().mean().sqrt().item()
         inner = kind == "muon" and name.startswith(("blocks", "heads"))
         assert update == pytest.approx(0.002 if inner else 0.01, rel=0.3), name
+
+
+@pytest.mark.parametrize("kind", HEAD_KINDS)
+def test_muon_updates_as_pytorchs_own_does(kind):
+    """Five steps with weight decay and changing gradients end where torch.optim.Muon ends, up to the rounding of bf16,
+    in which PyTorch's always orthogonalises. Matrices wider than high, higher than wide, and square.
+    Catches: momentum or Nesterov left out, updates of one matrix given to another of its shape, another size of step,
+    weight decay after the step, a matrix without a gradient that decays."""
+    torch.manual_seed(0)
+    ours, theirs = (model_of(head_kind=kind) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    setting = dict(lr=0.02, weight_decay=0.1)
+    matrices = [[p for name, p in m.named_parameters() if p.ndim == 2 and "embed" not in name] for m in (ours, theirs)]
+    assert len({(p.shape[0] > p.shape[1]) - (p.shape[0] < p.shape[1]) for p in matrices[0]}) == 3
+    start = [p.detach().clone() for p in matrices[0]]
+    mine = Muon(matrices[0], **setting)
+    reference = torch.optim.Muon(matrices[1], adjust_lr_fn="match_rms_adamw", **setting)
+    for step in range(5):
+        for one, other in zip(*matrices, strict=True):
+            one.grad = torch.randn_like(one) * 10.0 ** (step - 2)
+            other.grad = one.grad.clone()
+        mine.step(), reference.step()
+    for first, one, other in zip(start, *matrices, strict=True):
+        moved = (other - first).norm()
+        assert (one - other).norm() < 0.04 * moved and moved > 0.2 * first.norm()
+    matrices[0][0].grad, kept = None, matrices[0][0].detach().clone()
+    mine.step()
+    assert torch.equal(matrices[0][0], kept)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 16), (2, 16, 5), (1, 1, 7)])
+def test_orthogonal_keeps_singular_vectors_and_makes_singular_values_alike(shape):
+    """U f(S) V^T for the matrix U S V^T, with f the quintic, five times, on the values over their norm; values end up
+    between .68 and 1.14. Each matrix by itself, whatever its scale.
+    Catches: the transposed polynomial for high matrices, one norm for all matrices, a coefficient at another power."""
+    a, b, c = coefficients = (3.4445, -4.7750, 2.0315)
+    torch.manual_seed(1)
+    matrices = (
+        torch.randn(shape, dtype=torch.float64) * torch.logspace(-3, 3, shape[0], dtype=torch.float64)[:, None, None]
+    )
+    u, values, vt = torch.linalg.svd(matrices, full_matrices=False)
+    s = values / values.norm(dim=-1, keepdim=True)
+    for _ in range(5):
+        s = a * s + b * s**3 + c * s**5
+    expected = u @ torch.diag_embed(s) @ vt
+    found = orthogonal(matrices.float(), coefficients, steps=5)
+    assert found.dtype == torch.float32 and found.shape == matrices.shape
+    tolerance = 0.05 if bf16_is_fast("cpu") else 1e-4
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
+    well = s[values > 0.02 * values.norm(dim=-1, keepdim=True)]
+    assert well.min() > 0.68 and well.max() < 1.14
+
+
+def test_orthogonal_of_nothing_is_nothing():
+    """Catches: 0 / 0 where a head of weight 0 has no gradient."""
+    assert torch.equal(orthogonal(torch.zeros(2, 3, 4), (3.4445, -4.7750, 2.0315), 5), torch.zeros(2, 3, 4))
 
 
 # --- Configs -------------------------------------------------------------------------------------------------------

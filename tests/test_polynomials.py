@@ -407,6 +407,7 @@ def test_test_sets_do_not_change():
         ({"p": 1}, "p=1 must be a prime"),
         ({"p": 49}, "p=49 must be a prime"),
         ({"p": -7}, "p=-7 must be a prime"),
+        ({"p": 2**61 - 1}, "p=2305843009213693951 and d=5 make 11529215046068469755 coefficients"),
         ({"d": 0}, "d=0 must be at least 1"),
         ({"min_operations": 0}, "min_operations=0 must be at least 1"),
         ({"min_operations": 3, "max_operations": 2}, "max_operations=2 must be at least min_operations=3"),

@@ -137,6 +137,23 @@ def test_metrics_are_one_tidy_table(corpus, finished):
     assert set(table["n"]) == {2} and set(table["seed"]) == {0} and set(table["run"]) == {run.path.name}
 
 
+def test_measures_are_one_tidy_table(corpus, finished, copied):
+    """One row a measure and step that was evaluated, with the values of the log; none for a log that has no measures.
+    Catches: rows without measures filled up, a run of before that can no longer be read."""
+    run = runs.get(tiny(corpus), finished)
+    table = run.measures()
+    logged = [row for row in run.log() if "measures" in row]
+    assert table["step"].tolist() == [row["step"] for row in logged] == [2, 4]
+    assert table["value"].tolist() == [row["measures"]["accuracy"] for row in logged]
+    assert table["tokens"].tolist() == [2 * 4 * 32, 4 * 4 * 32] and set(table["measure"]) == {"accuracy"}
+    assert set(table["n"]) == {2} and set(table["seed"]) == {0} and set(table["run"]) == {run.path.name}
+    rows = [{key: value for key, value in row.items() if key != "measures"} for row in run.log()]
+    (copied / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    before = runs.open_run(copied)
+    assert before.measures().empty and list(before.measures().columns) == list(table.columns)
+    assert len(before.metrics()) == len(run.metrics())
+
+
 # --- Several processes ---------------------------------------------------------------------------------------------
 
 

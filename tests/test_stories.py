@@ -159,7 +159,28 @@ def test_a_choice_is_consequential_when_a_later_token_of_the_story_depends_on_it
     assert told_by["red", False] == {False} and True in told_by["red", True]
 
 
+@pytest.mark.parametrize("scenery", [0.0, 0.4, 1.0])
+def test_the_longest_story_is_the_longest_of_all(scenery):
+    """`longest` is the length of a story that can be told, and none is longer: of all paths, listed one by one.
+    Catches: a passage of one token less taken, a sentence of scenery forgotten or taken where there is none, objects
+    and names counted as one token."""
+    names, gender = {"A": (0, 0), "B": (1, 1)}, {"A": 0, "B": 0}
+    words = {slot: options[0] for slot, options in TINY.words.items()}
+    lengths = [len(told(tokens, names, gender, words)) for tokens, chance in paths_of(TINY, scenery) if chance]
+    assert Teller(TINY, scenery).tape.longest() == max(lengths) > min(lengths)
+
+
 # --- the real text
+
+
+def test_no_story_is_longer_than_the_longest():
+    """And many are not much shorter. Catches: rows that the longest story does not fit, or that waste a third."""
+    for scenery in (0.0, 0.5, 1.0):
+        world = Stories(scenery=scenery)
+        lengths = world.documents(20_000, np.random.default_rng(3)).lengths
+        assert 0.85 * world.longest < lengths.max() <= world.longest
+        with pytest.raises(ValueError, match=f"seq={world.longest - 1} must be at least {world.longest}, the longest"):
+            world.sample(1, world.longest - 1, np.random.default_rng(0))
 
 
 def test_among_100_000_stories_frequencies_after_every_common_beginning_are_as_stated():

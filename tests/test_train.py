@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,9 +23,10 @@ from safetensors.torch import load_file, save
 from mtp_lab import runs
 from mtp_lab.checkpoint import digest
 from mtp_lab.cli import main
-from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
+from mtp_lab.config import ModelConfig, OptimizerConfig, Precision, TrainConfig
 from mtp_lab.evaluate import loss_per_horizon
 from mtp_lab.model import MTPTransformer
+from mtp_lab.precision import bf16_is_fast
 from mtp_lab.runs import Run
 from mtp_lab.tasks import BytesTask
 from mtp_lab.train import Diverged, load_weights, start_from
@@ -55,7 +57,7 @@ def tiny(corpus: str, **changes) -> TrainConfig:
 
 
 VARIANTS = {
-    "adamw, bf16": {},
+    "adamw, bf16": dict(precision="bf16"),
     "muon": dict(optimizer=OptimizerConfig(kind="muon", warmup=5)),
     "accumulate": dict(accumulate=2, precision="fp32"),
     "curriculum": dict(curriculum="forward", precision="fp32"),
@@ -87,9 +89,9 @@ def killed(config: TrainConfig, runs_dir: Path, step: int) -> Path:
 
 
 def rows(folder: Path) -> list[dict]:
-    """The rows of metrics.jsonl without the time they took."""
+    """The rows of metrics.jsonl without the times they took."""
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in logged]
+    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in logged]
 
 
 def same(one: Run, other: Run) -> bool:
@@ -217,6 +219,19 @@ def test_torchrun_with_two_processes_trains_as_one_does(corpus, finished, tmp_pa
             assert one.get(key) == (two.get(key) and pytest.approx(two[key], rel=1e-4))
     for name, weight in load_weights(alone.path).items():
         torch.testing.assert_close(weight, load_weights(together)[name], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_the_precision_of_a_run_is_the_one_asked_for(precision, corpus, finished):
+    """done.json says in which precision a run was trained; auto is bf16 where that is fast, and gives the same bits.
+    Catches: fp32 asked for and bf16 trained, auto that decides otherwise than it says."""
+    config = tiny(corpus, precision=precision, steps=5)
+    run = runs.get(config, finished)
+    meant = precision if precision != "auto" else "bf16" if bf16_is_fast("cpu") else "fp32"
+    assert json.loads((run.path / "done.json").read_text())["precision"] == meant
+    assert same(run, runs.get(replace(config, precision=meant), finished))
+    other = {"bf16": "fp32", "fp32": "bf16"}[meant]
+    assert not same(run, runs.get(replace(config, precision=other), finished))
 
 
 # --- What is trained -----------------------------------------------------------------------------------------------

@@ -1,0 +1,137 @@
+"""How fast token streams are made, on one core, and what share of a training step that is.
+
+Three rates: documents drawn and marked, many at once, which has to reach what is wanted of the stream; the same packed
+into many rows; and packed into as few rows as a training step asks for. Each is measured in a process of its own with
+one thread, in seconds of the processor, since other programs' do not count; in rounds, of which the fastest counts. The
+share is what the log of a short training of a small model says (seconds_for_data of seconds), between two rows after
+its start and before its validation.
+
+Example: python benchmarks/data_rates.py --rounds 3 --seconds 1 --steps 30
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from common import fresh_process, save
+
+from data_gen.polynomials import Polynomials
+from mtp_lab.tasks import TASKS, ChoiceProcessTask, PolynomialsTask, StarGraphTask, StoriesTask, Task
+
+# task, what is counted, and how many a second on one core are wanted
+STREAMS: dict[str, tuple[type, dict[str, Any], str, int]] = {
+    "polynomials F7[X]/(X^5)": (PolynomialsTask, {"stream": Polynomials(p=7, d=5)}, "documents", 300_000),
+    "polynomials F2[X]/(X^4)": (PolynomialsTask, {"stream": Polynomials(p=2, d=4)}, "documents", 800_000),
+    "stories": (StoriesTask, {}, "documents", 20_000),
+    "star graphs G(5, 5)": (StarGraphTask, {}, "documents", 100_000),
+    "choice process": (ChoiceProcessTask, {}, "tokens", 0),
+}
+DOCUMENTS, BATCH = 20_000, 32
+CALLS = {"drawn": DOCUMENTS, "packed": 4096, "packed, training step": BATCH}  # documents, or rows
+SHARE = 0.05  # of a step, at most, wanted
+WIDTH, LAYERS = 64, 4
+PATIENCE = 3600  # seconds, for one process on a machine that others use, too
+
+
+def worker(job: dict[str, Any]) -> dict[str, float]:
+    """The job in this process: a rate, or a training."""
+    return share(job) if "steps" in job else rate(job)
+
+
+def rate(job: dict[str, Any]) -> dict[str, float]:
+    """Documents or tokens a second, in the fastest round."""
+    kind, fields, unit, _ = STREAMS[job["stream"]]
+    task: Task = kind(**fields)
+    make = drawn if job["call"] == "drawn" else packed
+    make(task, job["size"], 0, unit)  # what is compiled once is there
+    rates = []
+    for seed in range(1, 1 + job["rounds"]):
+        started, made = time.process_time(), 0
+        while (passed := time.process_time() - started) < job["seconds"]:
+            made += make(task, job["size"], seed, unit)
+        rates.append(made / passed)
+    return {"per_second": max(rates)}
+
+
+def drawn(task: Task, documents: int, seed: int, unit: str) -> int:
+    """Draws documents; how many, or how many tokens."""
+    length = (task.seq,) if isinstance(task, ChoiceProcessTask) else ()
+    made = task.stream.documents(documents, *length, np.random.default_rng(seed))
+    return len(made.tokens) if unit == "tokens" else len(made)
+
+
+def packed(task: Task, rows: int, seed: int, unit: str) -> int:
+    """Makes a batch; how many documents are in it, or how many tokens."""
+    batch = task.batch(rows, 0, seed)
+    return batch.real_tokens if unit == "tokens" else int(batch.documents.max()) + 1
+
+
+def share(job: dict[str, Any]) -> dict[str, float]:
+    """Part of a step's time that a training waited for its batch, and the seconds of a step."""
+    import torch
+
+    from mtp_lab import runs
+    from mtp_lab.config import ModelConfig, TrainConfig
+
+    torch.set_num_threads(1)
+    task, steps = TASKS[job["task"]](), job["steps"]
+    model = ModelConfig(vocab_size=task.vocab_size, d_model=WIDTH, n_layers=LAYERS)
+    logged = dict(log_every=max(1, steps // 4), evaluate_every=steps, evaluate_rows=2, checkpoint_every=steps)
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrainConfig(task=task, model=model, steps=steps, batch_size=BATCH, **logged)
+        log = runs.get(config, folder).log()
+    first, last = log[1], log[-2]
+    data, seconds = (last[key] - first[key] for key in ("seconds_for_data", "seconds"))
+    return {"share": data / seconds, "seconds_per_step": seconds / (last["step"] - first["step"])}
+
+
+def rates(rounds: int, seconds: float) -> list[dict[str, Any]]:
+    rows = []
+    for name, (_, _, unit, bar) in STREAMS.items():
+        for call, size in CALLS.items():
+            job = {"stream": name, "call": call, "size": size}
+            done = fresh_process(__file__, job | {"rounds": rounds, "seconds": seconds}, PATIENCE)
+            wanted = bar if call == "drawn" else 0
+            rows.append(job | {"unit": unit, "wanted": wanted} | done)
+            beside = f"wanted {wanted:9,d}" + "  NOT REACHED" * (done["per_second"] < wanted) if wanted else ""
+            print(f"{name:26s} {call:22s} {done['per_second']:12,.0f} {unit}/s  {beside}", flush=True)
+    return rows
+
+
+def shares(steps: int) -> list[dict[str, Any]]:
+    rows = []
+    for name in TASKS:
+        rows.append({"task": name, "wanted": SHARE} | fresh_process(__file__, {"task": name, "steps": steps}, PATIENCE))
+        part = rows[-1]["share"]
+        beside = f"wanted below {SHARE:.0%}" + "  NOT REACHED" * (part >= SHARE)
+        print(f"{name:26s} data: {part:6.2%} of {rows[-1]['seconds_per_step']:.3f} s a step  {beside}", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each rate, of which the fastest counts")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of a round, above 0")
+    parser.add_argument("--steps", type=int, default=30, help="steps of the trainings that shares are read from")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(worker(json.loads(options.worker))))
+        return
+    if options.rounds < 1 or not options.seconds > 0 or options.steps < 8:
+        parser.error(
+            f"rounds={options.rounds} must be at least 1, seconds={options.seconds} above 0, "
+            f"steps={options.steps} at least 8"
+        )
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # of the workers, before they load NumPy
+    content = {"rates": rates(options.rounds, options.seconds), "shares": shares(options.steps)}
+    shape = f"d={WIDTH}, {LAYERS} layers, batch {BATCH}, one thread"
+    save("data_rates", {"one_core": True, "training": shape, **content})
+
+
+if __name__ == "__main__":
+    main()
