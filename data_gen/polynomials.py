@@ -82,8 +82,8 @@ class Polynomials:
     def __post_init__(self) -> None:
         if self.p * self.d > MOST_COEFFICIENTS:
             raise ValueError(
-                f"p={self.p} and d={self.d} make {self.p * self.d} coefficients, each a token; p times d must be at most "
-                f"{MOST_COEFFICIENTS}"
+                f"p={self.p} and d={self.d} make {self.p * self.d} coefficients, each a token; use smaller ones, "
+                f"{MOST_COEFFICIENTS} at most"
             )
         if self.p < 2 or any(self.p % divisor == 0 for divisor in range(2, isqrt(self.p) + 1)):
             raise ValueError(f"p={self.p} must be a prime, such as 2, 3, 5 or 7")
