@@ -21,6 +21,7 @@ class Live:
         pieces: tokens of the whole text -> what each adds to it.
         prompt: the tokens that stand before.
         coloured: whether the output takes ANSI colours.
+        out: where to; by default what is the standard output now.
     """
 
     def __init__(
@@ -28,9 +29,10 @@ class Live:
         pieces: Callable[[Sequence[int]], Sequence[str]],
         prompt: Sequence[int],
         coloured: bool,
-        out: TextIO = sys.stdout,
+        out: TextIO | None = None,
     ) -> None:
-        self.pieces, self.prompt, self.text, self.coloured, self.out = pieces, list(prompt), [], coloured, out
+        self.pieces, self.prompt, self.coloured, self.out = pieces, list(prompt), coloured, out or sys.stdout
+        self.text: list[int] = []
 
     def __call__(self, row: int, tokens: list[int]) -> None:
         if not self.text:
