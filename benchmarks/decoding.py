@@ -213,7 +213,7 @@ def growth(task: dict[str, Any]) -> dict[str, Any]:
     seconds = np.min(tries, axis=0)  # (LONGEST - prompt - 1,)
     context = len(prompt) + 1 + np.arange(len(seconds))  # keys that the forward attended to
     parts = np.array_split(np.arange(len(seconds)), 16)
-    context, seconds = (np.array([np.median(all_[part]) for part in parts]) for all_ in (context, seconds))
+    context, seconds = (np.array([np.median(found[part]) for part in parts]) for found in (context, seconds))
     slope, fixed = np.polyfit(context, seconds, 1)
     return {
         "context": context.tolist(),
