@@ -122,7 +122,7 @@ def acceptance(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
             ends = part.drop_duplicates("head").sort_values("head")
             style = dict(mode="lines+markers", marker=dict(color=color, size=7, symbol=symbol), legendgroup=mode)
             style |= dict(showlegend=name == titles[-1], hovertemplate="head %{x}: %{y:.1%}")
-            error = bars(ends["mean"], ends.low, ends.high)
+            error = bars(ends["mean"], ends.low.clip(lower=0), ends.high.clip(upper=1))  # shares
             figure.add_trace(line(ends["head"], ends["mean"], color, mode, error_y=error, **style), **place)
             for seed, one in part.groupby("seed"):
                 style = dict(mode="markers", marker=dict(color=color, size=4), opacity=0.5, hoverinfo="skip")

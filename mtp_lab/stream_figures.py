@@ -166,7 +166,9 @@ def interval_bars(table: pd.DataFrame, title: str, caption: str, form: Literal["
         style["texttemplate"] = f" %{{customdata:{form}}}"
         figure.add_trace(line(furthest, y, INK, "numbers", **style), **place)
         tickformat = ".0%" if "%" in form else "~s"
-        figure.update_xaxes(range=[0, 1.22 * float(furthest.max())], tickformat=tickformat, nticks=6, **place)
+        room = 1.1 + 0.12 * len(titles)  # for the number behind the longest bar
+        style = dict(tickformat=tickformat, nticks=6, tickangle=0, range=[0, room * float(furthest.max())])
+        figure.update_xaxes(**style, **place)
     rows = dict(tickvals=y.tolist(), ticktext=labels, range=[len(labels) - 0.5, -0.5], ticks="", showgrid=False)
     figure.update_yaxes(**rows)
     return framed(figure, title, caption, 30 + 40 * len(labels))
