@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from mtp_lab.config import ModelConfig
+from mtp_lab.model import MTPTransformer
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
@@ -19,3 +22,13 @@ def corpus(tmp_path_factory) -> str:
     for i, row in enumerate(words):
         (folder / f"{i:02d}.txt").write_text("".join(row))
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def three_heads() -> MTPTransformer:
+    """A model of three bytes with random weights, large enough for heads to agree by chance, often and not always."""
+    torch.manual_seed(0)
+    model = MTPTransformer(ModelConfig(d_model=16, n_attention_heads=2, trunk_layers=1, n_future=3, max_seq=32))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()

@@ -6,7 +6,6 @@ import re
 import pytest
 import torch
 
-from mtp_lab.config import ModelConfig
 from mtp_lab.decode import generate
 from mtp_lab.live import Live, summary, tokens_of
 from mtp_lab.model import MTPTransformer
@@ -15,13 +14,9 @@ from mtp_lab.tasks import BytesTask, ChoiceProcessTask
 PROMPT = list(b"ab")
 
 
-@pytest.fixture(scope="module")
-def model() -> MTPTransformer:
-    torch.manual_seed(0)
-    model = MTPTransformer(ModelConfig(d_model=16, n_attention_heads=2, trunk_layers=1, n_future=3, max_seq=32))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+@pytest.fixture
+def model(three_heads) -> MTPTransformer:
+    return three_heads
 
 
 def letters(tokens) -> list[str]:

@@ -8,20 +8,15 @@ import torch
 from data_gen import Batch
 from data_gen.text import SEPARATOR
 from mtp_lab import speculation_figures
-from mtp_lab.config import ModelConfig
 from mtp_lab.figures import png
 from mtp_lab.model import MTPTransformer
 from mtp_lab.speculation import KINDS, agreement, kinds_of, real_prompts, repeated, written
 from mtp_lab.tasks import BytesTask
 
 
-@pytest.fixture(scope="module")
-def model() -> MTPTransformer:
-    torch.manual_seed(0)
-    model = MTPTransformer(ModelConfig(d_model=16, n_attention_heads=2, trunk_layers=1, n_future=3, max_seq=32))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+@pytest.fixture
+def model(three_heads) -> MTPTransformer:
+    return three_heads
 
 
 @torch.no_grad()
