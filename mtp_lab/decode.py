@@ -195,9 +195,8 @@ class _Loop:
         decoder, count = self.decoder, self.length + 1 - self.begin  # (places,) tokens so far
         ended = count >= self.new
         if len(self.stop):
-            span = (
-                self.length[:, None] - kept[:, None] + self.columns
-            )  # (places, k) what this forward committed, and more
+            # what this forward has committed, and places behind it
+            span = (self.length - kept)[:, None] + self.columns  # (places, k)
             found = torch.isin(decoder.text[decoder.origins[: len(span)] + span], self.stop)
             found &= span <= self.length[:, None]
             places = torch.where(found, span, torch.iinfo(torch.long).max).amin(dim=1)
