@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtp_lab.inference_layers import Layer, LinearLayer, Norm, Window
-from mtp_lab.layers import Block
+from mtp_lab.layers import Block, frequencies
 from mtp_lab.model import LinearHead, MTPTransformer
 
 
@@ -68,10 +68,7 @@ class Decoder:
         self.triangle = self.embedding.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
         self.rotation = None
         if self.config.position == "rotary":
-            half = self.config.d_head // 2
-            precision = torch.promote_types(self.embedding.dtype, torch.float32)
-            frequencies = self.config.rope_base ** (-torch.arange(half, dtype=precision, device=device) / half)
-            angles = places[:, None, None] * frequencies
+            angles = places[:, None, None] * frequencies(self.config, self.embedding)
             self.rotation = torch.polar(torch.ones_like(angles), angles)  # (capacity, 1, d_head / 2) complex
 
     def move(self, source: int, target: int) -> None:

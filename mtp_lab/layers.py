@@ -38,6 +38,12 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, x.shape[-1:], eps=NORM_EPS)
 
 
+def frequencies(config: ModelConfig, like: Tensor) -> Tensor:
+    """RoPE's angle a position, for each pair: (d_head / 2,), in fp32 at least, on the device of `like`."""
+    half, precision = config.d_head // 2, torch.promote_types(like.dtype, torch.float32)
+    return config.rope_base ** (-torch.arange(half, dtype=precision, device=like.device) / half)
+
+
 def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
     """RoPE (Su et al. 2021) in Llama's half-split layout; x: (batch, heads, seq, d_head)."""
     return x * cos.to(x.dtype) + x.roll(x.shape[-1] // 2, dims=-1) * signed_sin.to(x.dtype)

@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from mtp_lab.config import ModelConfig
-from mtp_lab.layers import Block, Context, RMSNorm
+from mtp_lab.layers import Block, Context, RMSNorm, frequencies
 
 INIT_STD = 0.02
 
@@ -173,9 +173,7 @@ class MTPTransformer(HookedRootModule):
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and signed sin of RoPE's angles in the half-split layout: (batch or 1, 1, seq, d_head) each."""
-        half, precision = self.config.d_head // 2, torch.promote_types(self.unembed.weight.dtype, torch.float32)
-        frequencies = self.config.rope_base ** (-torch.arange(half, dtype=precision, device=positions.device) / half)
-        angles = positions[:, None, :, None] * frequencies
+        angles = positions[:, None, :, None] * frequencies(self.config, self.unembed.weight)
         return torch.cat((angles.cos(), angles.cos()), -1), torch.cat((-angles.sin(), angles.sin()), -1)
 
     @staticmethod
