@@ -58,8 +58,8 @@ def agreement(model: MTPTransformer, batch: Batch, rows_at_once: int = 4) -> tup
     """How often heads say what stands in a real text of bytes.
 
     Returns:
-        (n_future,) for head i the share of positions at which heads 2..i are all right: what would be accepted by head
-        if the text were the model's own. Adds up to the tokens a forward.
+        (n_future,) for head i the share of all positions at which heads 2..i are all right. Not what forwards would
+        commit: those jump over easy stretches and start behind hard bytes, so they would commit less.
         A table: head, kind (of the byte that it predicts, see KINDS), right (share), bytes (number).
     """
     n, device = model.config.n_future, next(model.parameters()).device

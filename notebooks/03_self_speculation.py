@@ -343,6 +343,11 @@ record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --
 pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
 # %% [markdown]
+# **A bias to know of.** The numbers for real text average over *all* positions. A decoder's forwards do not start everywhere: they
+# jump over easy stretches and land behind hard bytes. So these numbers are too high as bytes a forward, and must not be compared
+# with those of greedy or sampled text; among themselves (by n, by training, by head) they can be. Walking through the text as a
+# decoder would is the measure to replace them with.
+#
 # **What would change our mind.** Real text is the hard measure: if a model trained much longer agreed with real code as well as with
 # its own greedy text, the gain would not be a matter of loops. The paper measures on prompts of its evaluation sets; how much its
 # greedy text repeats itself is not reported.
