@@ -55,15 +55,15 @@ def repeated(tokens: torch.Tensor, span: int = 24) -> float:
 
 @torch.no_grad()
 def agreement(model: MTPTransformer, batch: Batch, rows_at_once: int = 4) -> tuple[np.ndarray, pd.DataFrame]:
-    """How often heads say what stands in a real text of bytes.
+    """How often heads say what stands in a real text of bytes, had the next-token head said it byte for byte.
 
     Returns:
-        (n_future,) for head i the share of all positions at which heads 2..i are all right. Not what forwards would
-        commit: those jump over easy stretches and start behind hard bytes, so they would commit less.
-        A table: head, kind (of the byte that it predicts, see KINDS), right (share), bytes (number).
+        (n_future,) for head i the share of forwards that commit its byte, heads 2..i all being right; the sum is bytes
+        a forward. Forwards walk through each document as a decoder does: from t to t + 1 + the number of right drafts.
+        A table over all positions: head, kind (of the byte that it predicts, see KINDS), right (share), bytes (number).
     """
     n, device = model.config.n_future, next(model.parameters()).device
-    chains, counts = np.zeros(n), 0
+    chains, forwards = np.zeros(n), 0
     right, asked = np.zeros((n, len(KINDS))), np.zeros((n, len(KINDS)))
     kinds = kinds_of(batch.tokens)  # (rows, seq)
     for start in range(0, batch.rows, rows_at_once):
@@ -72,22 +72,33 @@ def agreement(model: MTPTransformer, batch: Batch, rows_at_once: int = 4) -> tup
         best = model.all_logits(tokens, documents).argmax(dim=-1).cpu().numpy()  # (n, rows, seq)
         seq, text, owner = batch.seq - n, batch.tokens[rows], batch.documents[rows]
         same = (owner[:, :seq] == owner[:, n:]) & (owner[:, :seq] >= 0)  # (rows, seq) all horizons in one document
-        chain = np.ones_like(same)
-        for i in range(1, n + 1):
-            hit = best[i - 1][:, :seq] == text[:, i : seq + i]
-            chain = chain & hit if i > 1 else chain
-            chains[i - 1] += chain[same].sum()
+        hits = np.stack([best[i - 1][:, :seq] == text[:, i : seq + i] for i in range(1, n + 1)])  # (n, rows, seq)
+        for i in range(n):
             for kind in range(len(KINDS)):
-                of_kind = same & (kinds[rows][:, i : seq + i] == kind)
-                right[i - 1, kind] += hit[of_kind].sum()
-                asked[i - 1, kind] += of_kind.sum()
-        counts += same.sum()
+                of_kind = same & (kinds[rows][:, i + 1 : seq + i + 1] == kind)
+                right[i, kind] += hits[i][of_kind].sum()
+                asked[i, kind] += of_kind.sum()
+        committed = np.concatenate([np.ones_like(hits[:1]), hits[1:]]).cumprod(axis=0)  # (n, rows, seq)
+        starts = same & _walk(np.where(same, committed.sum(axis=0), 1))
+        chains += committed[:, starts].sum(axis=1)
+        forwards += starts.sum()
     table = [
         {"head": i + 1, "kind": kind, "right": right[i, k] / max(1.0, asked[i, k]), "bytes": int(asked[i, k])}
         for i in range(n)
         for k, kind in enumerate(KINDS)
     ]
-    return chains / max(1, counts), pd.DataFrame(table)
+    return chains / max(1, forwards), pd.DataFrame(table)
+
+
+def _walk(jumps: np.ndarray) -> np.ndarray:
+    """(rows, seq) where one steps who begins each row at 0 and goes on by the jump of where one stands."""
+    visited = np.zeros(jumps.shape, bool)
+    row, at = np.arange(len(jumps)), np.zeros(len(jumps), int)
+    while len(row):
+        visited[row, at] = True
+        at = at + jumps[row, at]
+        row, at = row[at < jumps.shape[1]], at[at < jumps.shape[1]]
+    return visited
 
 
 def kinds_of(tokens: np.ndarray) -> np.ndarray:

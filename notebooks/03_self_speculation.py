@@ -343,10 +343,9 @@ record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --
 pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
 # %% [markdown]
-# **A bias to know of.** The numbers for real text average over *all* positions. A decoder's forwards do not start everywhere: they
-# jump over easy stretches and land behind hard bytes. So these numbers are too high as bytes a forward, and must not be compared
-# with those of greedy or sampled text; among themselves (by n, by training, by head) they can be. Walking through the text as a
-# decoder would is the measure to replace them with.
+# Numbers for real text come from a walk: a forward starts where the one before it ended, keeps the drafts that agree with the text,
+# and one byte of head 1, taken as right. An average over *all* positions would be too high: it counts the easy stretches, over
+# which forwards jump, byte for byte.
 #
 # **What would change our mind.** Real text is the hard measure: if a model trained much longer agreed with real code as well as with
 # its own greedy text, the gain would not be a matter of loops. The paper measures on prompts of its evaluation sets; how much its

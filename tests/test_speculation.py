@@ -34,19 +34,40 @@ def test_agreement_is_a_count(model):
     for t in range(3, 20):  # some head is right about each token, head 3 more often than it would be by chance
         tokens[:, t] = heads_say()[t * t % 3][:, t - 1 - t * t % 3]
     batch, best = Batch(tokens, owners), heads_say()
-    chains, hits, count = np.zeros(3), np.zeros(3), 0
+    hits, count, chains, forwards = np.zeros(3), 0, np.zeros(3), 0
     for row in range(5):
+        due = 0  # where the next forward starts
         for t in range(17):
-            if owners[row, t] >= 0 and owners[row, t] == owners[row, t + 3]:
-                right = [best[i, row, t] == tokens[row, t + 1 + i] for i in range(3)]
-                chains += [1, right[1], right[1] and right[2]]
-                hits, count = hits + right, count + 1
+            if owners[row, t] < 0 or owners[row, t] != owners[row, t + 3]:
+                due = max(due, t + 1)
+                continue
+            right = [best[i, row, t] == tokens[row, t + 1 + i] for i in range(3)]
+            hits, count = hits + right, count + 1
+            if t == due:
+                committed = [1, right[1], right[1] and right[2]]
+                chains, forwards, due = chains + committed, forwards + 1, t + sum(committed)
     found, table = agreement(model, batch, rows_at_once=2)
-    assert hits.min() > 0 and count > 20
-    np.testing.assert_allclose(found, chains / count)
+    assert hits.min() > 0 and count > forwards > 10 and chains[2] > 0
+    np.testing.assert_allclose(found, chains / forwards)
     by_head = (table.right * table.bytes).groupby(table["head"]).sum()
     np.testing.assert_allclose(by_head, hits)
     assert (table.groupby("head").bytes.sum() == count).all()
+
+
+@torch.no_grad()
+def test_agreement_with_its_own_text_is_what_decoding_commits(model):
+    """On text that the model wrote greedily, forwards start and end where the decoder's did.
+    Catches: averaging over all positions, which counts easy stretches too often."""
+    prompts = [[first] for first in range(97, 121)]
+    told = written(model, prompts, 31, 3, 0.0)
+    heads = told.heads.numpy()  # (24, 31) byte i + 1 was proposed at a forward that starts where heads are 1 again
+    starts = [(row, t) for row, t in np.argwhere(heads == 1) if t < 32 - 3]  # whole windows only
+    committed = [[heads[row, t + i] == i + 1 for i in range(3)] for row, t in starts]
+    expected = np.logical_and.accumulate(committed, axis=1).mean(axis=0)
+    tokens = np.concatenate([prompts, told.tokens.numpy()], axis=1).astype(np.int32)
+    found, _ = agreement(model, Batch(tokens, np.repeat(np.arange(24, dtype=np.int32)[:, None], 32, axis=1)))
+    np.testing.assert_allclose(found, expected)
+    assert 1.02 < found.sum() < 3
 
 
 def test_kinds_of_bytes():
