@@ -51,6 +51,26 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[
         old.unlink()
 
 
+def save_weights(folder: Path, step: int, model: nn.Module) -> None:
+    """Writes the weights alone, to be kept beside those of other steps."""
+    content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    write_atomic(folder / f"step-{step:08d}-{digest(content)}.safetensors", content)
+
+
+def saved_weights(folder: Path) -> dict[int, Path]:
+    """Steps, ascending, and the files of what `save_weights` or `save_checkpoint` wrote for them."""
+    return {int(path.stem.split("-")[1]): path for path in reversed(_checkpoints(folder))}
+
+
+def load_weights_of(path: Path) -> dict[str, Tensor]:
+    """Weights that `save_weights` wrote.
+
+    Raises:
+        DamagedFile: naming the file, if it is truncated or altered.
+    """
+    return read_tensors(path, path.stem.split("-")[2])
+
+
 def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> tuple[int, list[str]]:
     """Puts the newest whole checkpoint into model and optimizers.
 

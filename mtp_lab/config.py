@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from mtp_lab.mapping import config_hash
+from mtp_lab.mapping import LATER, config_hash
 from mtp_lab.tasks import BytesTask, Task
 
 HeadKind = Literal["parallel", "causal", "anticausal", "linear", "sequential"]
@@ -104,6 +104,8 @@ class ModelConfig:
     """Mixes each key with the one before it (Olsson et al. 2022, argument 2)."""
     stop_gradient: tuple[int, ...] = ()
     """Horizons (1..n) that read their input detached: they train, but do not shape what they stand on."""
+    myopic: bool = field(default=False, metadata=LATER)
+    """No gradient to keys and values of earlier positions: states serve their own predictions only (Wu et al. 2024)."""
 
     def __post_init__(self) -> None:
         as_floats(self, "rope_base")
@@ -124,9 +126,11 @@ class ModelConfig:
             raise ValueError(f"d_model / n_attention_heads = {self.d_head} must be even for rotary positions")
         if not isinstance(self.rope_base, float) or not 1 < self.rope_base < float("inf"):
             raise ValueError(f"rope_base={self.rope_base!r} must be a number above 1")
-        for name in ("attention_only", "smeared_keys"):
+        for name in ("attention_only", "smeared_keys", "myopic"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
+        if self.myopic and self.smeared_keys:
+            raise ValueError("myopic=True with smeared_keys=True: a smeared key is the position's before it, too; drop one")
         if self.d_mlp is not None:
             check_positive(d_mlp=self.d_mlp)
         if self.trunk_layers is not None and (type(self.trunk_layers) is not int or self.trunk_layers < 0):
@@ -257,6 +261,8 @@ class TrainConfig:
     """Steps between two checkpoints."""
     init_from: str = ""
     """A finished run (folder below the runs directory) whose trunk and heads training starts from (section 3.6)."""
+    snapshot_every: int = field(default=0, metadata=LATER)
+    """Steps between two snapshots of the weights, which the run keeps for analyses over training; 0: none."""
 
     def __post_init__(self) -> None:
         weights = tuple(float(w) for w in self.horizon_weights) or (1.0,) * self.model.n_future
@@ -266,6 +272,8 @@ class TrainConfig:
         check_positive(checkpoint_every=self.checkpoint_every)
         check_choice("curriculum", self.curriculum, Curriculum)
         check_choice("precision", self.precision, Precision)
+        if type(self.snapshot_every) is not int or self.snapshot_every < 0:
+            raise ValueError(f"snapshot_every={self.snapshot_every!r} must be a number of steps, or 0 for none")
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it becomes a folder")
         if len(weights) != self.model.n_future or not all(0 <= w < float("inf") for w in weights) or not any(weights):

@@ -54,7 +54,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = config.n_attention_heads
+        self.heads, self.myopic = config.n_attention_heads, config.myopic
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model, bias=False)
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
         relative = config.position == "relative"
@@ -79,6 +79,8 @@ class Attention(nn.Module):
         mask = context.mask.to(q.dtype)
         if self.bias is not None:
             mask = mask + rearrange(self.bias[:, context.offsets], "h b s k -> b h s k").to(q.dtype)
+        if self.myopic:
+            return self._mix_myopic(q, k, v, mask)
         watched = self.hook_attn_scores._forward_hooks or self.hook_pattern._forward_hooks
         if q.device.type != "cpu" and not watched:
             plain = context.causal_only and self.bias is None
@@ -94,6 +96,14 @@ class Attention(nn.Module):
             pattern = self.hook_attn_scores(scores).softmax(dim=-1)
             z.append(self.hook_pattern(pattern) @ v[:, :, :keys])
         return z[0] if len(z) == 1 else torch.cat(z, dim=2)  # (batch, heads, seq, d_head)
+
+    def _mix_myopic(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """The same values; gradients reach keys and values of the query's own position only (Wu et al. 2024, eq. 3)."""
+        far_k, far_v = k.detach(), v.detach()
+        own = (q * (k - far_k)).sum(-1)  # (batch, heads, seq) zeros that carry the gradient of the diagonal
+        scores = (q @ far_k.mT + torch.diag_embed(own)) * q.shape[-1] ** -0.5 + mask
+        pattern = self.hook_pattern(self.hook_attn_scores(scores).softmax(dim=-1))
+        return pattern @ far_v + pattern.diagonal(dim1=-2, dim2=-1)[..., None] * (v - far_v)
 
     def _smeared(self, k: Tensor, context: Context) -> Tensor:
         """k_t <- s k_t + (1 - s) k_{t-1}, s a learned share per attention head (Olsson et al. 2022, argument 2)."""

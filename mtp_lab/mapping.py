@@ -1,6 +1,7 @@
 """Configs as plain mappings and back, their canonical JSON, and its hash: the identity of a trained run.
 
-A dataclass with a class-level `name` (a task) says so under "kind", so that one of several can be built again.
+A dataclass with a class-level `name` (a task) says so under "kind", so that one of several can be built again. A field
+that came later (`metadata=LATER`) is left out at its default: runs from before it keep their hash and stay found.
 """
 
 import hashlib
@@ -10,9 +11,16 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 
+LATER = {"later": True}
+"""Metadata of a field that was added when runs without it existed; its default is what these runs did."""
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """A dataclass, and those inside it, as mappings that JSON can write."""
     values = {field.name: getattr(config, field.name) for field in fields(config)}
+    for field in fields(config):
+        if "later" in field.metadata and values[field.name] == field.default:
+            del values[field.name]
     mapping = {name: to_mapping(value) if is_dataclass(value) else value for name, value in values.items()}
     return mapping | ({"kind": type(config).name} if _named(type(config)) else {})
 
@@ -33,7 +41,7 @@ def from_mapping(kind: type, mapping: Mapping[str, Any]) -> Any:
             kind = choices[named]
         types = get_type_hints(kind)
         for field in fields(kind):  # a default of this version need not be the one that was meant
-            if field.name not in mapping:
+            if field.name not in mapping and "later" not in field.metadata:
                 raise KeyError(field.name)
         return kind(**{name: _value(types.get(name), value) for name, value in mapping.items()})
     except (TypeError, KeyError) as error:

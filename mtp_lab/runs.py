@@ -72,17 +72,29 @@ class Run:
         table = pd.DataFrame({"horizon": range(1, model.n_future + 1), "loss": losses})
         return table.assign(run=self.path.name, n=model.n_future, depth=model.trunk_depth + 1, seed=self.config.seed)
 
-    def model(self) -> "MTPTransformer":  # noqa: F821 - torch is imported on first use
-        """The trained model, in evaluation mode.
+    def snapshots(self) -> list[int]:
+        """Steps whose weights were kept, ascending: 0, every `snapshot_every`, and the last; empty for none."""
+        from mtp_lab.checkpoint import saved_weights
+
+        return list(saved_weights(self.path / "snapshots"))
+
+    def model(self, step: int | None = None) -> "MTPTransformer":  # noqa: F821 - torch is imported on first use
+        """The trained model, or the one of a snapshot, in evaluation mode.
 
         Raises:
+            ValueError: for a step that is not a snapshot's.
             DamagedFile: if the weights are not what was written.
         """
+        from mtp_lab.checkpoint import load_weights_of, saved_weights
         from mtp_lab.model import MTPTransformer
         from mtp_lab.train import load_weights
 
+        kept = saved_weights(self.path / "snapshots")
+        if step is not None and step not in kept:
+            steps = ", ".join(map(str, kept)) or "none; train with snapshot_every"
+            raise ValueError(f"step={step} is not one of the snapshots of {self.path.name}: {steps}")
         model = MTPTransformer(self.config.model)
-        model.load_state_dict(load_weights(self.path))
+        model.load_state_dict(load_weights(self.path) if step is None else load_weights_of(kept[step]))
         return model.eval()
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from data_gen import Batch
 from mtp_lab.allocator import keep_memory
-from mtp_lab.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint
+from mtp_lab.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint, save_weights
 from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.evaluate import loss_per_horizon, next_token, tensors
 from mtp_lab.files import write_atomic
@@ -52,7 +52,7 @@ class Objective(nn.Module):
 def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> None:
     """Trains, or goes on training, the run of `config` in `folder`.
 
-    Writes config.json first, metrics.jsonl and checkpoints/ on the way, weights.safetensors and, last, done.json.
+    Writes config.json first, metrics.jsonl, checkpoints/ and snapshots/ on the way, weights.safetensors and, last, done.json.
 
     Args:
         init_from: folder of the finished run that `config.init_from` names.
@@ -82,6 +82,8 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
     wrapped = DistributedDataParallel(objective) if processes > 1 else objective
     log = _Log(folder / "metrics.jsonl", first, lead)
     held_out = config.task.held_out("validation", config.evaluate_rows)
+    if lead and config.snapshot_every and first == 0:
+        save_weights(folder / "snapshots", 0, model)
     started, where, waited = time.perf_counter(), folder.name, 0.0
 
     bar = tqdm(
@@ -117,6 +119,8 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
                 row["measures"] = config.task.measures(held_out, *next_token(model, held_out))
             log.write(row | {"seconds": time.perf_counter() - started, "seconds_for_data": waited})
             bar.set_postfix(loss=f"{per_horizon[0]:.3f}")
+        if lead and config.snapshot_every and (done % config.snapshot_every == 0 or done == config.steps):
+            save_weights(folder / "snapshots", done, model)
         if lead and (done % config.checkpoint_every == 0 and done < config.steps):
             save_checkpoint(folder / "checkpoints", done, model, optimizers)
 

@@ -1,6 +1,7 @@
 """The model: every test states a property and the bug it would catch. All of it in fp64, on models of width 16."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -391,3 +392,43 @@ def test_initial_weights():
         else:
             small = name.endswith(("attn.out.weight", "mlp.out.weight"))
             assert parameter.std().item() == pytest.approx(0.02 / 4 if small else 0.02, rel=0.1), name
+
+
+@pytest.mark.parametrize("position", ["rotary", "relative"])
+def test_myopic_models_predict_the_same_and_send_no_gradient_back(position):
+    """Values are those of the plain model; the loss at a position moves its own states only (Wu et al. 2024).
+    Catches: the diagonal detached too, values detached but not keys, packed documents ignored."""
+    plain = ModelConfig(d_model=16, n_attention_heads=2, n_layers=3, n_future=2, max_seq=16, position=position)
+    torch.manual_seed(0)
+    one = MTPTransformer(plain).double()
+    two = MTPTransformer(replace(plain, myopic=True)).double()
+    for parameter in one.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    two.load_state_dict(one.state_dict())
+    tokens = torch.randint(0, 257, (2, 12))
+    documents = (torch.arange(12) >= 5).long().expand(2, 12)
+    torch.testing.assert_close(one.all_logits(tokens, documents), two.all_logits(tokens, documents), rtol=0, atol=1e-12)
+
+    for model, expected in ((one, {5, 6, 7, 8}), (two, {8})):
+        kept = []
+
+        def keep(x: torch.Tensor, hook, kept=kept) -> torch.Tensor:
+            x = x.detach().requires_grad_(True)
+            kept.append(x)
+            return x
+
+        logits = model.run_with_hooks(tokens, documents, all_heads=True, fwd_hooks=[("hook_embed", keep)])
+        (gradient,) = torch.autograd.grad(logits[:, 0, 8].square().sum(), kept)
+        assert set(gradient[0].abs().sum(-1).nonzero().flatten().tolist()) == expected
+
+
+def test_with_one_position_myopic_gradients_are_the_plain_ones():
+    """Where there is no earlier position, myopic gradients are the plain ones, keys and queries included."""
+    plain = ModelConfig(d_model=16, n_attention_heads=2, n_layers=2, max_seq=4)
+    torch.manual_seed(0)
+    models = [MTPTransformer(config).double() for config in (plain, replace(plain, myopic=True))]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        model(torch.tensor([[3]])).square().sum().backward()
+    for one, two in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)

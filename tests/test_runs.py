@@ -17,6 +17,7 @@ from filelock import FileLock
 from mtp_lab import runs
 from mtp_lab.checkpoint import DamagedFile
 from mtp_lab.config import ModelConfig, TrainConfig
+from mtp_lab.model import MTPTransformer
 from mtp_lab.runs import Held
 from mtp_lab.tasks import BytesTask
 
@@ -309,3 +310,23 @@ def test_a_folder_without_the_right_to_write_is_named(corpus, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(OSError, match=str(tmp_path / "locked")):
         runs.get(tiny(corpus), tmp_path / "locked")
+
+
+def test_snapshots_are_the_models_on_the_way(corpus, tmp_path):
+    """Kept at step 0, on the way and at the end; the last is the trained model, the first the initial one.
+    Catches: weights saved before the step, snapshots removed with the checkpoints."""
+    config = tiny(corpus, steps=5, snapshot_every=2)
+    run = runs.get(config, tmp_path)
+    assert run.snapshots() == [0, 2, 4, 5]
+    last, final = run.model(5).state_dict(), run.model().state_dict()
+    assert all(torch.equal(last[name], final[name]) for name in final)
+    torch.manual_seed(config.seed)
+    first = MTPTransformer(config.model).state_dict()
+    assert all(torch.equal(run.model(0).state_dict()[name], first[name]) for name in first)
+    assert not torch.equal(run.model(2).state_dict()["embed.weight"], run.model(4).state_dict()["embed.weight"])
+    with pytest.raises(ValueError, match="step=3 is not one of the snapshots of .*: 0, 2, 4, 5"):
+        run.model(3)
+    damaged = next((run.path / "snapshots").glob("step-00000002-*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(DamagedFile, match="damaged"):
+        run.model(2)
