@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mtp_lab.config import ModelConfig
+from mtp_lab.interp.handmade import induction_model
 from mtp_lab.model import MTPTransformer
 
 
@@ -32,3 +33,9 @@ def three_heads() -> MTPTransformer:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def handmade() -> MTPTransformer:
+    """The induction circuit that was written down by hand."""
+    return induction_model()
