@@ -130,7 +130,7 @@ class ModelConfig:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
         if self.myopic and self.smeared_keys:
-            raise ValueError("myopic=True with smeared_keys=True: a smeared key is the position's before it, too; drop one")
+            raise ValueError("myopic=True with smeared_keys=True: a smeared key is also that of the position before it")
         if self.d_mlp is not None:
             check_positive(d_mlp=self.d_mlp)
         if self.trunk_layers is not None and (type(self.trunk_layers) is not int or self.trunk_layers < 0):

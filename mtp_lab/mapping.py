@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-
 LATER = {"later": True}
 """Metadata of a field that was added when runs without it existed; its default is what these runs did."""
 

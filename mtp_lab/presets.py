@@ -5,9 +5,12 @@ paper's own sizes and hyperparameters, for GPUs. Hyperparameters were chosen on 
 """
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
+from data_gen.names import NamePools
+from data_gen.stories import Stories
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.tasks import BytesTask
+from mtp_lab.tasks import BytesTask, StoriesTask
 
 
 @dataclass(frozen=True)
@@ -160,3 +163,123 @@ def speculation_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
         for seed in range(seeds or chosen.seeds)
         for source, n, steps in jobs
     ]
+
+
+Given = Literal["rotary", "relative", "smeared"]
+GIVEN: dict[Given, dict[str, Any]] = {
+    "rotary": {},
+    "relative": {"position": "relative"},
+    "smeared": {"smeared_keys": True},
+}
+"""How a model finds the token before: has to learn it from RoPE, from a bias an offset, or has it in its keys."""
+
+
+@dataclass(frozen=True)
+class InductionCell:
+    """Trainings of notebook 04 that differ in their seed alone."""
+
+    given: Given
+    n: int = 1
+    trunk: int = 3
+    """Layers of the trunk; the next-token head adds one to its path."""
+    stopped: bool = False
+    """Heads beyond the first do not shape the trunk."""
+    names: int = 256
+    """Names of the training pool; 0: all that are not held out."""
+    longer: int = 1
+    """Times the preset's steps."""
+
+
+@dataclass(frozen=True)
+class InductionPreset:
+    """The job of notebook 04: models of stories, with and without the previous-token half of induction given."""
+
+    cells: tuple[InductionCell, ...]
+    seeds: int
+    steps: int
+    batch_size: int
+    size: dict[str, int]
+    """d_model, n_attention_heads."""
+    optimizer: OptimizerConfig
+    test_rows: int
+    """Rows of stories for the final measurements, of each split."""
+
+
+_ONE, _SAME_DEPTH, _SAME_SIZE = dict(n=1, trunk=3), dict(n=2, trunk=3), dict(n=2, trunk=2)
+_STEADY = OptimizerConfig(kind="muon", learning_rate=1e-2, warmup=50, final=1.0)  # no step is the last one
+_CELLS = (
+    *(InductionCell("smeared", **kind) for kind in (_ONE, _SAME_DEPTH, _SAME_SIZE)),
+    *(InductionCell("rotary", **kind) for kind in (_ONE, _SAME_DEPTH, _SAME_SIZE)),
+    InductionCell("smeared", n=2, trunk=3, stopped=True),
+    InductionCell("smeared", n=4, trunk=3),
+    InductionCell("smeared", n=1, trunk=2),
+    *(InductionCell("relative", **kind) for kind in (_ONE, _SAME_DEPTH)),
+    *(InductionCell("smeared", **kind, names=names) for names in (64, 0) for kind in (_ONE, _SAME_DEPTH)),
+)
+
+INDUCTION: dict[str, InductionPreset] = {
+    "smoke": InductionPreset(
+        (InductionCell("smeared", n=1, trunk=1), InductionCell("rotary", n=2, trunk=1)),
+        2,
+        4,
+        2,
+        dict(d_model=16, n_attention_heads=2),
+        OptimizerConfig(warmup=2),
+        8,
+    ),
+    "quick": InductionPreset(_CELLS[:2], 2, 500, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 64),
+    "full": InductionPreset(_CELLS, 5, 800, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 256),
+    # Section 4.1: 30M parameters, Adam, 100k steps of .25M tokens; the stories' length takes the place of context 2048.
+    "paper": InductionPreset(
+        (InductionCell("rotary", n=1, trunk=9), InductionCell("rotary", n=2, trunk=8), InductionCell("rotary", 2, 9)),
+        2,
+        100_000,
+        1280,
+        dict(d_model=512, n_attention_heads=8),
+        OptimizerConfig(learning_rate=1e-4, warmup=2000),
+        1024,
+    ),
+}
+
+
+def induction_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
+    """The trainings of notebook 04, cell after cell; a seed is also that of the pools of names.
+
+    Raises:
+        ValueError: for an unknown preset.
+    """
+    if preset not in INDUCTION:
+        raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(INDUCTION)}")
+    chosen = INDUCTION[preset]
+    configs = []
+    for cell in chosen.cells:
+        steps = chosen.steps * cell.longer
+        for seed in range(seeds or chosen.seeds):
+            task = StoriesTask(stream=Stories(names=NamePools(names=cell.names, seed=seed)))
+            model = ModelConfig(
+                vocab_size=task.vocab_size,
+                **chosen.size,
+                **GIVEN[cell.given],
+                n_layers=cell.trunk + cell.n,
+                trunk_layers=cell.trunk,
+                n_future=cell.n,
+                max_seq=task.seq,
+                stop_gradient=tuple(range(2, cell.n + 1)) if cell.stopped else (),
+            )
+            configs.append(
+                TrainConfig(
+                    task=task,
+                    model=model,
+                    optimizer=chosen.optimizer,
+                    name=f"{preset}-{cell.given}-n{cell.n}",
+                    steps=steps,
+                    batch_size=chosen.batch_size,
+                    seed=seed,
+                    log_every=max(1, chosen.steps // 32),
+                    evaluate_every=max(1, chosen.steps // 32),
+                    evaluate_rows=32,
+                    checkpoint_every=max(1, chosen.steps // 4),
+                    snapshot_every=max(1, chosen.steps // 10),
+                )
+            )
+    return configs

@@ -52,7 +52,8 @@ class Objective(nn.Module):
 def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> None:
     """Trains, or goes on training, the run of `config` in `folder`.
 
-    Writes config.json first, metrics.jsonl, checkpoints/ and snapshots/ on the way, weights.safetensors and, last, done.json.
+    Writes config.json first, metrics.jsonl, checkpoints/ and snapshots/ on the way, weights.safetensors and done.json
+    at last.
 
     Args:
         init_from: folder of the finished run that `config.init_from` names.
