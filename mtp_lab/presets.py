@@ -209,7 +209,7 @@ _ONE, _SAME_DEPTH, _SAME_SIZE = dict(n=1, trunk=3), dict(n=2, trunk=3), dict(n=2
 _STEADY = OptimizerConfig(kind="muon", learning_rate=1e-2, warmup=50, final=1.0)  # no step is the last one
 _CELLS = (
     *(InductionCell("smeared", **kind) for kind in (_ONE, _SAME_DEPTH, _SAME_SIZE)),
-    *(InductionCell("rotary", **kind) for kind in (_ONE, _SAME_DEPTH, _SAME_SIZE)),
+    *(InductionCell("rotary", **kind, longer=2) for kind in (_ONE, _SAME_DEPTH)),
     InductionCell("smeared", n=2, trunk=3, stopped=True),
     InductionCell("smeared", n=4, trunk=3),
     InductionCell("smeared", n=1, trunk=2),

@@ -1,0 +1,48 @@
+"""Instruments over a training: what they measure on each snapshot of a run, as one tidy table.
+
+A run keeps snapshots if it was trained with `TrainConfig.snapshot_every`. An instrument is any function of a model;
+those of this package are, once their data is given.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+from tqdm import tqdm
+
+from mtp_lab.model import MTPTransformer
+from mtp_lab.runs import Run
+
+Instrument = Callable[[MTPTransformer], pd.DataFrame | float]
+
+
+def progress(run: Run, instruments: Mapping[str, Instrument], steps: Sequence[int] | None = None) -> pd.DataFrame:
+    """Every instrument on every snapshot.
+
+    Args:
+        instruments: by name; a function of the model that returns a number, or a table with a column `value`.
+        steps: snapshots to look at; all by default.
+
+    Returns:
+        run, n, seed, step, tokens, instrument, value, and the other columns of the instruments' tables.
+
+    Raises:
+        ValueError: if the run has no snapshots, or not those asked for; or a table has no column `value`.
+
+    Example:
+        >>> progress(run, {"loss": lambda model: float(loss_per_horizon(model, batch)[0])})
+    """
+    config, tables = run.config, []
+    kept = run.snapshots()
+    if not kept:
+        raise ValueError(f"{run.path.name} has no snapshots; train it with snapshot_every")
+    for step in tqdm(kept if steps is None else steps, desc=run.path.name, leave=False):
+        model = run.model(step)
+        for name, instrument in instruments.items():
+            found = instrument(model)
+            table = found if isinstance(found, pd.DataFrame) else pd.DataFrame([{"value": float(found)}])
+            if "value" not in table:
+                raise ValueError(f"instrument {name!r} gives a table of {list(table.columns)}; it needs 'value'")
+            tables.append(table.assign(instrument=name, step=step))
+    tokens = config.batch_size * config.task.seq
+    every = pd.concat(tables, ignore_index=True)
+    return every.assign(run=run.path.name, n=config.model.n_future, seed=config.seed, tokens=every.step * tokens)

@@ -1,0 +1,124 @@
+"""The induction study's measures, on logs and answers that are known."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mtp_lab import induction, runs
+from mtp_lab.config import ModelConfig
+from mtp_lab.evaluate import losses, tensors
+from mtp_lab.model import MTPTransformer
+from mtp_lab.presets import INDUCTION, induction_configs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> list[runs.Run]:
+    """The smoke preset's trainings."""
+    return [runs.get(config, tmp_path_factory.mktemp("runs")) for config in induction_configs("smoke")]
+
+
+def test_cells_of_the_preset_are_told_apart():
+    """Two cells with one description would be averaged; a config of another cell would be trained twice."""
+    for preset, seeds in (("quick", 2), ("full", 5)):
+        configs = induction_configs(preset)
+        cells = pd.DataFrame([induction.cell_of(config) for config in configs])
+        assert len({config.folder for config in configs}) == len(configs)
+        assert len(cells.drop_duplicates(induction.CELL)) == len(INDUCTION[preset].cells)
+        assert (cells.groupby(induction.CELL).seed.nunique() == seeds).all()
+    for config, cell in zip(induction_configs("full", 1), INDUCTION["full"].cells, strict=True):
+        found = induction.cell_of(config)
+        assert all(found[name] == getattr(cell, name) for name in induction.CELL)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "linear", "sequential"])
+@pytest.mark.parametrize("attention_only", [False, True])
+def test_operations_are_counted_from_the_weights(kind, attention_only):
+    """6 a weight that multiplies every token, the shared unembedding once a head; attention beside it."""
+    config = ModelConfig(d_model=32, n_attention_heads=2, n_layers=5, n_future=3, head_kind=kind, trunk_layers=2,
+                         attention_only=attention_only)  # fmt: skip
+    model = MTPTransformer(config)
+    weights = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("embed", "unembed")))
+    layers = sum(name.endswith("attn.out.weight") for name, _ in model.named_parameters())
+    expected = 6 * (weights + 3 * model.unembed.weight.numel()) + 12 * layers * 32 * 100
+    assert induction.flops_per_token(config, 100) == expected
+
+
+def test_curves_are_the_log(trained):
+    """One row an evaluation, with the next-token head's loss.
+    Catches: the loss of all horizons, rows of steps without an evaluation."""
+    table = induction.curves(trained)
+    assert len(table) == sum("measures" in row for run in trained for row in run.log())
+    last = table[(table.given == "rotary") & (table.seed == 1)].iloc[-1]
+    run = next(run for run in trained if run.config.model.n_future == 2 and run.config.seed == 1)
+    assert last.loss == run.log()[-1]["validation"][0] and last.step == run.config.steps
+    assert last.flops == last.tokens * induction.flops_per_token(run.config.model, run.config.task.seq)
+
+
+def test_final_measures_are_those_of_the_right_tokens(trained):
+    """Against a count token by token on the test pairings: probability and loss of repeated second pieces of names."""
+    run = trained[-1]
+    batch = run.config.task.held_out("test", 6)
+    tokens, documents = tensors(batch)
+    with torch.no_grad():
+        told = run.model()(tokens, documents).log_softmax(-1)
+    nats = [
+        -told[row, t - 1, tokens[row, t]].item()
+        for row, t in np.argwhere(batch.marks["induction"])
+        if 0 <= batch.marks["entity"][row, t] < 4
+    ]
+    found = induction.final(run, "test", 6)
+    assert len(nats) > 20 and found["nats"] == pytest.approx(np.mean(nats), rel=1e-5)
+    assert found["probability"] == pytest.approx(np.mean(np.exp(-np.array(nats))), rel=1e-5)
+    sums, counts = losses(run.model(), batch)
+    assert found["loss"] == pytest.approx(sums[0].sum() / counts[0].sum(), rel=1e-5)
+    assert {"induction", "induction_any", "first_piece", "excess"} <= set(found)
+
+
+def a_cell(times: list[float], end: int = 800) -> pd.DataFrame:
+    got = np.isfinite(times)
+    return pd.DataFrame({"step": np.where(got, times, end), "reached": got})
+
+
+def test_the_first_time_counts_and_the_end_is_not_a_time(trained):
+    """A run that rises, falls and rises reached it when it first rose; one that never does is censored at its end."""
+    log = induction.curves(trained[:2])
+    log = pd.concat([run.iloc[[0]].loc[run.index[[0]].repeat(4)] for _, run in log.groupby("seed")])
+    log = log.assign(step=[1, 2, 3, 4] * 2, induction=[0.1, 0.6, 0.2, 0.9, 0.1, 0.2, 0.49, 0.3])
+    table = induction.reached(log.sample(frac=1, random_state=0)).sort_values("seed")
+    assert table.step.tolist() == [2, 4] and table.reached.tolist() == [True, False]
+
+
+def test_earlier_is_the_exact_permutation_test():
+    """Against all ways of dealing the seeds out; censored runs share the last rank, however long they were trained."""
+    one, other = a_cell([100, 150, 200, np.inf]), a_cell([300, 120, np.inf, np.inf], end=1600)
+    times = [100, 150, 200, np.inf, 300, 120, np.inf, np.inf]
+    rank = pd.Series(times).rank().to_numpy()
+    seen = rank[:4].mean() - rank[4:].mean()
+    dealt = [rank[list(c)].mean() - rank[[i for i in range(8) if i not in c]].mean() for c in combinations(range(8), 4)]
+    two_sided = 2 * min(np.mean(np.array(dealt) <= seen + 1e-9), np.mean(np.array(dealt) >= seen - 1e-9))
+    assert induction.earlier(one, other) == pytest.approx(min(1, two_sided))
+    assert induction.earlier(a_cell([1, 2, 3, 4, 5]), a_cell([6, 7, 8, 9, 10])) == pytest.approx(2 / 252)
+    assert induction.earlier(a_cell([np.inf] * 3), a_cell([np.inf] * 3)) == 1
+
+
+def test_shares_and_differences_have_honest_intervals():
+    """5 of 5 seeds do not prove certainty; a difference of 0 has 0 in its interval; one seed has none."""
+    assert induction.share(5, 5).low == pytest.approx(0.4782, abs=1e-3) and induction.share(5, 5).high == 1
+    assert induction.share(0, 4).low == 0
+    with pytest.raises(ValueError, match="successes=6 must be from 0 to seeds=5"):
+        induction.share(6, 5)
+    same = induction.difference([0.1, 0.5, 0.9], [0.9, 0.1, 0.5])
+    assert same.low < 0 < same.high and same.mean == pytest.approx(0)
+    apart = induction.difference([1.0, 1.1, 1.2], [0.0, 0.1, 0.2])
+    assert 0.7 < apart.low < apart.mean == pytest.approx(1.0) and apart.high < 1.3
+    with pytest.raises(ValueError, match="train at least 2"):
+        induction.difference([1.0], [1.0, 2.0])
+
+
+def test_an_unknown_preset_is_named():
+    """And those that there are."""
+    with pytest.raises(ValueError, match="preset='huge' is not known; use one of smoke, quick, full, paper"):
+        induction_configs("huge")
