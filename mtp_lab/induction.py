@@ -114,10 +114,11 @@ def share(successes: int, seeds: int) -> Interval:
     return Interval(successes / seeds, bounds.low, bounds.high)
 
 
-def earlier(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> float:
-    """Two-sided p-value of one cell's seeds getting there earlier or later than another's: exact, by permutation.
+def earlier(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> tuple[float, float]:
+    """Whether the seeds of one cell get there earlier than another's: difference of mean ranks, and its p-value.
 
-    Of the mean rank; seeds that never get there share the last rank.
+    Negative: `one` is earlier. Seeds that never get there share the last rank. The p-value is two-sided and exact, by
+    permutation of the seeds.
 
     Args:
         one, other: rows of `reached`.
@@ -126,8 +127,9 @@ def earlier(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> float:
     ranks = stats.rankdata(np.concatenate(times))
     groups = ranks[: len(times[0])], ranks[len(times[0]) :]
     if len(set(ranks)) == 1:
-        return 1.0
-    return float(stats.permutation_test(groups, lambda a, b: a.mean() - b.mean(), n_resamples=np.inf).pvalue)
+        return 0.0, 1.0
+    test = stats.permutation_test(groups, lambda a, b: a.mean() - b.mean(), n_resamples=np.inf)
+    return float(test.statistic), float(test.pvalue)
 
 
 def difference(one: Sequence[float], other: Sequence[float], resamples: int = 5000) -> Interval:

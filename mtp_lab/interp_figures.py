@@ -32,7 +32,8 @@ def formation(
                 continue
             dash = "dot" if label in dashed else "solid"
             for seed, run in part.sort_values(x).groupby("seed"):
-                style = dict(line=dict(color=color, width=1, dash=dash), opacity=0.45, hoverinfo="skip", legendgroup=label)
+                style = dict(line=dict(color=color, width=1, dash=dash), opacity=0.45, hoverinfo="skip")
+                style["legendgroup"] = label
                 figure.add_trace(line(run[x], run.value, color, f"{label}, seed {seed}", **style), **place)
             mean = part.groupby(x).value.agg(["mean", "size"])
             mean = mean[mean["size"] == part.seed.nunique()]["mean"]

@@ -208,14 +208,19 @@ class InductionPreset:
 _ONE, _SAME_DEPTH, _SAME_SIZE = dict(n=1, trunk=3), dict(n=2, trunk=3), dict(n=2, trunk=2)
 _STEADY = OptimizerConfig(kind="muon", learning_rate=1e-2, warmup=50, final=1.0)  # no step is the last one
 _CELLS = (
-    *(InductionCell("smeared", **kind) for kind in (_ONE, _SAME_DEPTH, _SAME_SIZE)),
+    InductionCell("smeared", **_ONE),
+    InductionCell("smeared", **_SAME_DEPTH, longer=2),
     *(InductionCell("rotary", **kind, longer=2) for kind in (_ONE, _SAME_DEPTH)),
     InductionCell("smeared", n=2, trunk=3, stopped=True),
-    InductionCell("smeared", n=4, trunk=3),
-    InductionCell("smeared", n=1, trunk=2),
-    *(InductionCell("relative", **kind) for kind in (_ONE, _SAME_DEPTH)),
-    *(InductionCell("smeared", **kind, names=names) for names in (64, 0) for kind in (_ONE, _SAME_DEPTH)),
+    InductionCell("smeared", **_ONE, names=0),
+    InductionCell("smeared", **_ONE, names=64),
+    InductionCell("smeared", **_SAME_SIZE, longer=2),
+    InductionCell("smeared", **_SAME_DEPTH, names=0, longer=2),
+    InductionCell("relative", **_ONE),
+    InductionCell("smeared", n=4, trunk=3, longer=2),
 )
+
+_QUICK = (InductionCell("smeared", **_ONE), InductionCell("smeared", **_SAME_DEPTH))
 
 INDUCTION: dict[str, InductionPreset] = {
     "smoke": InductionPreset(
@@ -227,7 +232,7 @@ INDUCTION: dict[str, InductionPreset] = {
         OptimizerConfig(warmup=2),
         8,
     ),
-    "quick": InductionPreset(_CELLS[:2], 2, 500, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 64),
+    "quick": InductionPreset(_QUICK, 2, 650, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 64),
     "full": InductionPreset(_CELLS, 5, 800, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 256),
     # Section 4.1: 30M parameters, Adam, 100k steps of .25M tokens; the stories' length takes the place of context 2048.
     "paper": InductionPreset(

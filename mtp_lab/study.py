@@ -31,7 +31,13 @@ from mtp_lab.files import write_atomic
 
 Preset = Literal["smoke", "quick", "full", "paper"]
 
-NOTEBOOKS = ("00_token_streams", "01_lookahead_training", "02_real_bytes", "03_self_speculation")
+NOTEBOOKS = (
+    "00_token_streams",
+    "01_lookahead_training",
+    "02_real_bytes",
+    "03_self_speculation",
+    "04_induction_heads",
+)
 PRESETS: tuple[str, ...] = get_args(Preset)
 PARAMETERS = ("preset", "seeds", "runs_dir", "figures_dir", "workers")
 """What the cell tagged `parameters` of every notebook declares; seeds=0 is the preset's own number of seeds."""

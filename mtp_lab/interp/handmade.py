@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtp_lab.config import ModelConfig
+from mtp_lab.interp.in_context import random_repeats
 from mtp_lab.layers import Attention
 from mtp_lab.model import MTPTransformer
 
@@ -74,9 +75,8 @@ def repeated_tokens(model: MTPTransformer, rows: int, half: int, generator: torc
     """
     vocabulary, longest = model.config.vocab_size - 1, (model.config.max_seq - 1) // 2
     if not 1 <= half <= min(vocabulary, longest):
-        raise ValueError(f"half={half} must be from 1 to {min(vocabulary, longest)}: the vocabulary, or half of max_seq")
-    drawn = 1 + torch.stack([torch.randperm(vocabulary, generator=generator)[:half] for _ in range(rows)])
-    return torch.cat((torch.zeros(rows, 1, dtype=torch.long), drawn, drawn), dim=1)
+        raise ValueError(f"half={half} must be from 1 to {min(vocabulary, longest)}: the vocabulary, half of max_seq")
+    return random_repeats(range(1, vocabulary + 1), 0, rows, half, generator)
 
 
 def _part(part: int, width: int) -> slice:

@@ -1,0 +1,61 @@
+"""In-context learning as behaviour: rows that repeat themselves, and how much the context helps late in a row.
+
+What the circuits of attention.py are for, measured without looking inside (Olsson et al. 2022, arXiv 2209.11895).
+Left out: rows of the hand-built model's own vocabulary (handmade.repeated_tokens).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_gen import Batch
+from mtp_lab.evaluate import next_token
+from mtp_lab.model import MTPTransformer
+
+
+def random_repeats(vocabulary: Sequence[int], first: int, rows: int, half: int, generator: torch.Generator) -> Tensor:
+    """`first`, then `half` different random tokens of the vocabulary, twice: (rows, 2 half + 1) int64.
+
+    Args:
+        vocabulary: ids to draw from, none twice; for stories e.g. the ids of words, or of names' pieces.
+        first: id that opens a row as it opens documents; not in the vocabulary, or it would repeat as well.
+
+    Raises:
+        ValueError: if the vocabulary is too small, names an id twice, or holds `first`.
+    """
+    ids = torch.tensor(list(vocabulary), dtype=torch.long)
+    if len(ids.unique()) < len(ids) or first in vocabulary:
+        raise ValueError(f"vocabulary must hold no id twice, and not first={first}: a repeat would have two copies")
+    if not 1 <= half <= len(ids):
+        raise ValueError(f"half={half} must be from 1 to {len(ids)}, the ids to draw from")
+    drawn = torch.stack([ids[torch.randperm(len(ids), generator=generator)[:half]] for _ in range(rows)])
+    return torch.cat((torch.full((rows, 1), first), drawn, drawn), dim=1)
+
+
+def in_context_score(model: MTPTransformer, batch: Batch, early: int = 50, late: int = 500) -> float:
+    """Mean over documents of the loss at token `late` minus the loss at token `early`, in nats (Olsson et al. 2022).
+
+    Negative where context helps. Tokens are counted from 0 within each document; the loss is the next-token head's.
+    Documents that end before `late` are left out, so that both losses are of the same ones.
+
+    Raises:
+        ValueError: unless 1 <= early < late, and if no document is long enough.
+    """
+    if not 1 <= early < late:
+        raise ValueError(f"early={early} must be at least 1 (nothing predicts token 0) and less than late={late}")
+    distance = late - early
+    at = _index_in_document(batch.documents)
+    row, position = np.nonzero((at == late) & (batch.documents >= 0))
+    if not len(row):
+        raise ValueError(f"late={late}: no document has as many tokens; the longest has {at.max() + 1}")
+    _, nats = next_token(model, batch)
+    return float((nats[row, position] - nats[row, position - distance]).mean())
+
+
+def _index_in_document(documents: np.ndarray) -> np.ndarray:
+    """(rows, seq) how many tokens of its document stand before each token."""
+    index = np.broadcast_to(np.arange(documents.shape[1]), documents.shape)
+    opens = np.diff(documents, axis=1, prepend=documents[:, :1] - 1) != 0
+    return index - np.maximum.accumulate(np.where(opens, index, 0), axis=1)

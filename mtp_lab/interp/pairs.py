@@ -1,0 +1,165 @@
+"""Pairs of stories that differ in nothing but who has which second piece of a name: what patching compares.
+
+"Bora met Zumi ... Bo": the clean story goes on with "ra". The corrupt one exchanges the two second pieces, "Bomi met
+Zura ... Bo", and goes on with "mi". All other tokens are the same, so an activation of one run fits the same place of
+the other, and both runs are stories (symmetric token replacement: Zhang & Nanda 2023, arXiv 2309.16042). Left out:
+pronouns and objects, and stories in which names begin alike.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_gen.batch import NO_VALUE, PADDING, Documents
+from data_gen.names import Split
+from data_gen.stories import N_CHARACTERS, Stories
+
+ROLES = ("target first", "target second", "other first", "other second", "query", "rest")
+"""What a position is: a piece in an earlier mention of the target or of the other, the query, or any other token."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Two runs that end alike and have to be continued differently, for each pair.
+
+    clean, corrupt  (pairs, seq) int64 ids, padded on the right
+    documents       (pairs, seq) int64, 0, or -1 for padding
+    roles           (pairs, seq) int64 index into ROLES of each position, -1 for padding
+    at              (pairs,) int64 position of the query: the first piece, after which the second is to be said
+    right, wrong    (pairs,) int64 the token that follows in the clean run, and the one that follows in the corrupt run
+
+    Raises:
+        ValueError: at construction, for shapes that do not fit.
+    """
+
+    clean: Tensor
+    corrupt: Tensor
+    documents: Tensor
+    roles: Tensor
+    at: Tensor
+    right: Tensor
+    wrong: Tensor
+
+    def __post_init__(self) -> None:
+        if self.clean.ndim != 2 or not len(self.clean):
+            raise ValueError(f"clean must be (pairs, seq) with at least one pair, got {tuple(self.clean.shape)}")
+        for name in ("corrupt", "documents", "roles", "at", "right", "wrong"):
+            needed = self.clean.shape if name in ("corrupt", "documents", "roles") else self.clean.shape[:1]
+            if (shape := getattr(self, name).shape) != needed:
+                raise ValueError(f"{name} must have shape {tuple(needed)} to fit clean, got {tuple(shape)}")
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, rows: slice) -> "Pairs":
+        return self._each(lambda part: part[rows])
+
+    def to(self, device: torch.device | str) -> "Pairs":
+        """The same pairs on a device."""
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Pairs":
+        return Pairs(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
+
+    def swapped(self) -> "Pairs":
+        """Clean and corrupt exchanged: patching then asks what is enough to break the answer, not to restore it."""
+        return replace(self, clean=self.corrupt, corrupt=self.clean, right=self.wrong, wrong=self.right)
+
+    def asked_by(self, horizon: int) -> "Pairs":
+        """The same tokens asked for by head `horizon`, whose query comes horizon - 1 tokens earlier.
+
+        In a story nobody knows there whose name comes next, so that a head far ahead may say little about `right` and
+        `wrong` in either run; the pairs are not chosen for that. A query that falls on a piece of an earlier mention
+        is "query", no longer a piece; what comes after it is "rest".
+
+        Raises:
+            ValueError: where the query would come before the row's first token.
+        """
+        if not 1 <= horizon <= int(self.at.min()) + 1:
+            raise ValueError(f"horizon={horizon} must be from 1 to {int(self.at.min()) + 1}: the first query's place")
+        at = self.at - (horizon - 1)
+        place = torch.arange(self.clean.shape[1], device=at.device)
+        real = self.documents != PADDING
+        roles = self.roles.masked_fill(real & (place > at[:, None]), ROLES.index("rest"))
+        return replace(self, at=at, roles=roles.masked_fill(place == at[:, None], ROLES.index("query")))
+
+
+def logit_difference(logits: Tensor, pairs: Pairs) -> Tensor:
+    """logit(right) - logit(wrong) at each query: (pairs,) nats.
+
+    Args:
+        logits: (pairs, seq, vocab), of one horizon; `pairs` then `pairs.asked_by(horizon)`. Or (pairs, vocab), of the
+            queries alone.
+    """
+    rows = torch.arange(len(pairs), device=logits.device)
+    at_query = logits[rows, pairs.at] if logits.ndim == 3 else logits  # (pairs, vocab)
+    return at_query[rows, pairs.right] - at_query[rows, pairs.wrong]
+
+
+def draw_pairs(stories: Stories, split: Split, count: int, seed: int = 0) -> Pairs:
+    """`count` pairs, each from a story of its own, with names of a split; the same at every call.
+
+    A pair's target is any mention of a character who has been mentioned before, cut after its first piece; the other
+    is any character mentioned before it, whose second piece is a different one. A reader who goes by the story is
+    right in both runs; one who knows pairings by heart is not, as the corrupt run's need not be names of the split:
+    most are in no pool, some may be in the training pool.
+
+    Raises:
+        ValueError: for fewer than one pair; what `Stories.of` raises.
+
+    Example:
+        >>> pairs = draw_pairs(task.stream, "validation", 200)
+        >>> logit_difference(model(pairs.clean, pairs.documents), pairs).mean()
+    """
+    if count < 1:
+        raise ValueError(f"count={count} must be at least 1 pair")
+    told = replace(stories, shared_first=0.0).of(split)  # with names that begin alike, two answers would be right
+    rng, width = np.random.default_rng([0x50414952, seed]), told.longest
+    found: list[dict[str, np.ndarray]] = []
+    while sum(len(part["at"]) for part in found) < count:
+        found.append(_found(told.documents(count, rng), width, rng))
+    joined = {name: np.concatenate([part[name] for part in found])[:count] for name in found[0]}
+    seq = joined["at"].max() + 1
+    return Pairs(**{name: torch.from_numpy(v[:, :seq] if v.ndim == 2 else v).long() for name, v in joined.items()})
+
+
+def _found(documents: Documents, width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The fields of Pairs, rows `width` wide, for every one of the stories that has a pair."""
+    place = np.arange(width)
+    inside = place < documents.lengths[:, None]  # (stories, seq)
+    source = np.minimum((documents.ends - documents.lengths)[:, None] + place, len(documents.tokens) - 1)
+
+    def rows_of(values: np.ndarray, fill: int | bool) -> np.ndarray:  # (stories, seq)
+        return np.where(inside, values[source], fill)
+
+    tokens, entity = rows_of(documents.tokens, 0), rows_of(documents.marks["entity"], NO_VALUE)
+    second, again = (rows_of(documents.marks[name], False) for name in ("second_piece", "induction"))
+    told = second[:, :, None] & (entity[:, :, None] == np.arange(N_CHARACTERS))  # (stories, seq, characters)
+    known = told.cumsum(axis=1) > 0  # (stories, seq, characters) by here, a mention has been told
+    piece = (tokens[:, :, None] * told).max(axis=1)  # (stories, characters) 0: never mentioned
+    differ = piece[:, :, None] != piece[:, None, :]  # (stories, target, other); nobody differs from themselves
+    possible = (told & again[:, :, None])[..., None] & known[:, :, None] & differ[:, None]  # (stories, seq, t, o)
+    chances = (possible * (1 - rng.random(possible.shape))).reshape(len(tokens), -1)  # above 0 where possible
+    story = np.flatnonzero(chances.any(axis=1))
+    after, target, other = np.unravel_index(chances[story].argmax(axis=1), possible.shape[1:])  # each (pairs,)
+
+    at, tokens, entity, second = after - 1, tokens[story], entity[story], second[story]
+    right, wrong = piece[story, target], piece[story, other]  # (pairs,)
+    before, read = place < at[:, None], place <= at[:, None]  # (pairs, seq)
+    mine, theirs = before & (entity == target[:, None]), before & (entity == other[:, None])
+    query = place == at[:, None]
+    cases = [mine & ~second, mine & second, theirs & ~second, theirs & second, query, read]  # in the order of ROLES
+    roles = np.select(cases, range(len(ROLES)), NO_VALUE)
+    corrupt = np.select([mine & second, theirs & second], [wrong[:, None], right[:, None]], tokens)
+    return {
+        "clean": np.where(read, tokens, 0),
+        "corrupt": np.where(read, corrupt, 0),
+        "documents": np.where(read, 0, PADDING),
+        "roles": roles,
+        "at": at,
+        "right": right,
+        "wrong": wrong,
+    }

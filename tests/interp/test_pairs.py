@@ -1,0 +1,157 @@
+"""Pairs differ in who has which second piece and in nothing else; every test names the bug it would catch."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from data_gen.names import NamePools
+from data_gen.stories import Stories
+from mtp_lab.interp.pairs import ROLES, Pairs, draw_pairs, logit_difference
+
+TARGET_FIRST, TARGET_SECOND, OTHER_FIRST, OTHER_SECOND, QUERY, REST = range(len(ROLES))
+# few second pieces: characters of a story often share one, target and other or a third with one of them
+CROWDED = Stories(names=NamePools(names=32, first_pieces=16, second_pieces=4, held_out=8))
+
+
+@pytest.fixture(scope="module", params=["validation", "test", "crowded", "begin alike"])
+def drawn(request) -> tuple[Stories, str, Pairs]:
+    split = "test" if request.param == "test" else "validation"
+    stories = {"crowded": CROWDED, "begin alike": replace(CROWDED, shared_first=1.0)}.get(request.param, Stories())
+    return stories, split, draw_pairs(stories, split, 150)
+
+
+def test_clean_and_corrupt_differ_at_second_pieces_alone(drawn):
+    """Catches: a third character who shares a second piece is renamed too, a mention that is left out, a changed query,
+    and pairs whose exchange changes nothing."""
+    _, _, pairs = drawn
+    assert torch.equal(pairs.clean != pairs.corrupt, (pairs.roles == TARGET_SECOND) | (pairs.roles == OTHER_SECOND))
+    assert (pairs.right != pairs.wrong).all()
+    for role, clean, corrupt in (
+        (TARGET_SECOND, pairs.right, pairs.wrong),
+        (OTHER_SECOND, pairs.wrong, pairs.right),
+    ):
+        row, at = torch.nonzero(pairs.roles == role, as_tuple=True)
+        assert torch.equal(pairs.clean[row, at], clean[row]) and torch.equal(pairs.corrupt[row, at], corrupt[row])
+
+
+def test_the_answers_are_what_follows_the_first_piece(drawn):
+    """Every earlier copy of the query's token is followed by the answer, in either run; the other's by the other one.
+    Catches: answers exchanged, a query at the second piece, names that begin alike."""
+    _, _, pairs = drawn
+    for tokens, answer, other in (
+        (pairs.clean, pairs.right, pairs.wrong),
+        (pairs.corrupt, pairs.wrong, pairs.right),
+    ):
+        for i, row in enumerate(tokens):
+            at = int(pairs.at[i])
+            first = row[at]
+            theirs = row[pairs.roles[i] == OTHER_FIRST].unique()
+            assert len(theirs) == 1 and theirs[0] != first
+            for piece, second in ((first, answer[i]), (theirs[0], other[i])):
+                copies = torch.nonzero(row[:at] == piece)[:, 0]
+                assert len(copies) >= 1 and (row[copies + 1] == second).all()
+
+
+def test_roles_are_where_the_names_are(drawn):
+    """By the tokens' text, not by marks. Catches: a role shifted by one, mentions of a third character taken for the
+    other's, pairs without an earlier mention of both."""
+    stories, _, pairs = drawn
+    names = stories.token_names
+    seconds = len(names) - stories.names.second_pieces
+    for i, row in enumerate(pairs.clean.tolist()):
+        at, roles = int(pairs.at[i]), pairs.roles[i].tolist()
+        other = row[roles.index(OTHER_FIRST)]
+        expected = [-1] * len(row)
+        expected[: at + 1] = [REST] * at + [QUERY]
+        for t in range(at):
+            if row[t] in (row[at], other):
+                expected[t : t + 2] = (
+                    [TARGET_FIRST, TARGET_SECOND] if row[t] == row[at] else [OTHER_FIRST, OTHER_SECOND]
+                )
+                assert row[t] < seconds <= row[t + 1] and names[row[t]][0].isupper()
+        assert roles == expected
+        assert {TARGET_FIRST, TARGET_SECOND, OTHER_FIRST, OTHER_SECOND} <= set(roles)
+
+
+def test_same_tokens_where_both_are_mentioned_as_often(drawn):
+    """Catches: one of the two names is replaced, not exchanged."""
+    _, _, pairs = drawn
+    often = [(pairs.roles == role).sum(1) for role in (TARGET_SECOND, OTHER_SECOND)]
+    equal = often[0] == often[1]
+    assert 10 < equal.sum() < len(pairs)
+    same = (pairs.clean.sort(1).values == pairs.corrupt.sort(1).values).all(1)
+    assert torch.equal(same, equal)
+
+
+def test_names_are_those_of_the_split(drawn):
+    """Catches: training names, on which a model that knows them by heart would need no story."""
+    stories, split, pairs = drawn
+    seconds = stories.vocab_size - stories.names.second_pieces
+    first = pairs.clean[torch.arange(len(pairs)), pairs.at] - (seconds - stories.names.first_pieces)
+    assert stories.names.pool(split).members[first, pairs.right - seconds].all()
+
+
+def test_padding(drawn):
+    """Catches: tokens of the story, the answer among them, behind the query."""
+    _, _, pairs = drawn
+    behind = torch.arange(pairs.clean.shape[1]) > pairs.at[:, None]
+    assert pairs.clean.shape[1] == pairs.at.max() + 1 and behind.any()
+    for part, padding in ((pairs.documents, -1), (pairs.roles, -1), (pairs.clean, 0), (pairs.corrupt, 0)):
+        assert (part[behind] == padding).all()
+    assert (pairs.documents[~behind] == 0).all() and (pairs.roles[~behind] >= 0).all()
+
+
+def test_mentions_and_characters_vary():
+    """Catches: the same mention or the same character in every story."""
+    pairs = draw_pairs(Stories(), "validation", 150)
+    mentions = (pairs.roles == TARGET_FIRST).sum(1)
+    first = [int(pairs.roles[i].tolist().index(TARGET_FIRST)) for i in range(150)]
+    introduced = [int(pairs.roles[i].tolist().index(OTHER_FIRST)) for i in range(150)]
+    assert mentions.unique().numel() > 3
+    assert 20 < sum(a < b for a, b in zip(first, introduced, strict=True)) < 130
+
+
+def test_drawing_is_a_function_of_the_seed():
+    """Catches: a generator shared between calls."""
+    one, same, other = (draw_pairs(CROWDED, "validation", 5, seed) for seed in (0, 0, 1))
+    assert torch.equal(one.clean, same.clean) and torch.equal(one.at, same.at)
+    assert one.clean.shape != other.clean.shape or not torch.equal(one.clean, other.clean)
+
+
+def test_asked_by_a_head_further_ahead(drawn):
+    """Catches: a query on the wrong side, two queries in a row, roles on padding."""
+    _, _, pairs = drawn
+    assert torch.equal(pairs.asked_by(1).roles, pairs.roles)
+    ahead = pairs.asked_by(3)
+    row, at = torch.nonzero(ahead.roles == QUERY, as_tuple=True)
+    assert torch.equal(row, torch.arange(len(pairs))) and torch.equal(at, pairs.at - 2)
+    assert torch.equal(ahead.roles < 0, pairs.roles < 0)
+    moved = torch.arange(pairs.clean.shape[1]) >= (pairs.at - 2)[:, None]
+    assert torch.equal(ahead.roles[~moved], pairs.roles[~moved])
+    assert (ahead.roles[torch.arange(len(pairs)), pairs.at] == REST).all()
+
+
+def test_logit_difference(drawn):
+    """Catches: another position, the sign, and swapped pairs that keep the old answers."""
+    _, _, pairs = drawn
+    logits = torch.randn(*pairs.clean.shape, int(pairs.clean.max()) + 1, generator=torch.Generator().manual_seed(0))
+    expected = [logits[i, pairs.at[i], pairs.right[i]] - logits[i, pairs.at[i], pairs.wrong[i]] for i in range(150)]
+    assert torch.equal(logit_difference(logits, pairs), torch.stack(expected))
+    swapped = pairs.swapped()
+    assert torch.equal(logit_difference(logits, swapped), -torch.stack(expected))
+    assert torch.equal(swapped.clean, pairs.corrupt) and torch.equal(swapped.corrupt, pairs.clean)
+    part = pairs[3:5]
+    assert torch.equal(logit_difference(logits[3:5], part), torch.stack(expected[3:5])) and len(part) == 2
+
+
+def test_what_does_not_fit_is_named():
+    pairs = draw_pairs(CROWDED, "validation", 2)
+    with pytest.raises(ValueError, match="count=0"):
+        draw_pairs(CROWDED, "validation", 0)
+    with pytest.raises(ValueError, match=r"at must have shape \(2,\)"):
+        replace(pairs, at=pairs.at[:1])
+    with pytest.raises(ValueError, match="horizon=0 must be from 1 to"):
+        pairs.asked_by(0)
+    with pytest.raises(ValueError, match="horizon="):
+        pairs.asked_by(int(pairs.at.min()) + 2)
