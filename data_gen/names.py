@@ -6,7 +6,7 @@ evenly. Left out: how names are spelt by a tokenizer (one piece is one token her
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import lcm
@@ -72,6 +72,12 @@ class NamePools:
     """Names of each of the validation and the test pool."""
     seed: int = 0
     """Which pieces pair."""
+    scattered: bool = field(default=False, metadata={"later": True})
+    """Walk the diagonals in random order, so that validation and test pairings are equally far from the training pool.
+
+    In order, the training pool is a band of the grid, validation pairings are its neighbours, and test pairings theirs:
+    a model for which similar first pieces have similar seconds finds validation names more likely than test names.
+    """
 
     def __post_init__(self) -> None:
         for name in ("first_pieces", "second_pieces"):
@@ -100,7 +106,11 @@ class NamePools:
         rng = np.random.default_rng([self.seed, 0x4E414D45])
         step = np.arange(self.first_pieces * self.second_pieces)
         rows = rng.permutation(shape[0])[step % shape[0]]
-        columns = rng.permutation(shape[1])[(step + step // lcm(*shape)) % shape[1]]
+        columns = rng.permutation(shape[1])
+        diagonal = step // lcm(*shape)
+        if self.scattered:
+            diagonal = rng.permutation(diagonal[-1] + 1)[diagonal]
+        columns = columns[(step + diagonal) % shape[1]]
         known = self.names or len(step) - 2 * self.held_out
         ends = np.array([known, known + self.held_out, known + 2 * self.held_out])
         owner = np.empty(shape, int)

@@ -17,7 +17,7 @@ from mtp_lab.evaluate import Interval, next_token
 from mtp_lab.runs import Run
 from mtp_lab.tasks import Split
 
-CELL = ["given", "n", "trunk", "stopped", "names"]
+CELL = ["given", "n", "trunk", "stopped", "names", "scattered"]
 """Columns that tell cells of trainings apart; see `presets.InductionCell`."""
 
 
@@ -30,6 +30,7 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
         "trunk": model.trunk_depth,
         "stopped": bool(model.stop_gradient),
         "names": config.task.stream.names.names,
+        "scattered": config.task.stream.names.scattered,
         "seed": config.seed,
     }
 

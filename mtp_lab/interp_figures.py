@@ -100,7 +100,7 @@ def grid(
     titles = list(dict.fromkeys(table.panel))
     down, across = (list(dict.fromkeys(table[column])) for column in (rows, columns))
     figure, places, lines = panels(titles, min(4, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
-    most = limit or float(table.value.max()) or 1.0
+    most = max(float(table.value.max()), 1e-9) if limit is None else limit
     for name, place in zip(titles, places, strict=True):
         part = table[table.panel == name].set_index([rows, columns])
         cells = part.value.unstack().reindex(index=down, columns=across)

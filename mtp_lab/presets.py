@@ -186,6 +186,8 @@ class InductionCell:
     """Heads beyond the first do not shape the trunk."""
     names: int = 256
     """Names of the training pool; 0: all that are not held out."""
+    scattered: bool = False
+    """See `NamePools.scattered`."""
     longer: int = 1
     """Times the preset's steps."""
 
@@ -213,7 +215,7 @@ _CELLS = (
     *(InductionCell("rotary", **kind, longer=2) for kind in (_ONE, _SAME_DEPTH)),
     InductionCell("smeared", n=2, trunk=3, stopped=True),
     InductionCell("smeared", **_ONE, names=0),
-    InductionCell("smeared", **_ONE, names=64),
+    InductionCell("smeared", **_ONE, scattered=True),
     InductionCell("smeared", **_SAME_SIZE, longer=2),
     InductionCell("smeared", **_SAME_DEPTH, names=0, longer=2),
     InductionCell("relative", **_ONE),
@@ -233,7 +235,7 @@ INDUCTION: dict[str, InductionPreset] = {
         8,
     ),
     "quick": InductionPreset(_QUICK, 2, 650, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 64),
-    "full": InductionPreset(_CELLS, 5, 800, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 256),
+    "full": InductionPreset(_CELLS, 5, 800, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 128),
     # Section 4.1: 30M parameters, Adam, 100k steps of .25M tokens; the stories' length takes the place of context 2048.
     "paper": InductionPreset(
         (InductionCell("rotary", n=1, trunk=9), InductionCell("rotary", n=2, trunk=8), InductionCell("rotary", 2, 9)),
@@ -260,7 +262,7 @@ def induction_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
     for cell in chosen.cells:
         steps = chosen.steps * cell.longer
         for seed in range(seeds or chosen.seeds):
-            task = StoriesTask(stream=Stories(names=NamePools(names=cell.names, seed=seed)))
+            task = StoriesTask(stream=Stories(names=NamePools(names=cell.names, seed=seed, scattered=cell.scattered)))
             model = ModelConfig(
                 vocab_size=task.vocab_size,
                 **chosen.size,

@@ -118,8 +118,8 @@ own = main.assign(panel=main.setting, label=main.model, value=main.induction)
 anything = main[(main.n == 1) & (main.trunk == configs[0].model.trunk_depth)]
 ANY = "n = 1, any second piece"
 anything = anything.assign(panel=anything.setting, label=ANY, value=anything.induction_any)
-shown = pd.concat([own, anything]).sort_values(["panel", "label"], kind="stable")
-times = induction.reached(main).merge(cells, on=about)
+shown = pd.concat([own, anything])
+times = cells.merge(induction.reached(main), on=about)
 
 
 def cell(given: str, n: int, trunk: int, stopped: bool = False, table: pd.DataFrame = times) -> pd.DataFrame:
@@ -432,7 +432,7 @@ pull
 
 # %%
 pools = curves[(curves.given == curves.given.iloc[0]) & ~curves.stopped & (curves.trunk == TRUNK)]
-got = induction.reached(pools).merge(cells, on=about)
+got = cells.merge(induction.reached(pools), on=about)
 steps = pools.groupby(["pool", "model"]).step.max().rename("steps")
 phase = got.groupby(["names", "pool", "model"], as_index=False).reached.agg(["sum", "size"]).join(steps, on=["pool", "model"])
 phase = phase.assign(value=phase["sum"] / phase["size"], text=phase["sum"].astype(str) + " of " + phase["size"].astype(str))

@@ -95,7 +95,7 @@ def name_attention(model: MTPTransformer, batch: Batch) -> pd.DataFrame:
             induction, first, second = (_names(part, mark, device) for mark in MARKS[1:])  # (rows, seq)
             earlier, keys, asked = _earlier(ids, documents), [], []
             for i in horizons:
-                who, told = _ahead(entity, i), _ahead(induction, i)   # (rows, seq)
+                who, told = _ahead(entity, i), _ahead(induction, i) & (_ahead(documents, i) == documents)  # (rows, seq)
                 same = who[:, :, None] == entity[:, None, :]  # (rows, seq, keys)
                 pieces = (second[:, None] & same, second[:, None] & ~same, first[:, None] & same)
                 keys += [piece & earlier & told[:, :, None] for piece in pieces]

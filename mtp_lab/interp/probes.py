@@ -64,8 +64,8 @@ def probe(
         classes: number of classes asked for.
 
     Raises:
-        ValueError: for fewer than two classes, an offset below 1, a layer that the model does not have, shapes
-            that differ, rows that all share documents, or an offset without two classes in training or without a test target.
+        ValueError: for fewer than two classes, an offset below 1, a layer that the model does not have, shapes that
+            differ, rows that all share documents, an offset without two classes in training or without a test target.
 
     Example:
         >>> second = torch.from_numpy(batch.marks["second_piece"])
