@@ -207,21 +207,17 @@ class InductionPreset:
     """Rows of stories for the final measurements, of each split."""
 
 
-_ONE, _SAME_DEPTH, _SAME_SIZE = dict(n=1, trunk=3), dict(n=2, trunk=3), dict(n=2, trunk=2)
+_ONE, _SAME_DEPTH = dict(n=1, trunk=3), dict(n=2, trunk=3)
 _STEADY = OptimizerConfig(kind="muon", learning_rate=1e-2, warmup=50, final=1.0)  # no step is the last one
 _CELLS = (
     InductionCell("smeared", **_ONE),
     InductionCell("smeared", **_SAME_DEPTH, longer=2),
     *(InductionCell("rotary", **kind, longer=2) for kind in (_ONE, _SAME_DEPTH)),
-    InductionCell("smeared", n=2, trunk=3, stopped=True),
+    InductionCell("smeared", **_SAME_DEPTH, stopped=True),
     InductionCell("smeared", **_ONE, names=0),
     InductionCell("smeared", **_ONE, scattered=True),
-    InductionCell("smeared", **_SAME_SIZE, longer=2),
-    InductionCell("smeared", **_SAME_DEPTH, names=0, longer=2),
     InductionCell("relative", **_ONE),
-    InductionCell("smeared", n=4, trunk=3, longer=2),
 )
-
 _QUICK = (InductionCell("smeared", **_ONE), InductionCell("smeared", **_SAME_DEPTH))
 
 INDUCTION: dict[str, InductionPreset] = {

@@ -36,7 +36,7 @@ def nearness(pools: NamePools, split: str) -> float:
 
 
 def test_scattered_pools_hold_out_pairings_that_are_alike():
-    """In order, validation pairings have more in common with the training pool than test pairings; scattered, as much.
+    """In order, validation pairings have more in common with the pool than test pairings; scattered, as much.
     Catches: a choice on validation names that flatters; other pools than before by default."""
     ordered = [[nearness(NamePools(seed=seed), split) for split in ("validation", "test")] for seed in range(20)]
     pools = [NamePools(seed=seed, scattered=True) for seed in range(60)]
