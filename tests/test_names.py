@@ -28,7 +28,7 @@ def test_no_pairing_is_in_two_splits_and_every_piece_is_used_evenly(pools):
 
 
 def nearness(pools: NamePools, split: str) -> float:
-    """How many second pieces of a pairing's first piece also go with first pieces that have this second: mean overlap."""
+    """Second pieces that a pairing's first piece shares with first pieces that have this second: mean over pairings."""
     train = pools.pool("train").members.astype(int)
     shared = train @ train.T  # (first, first) second pieces in common
     names = np.argwhere(pools.pool(split).members)
@@ -36,7 +36,7 @@ def nearness(pools: NamePools, split: str) -> float:
 
 
 def test_scattered_pools_hold_out_pairings_that_are_alike():
-    """In order, validation pairings have more in common with the pool than test pairings; scattered, as much.
+    """In order, validation names have more in common with the pool than test names; scattered, as much.
     Catches: a choice on validation names that flatters; other pools than before by default."""
     ordered = [[nearness(NamePools(seed=seed), split) for split in ("validation", "test")] for seed in range(20)]
     pools = [NamePools(seed=seed, scattered=True) for seed in range(60)]
