@@ -98,7 +98,7 @@ class Attention(nn.Module):
         return z[0] if len(z) == 1 else torch.cat(z, dim=2)  # (batch, heads, seq, d_head)
 
     def _mix_myopic(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """The same values; gradients reach keys and values of the query's own position only (Wu et al. 2024, eq. 3)."""
+        """The same values; gradients reach keys and values of the query's own position only (Wu et al. 2024)."""
         far_k, far_v = k.detach(), v.detach()
         own = (q * (k - far_k)).sum(-1)  # (batch, heads, seq) zeros that carry the gradient of the diagonal
         scores = (q @ far_k.mT + torch.diag_embed(own)) * q.shape[-1] ** -0.5 + mask
