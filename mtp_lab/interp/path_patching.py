@@ -31,7 +31,7 @@ def path_patching(
 ) -> pd.DataFrame:
     """Patches the direct paths from some attention heads to the queries, keys or values of others.
 
-    Two passes over the corrupt run (Wang et al. 2022, arXiv 2211.00593, section 3.1). In the first the senders have
+    Two passes over the corrupt run (Wang et al. 2022, arXiv 2211.00593). In the first the senders have
     read what they read in the clean run, and every other attention head and every MLP keeps what it had written, so
     that only the senders' writing in the residual stream reaches the receivers; the inputs that these then have are
     kept. The second pass puts them into the receivers and computes all else anew. In Wang et al. MLPs are computed anew
