@@ -132,6 +132,12 @@ class Stories:
         return pieces
 
 
+def of_characters(batch: Batch, mark: str) -> np.ndarray:
+    """(rows, seq) a mark of stories ("induction", "first_piece", ...) where it is about a character's name."""
+    entity = batch.marks["entity"]
+    return batch.marks[mark] & (entity >= 0) & (entity < N_CHARACTERS)
+
+
 class Teller:
     """Tells stories of a compiled grammar: which tokens, and what a reader could know of each."""
 

@@ -45,16 +45,14 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[
     for k, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    write_atomic(folder / f"step-{step:08d}-{digest(content)}.safetensors", content)
+    _write(folder, step, tensors)
     for old in _checkpoints(folder)[KEPT:]:
         old.unlink()
 
 
 def save_weights(folder: Path, step: int, model: nn.Module) -> None:
     """Writes the weights alone, to be kept beside those of other steps."""
-    content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
-    write_atomic(folder / f"step-{step:08d}-{digest(content)}.safetensors", content)
+    _write(folder, step, model.state_dict())
 
 
 def saved_weights(folder: Path) -> dict[int, Path]:
@@ -63,7 +61,7 @@ def saved_weights(folder: Path) -> dict[int, Path]:
 
 
 def load_weights_of(path: Path) -> dict[str, Tensor]:
-    """Weights that `save_weights` wrote.
+    """Tensors that `save_weights` or `save_checkpoint` wrote, checked against the digits in the file's name.
 
     Raises:
         DamagedFile: naming the file, if it is truncated or altered.
@@ -78,18 +76,22 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
         The number of steps done (0 without any checkpoint), and a line for each damaged file passed over.
     """
     damaged = []
-    for path in _checkpoints(folder):
-        _, step, expected = path.stem.split("-")
+    for step, path in reversed(saved_weights(folder).items()):
         try:
-            tensors = read_tensors(path, expected)
+            tensors = load_weights_of(path)
         except DamagedFile as error:
             damaged.append(str(error))
             continue
         model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
         for k, optimizer in enumerate(optimizers):
             _load_optimizer(optimizer, {n: t for n, t in tensors.items() if n.startswith(f"optimizer.{k}.")})
-        return int(step), damaged
+        return step, damaged
     return 0, damaged
+
+
+def _write(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    write_atomic(folder / f"step-{step:08d}-{digest(content)}.safetensors", content)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

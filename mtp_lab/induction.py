@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data_gen.stories import N_CHARACTERS
+from data_gen.stories import of_characters
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.evaluate import Interval, next_token
 from mtp_lab.runs import Run
@@ -93,8 +93,7 @@ def final(run: Run, split: Split, rows: int) -> dict[str, float]:
     """
     batch = run.config.task.held_out(split, rows)
     predicted, nats = next_token(run.model(), batch)
-    entity = batch.marks["entity"]
-    asked = batch.marks["induction"] & (entity >= 0) & (entity < N_CHARACTERS)
+    asked = of_characters(batch, "induction")
     return {
         **run.config.task.measures(batch, predicted, nats),
         "probability": float(np.exp(-nats[asked]).mean()),

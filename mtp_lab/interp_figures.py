@@ -22,26 +22,17 @@ def formation(
         dashed: labels that are drawn dashed, such as baselines.
     """
     checked(table, "bits", "panel", "label", "seed", "value", x)
-    titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
-    figure, places, rows = panels(titles, min(4, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
-    legend = set()
-    for name, place in zip(titles, places, strict=True):
-        for k, label in enumerate(labels):
-            part, color = table[(table.panel == name) & (table.label == label)], COLORS[k % len(COLORS)]
-            if part.empty:
-                continue
-            dash = "dot" if label in dashed else "solid"
-            for seed, run in part.sort_values(x).groupby("seed"):
-                style = dict(line=dict(color=color, width=1, dash=dash), opacity=0.45, hoverinfo="skip")
-                style["legendgroup"] = label
-                figure.add_trace(line(run[x], run.value, color, f"{label}, seed {seed}", **style), **place)
-            mean = part.groupby(x).value.agg(["mean", "size"])
-            mean = mean[mean["size"] == part.seed.nunique()]["mean"]
-            style = dict(line=dict(color=color, width=3, dash=dash), legendgroup=label, showlegend=label not in legend)
-            style["hovertemplate"] = "%{y:.1%} at %{x:.3s}" if percent else "%{y:.3f} at %{x:.3s}"
-            figure.add_trace(line(mean.index, mean, color, label, **style), **place)
-            legend.add(label)
-    figure.update_xaxes(title_text=f"training {x}s" if x == "step" else f"training {x}", tickformat="~s", nticks=6)
+    figure, lines, rows = _lines(table, x)
+    for label, part, color, place, legend in lines:
+        dash = "dot" if label in dashed else "solid"
+        for seed, run in part.sort_values(x).groupby("seed"):
+            style = dict(line=dict(color=color, width=1, dash=dash), opacity=0.45, hoverinfo="skip", legendgroup=label)
+            figure.add_trace(line(run[x], run.value, color, f"{label}, seed {seed}", **style), **place)
+        mean = part.groupby(x).value.agg(["mean", "size"])
+        mean = mean[mean["size"] == part.seed.nunique()]["mean"]
+        style = dict(line=dict(color=color, width=3, dash=dash), legendgroup=label, showlegend=legend)
+        style["hovertemplate"] = "%{y:.1%} at %{x:.3s}" if percent else "%{y:.3f} at %{x:.3s}"
+        figure.add_trace(line(mean.index, mean, color, label, **style), **place)
     if percent:
         figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     return framed(figure, title, caption, 300 * rows)
@@ -57,31 +48,43 @@ def survival(table: pd.DataFrame, x: str, title: str, caption: str) -> go.Figure
         table: panel, label, seed, reached (bool) and the column of `x`: when, or the end of training.
     """
     checked(table, "bits", "panel", "label", "seed", "reached", x)
-    titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
-    figure, places, rows = panels(titles, min(4, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
-    legend = set()
-    for name, place in zip(titles, places, strict=True):
-        for k, label in enumerate(labels):
-            part, color = table[(table.panel == name) & (table.label == label)], COLORS[k % len(COLORS)]
-            if part.empty:
-                continue
-            times, last = np.sort(part[part.reached][x].to_numpy(float)), float(part[x].max())
-            left = 1 - np.arange(len(times) + 1) / len(part)
-            end = [last] if len(times) < len(part) else []
-            shift = 0.012 * (k - (len(labels) - 1) / 2)  # lines that lie on one another stay visible
-            y = [*left, *left[-1:]] if end else list(left)
-            style = dict(line=dict(color=color, width=3, shape="hv"), legendgroup=label, showlegend=label not in legend)
-            style["hovertemplate"] = "%{y:.0%} left at %{x:.3s}"
-            figure.add_trace(line([0, *times, *end], np.array(y) + shift, color, label, **style), **place)
-            if end:
-                marker = dict(symbol="x", size=10, color=color)
-                style = dict(mode="markers", marker=marker, hoverinfo="skip")
-                figure.add_trace(line(end, [left[-1] + shift], color, "not reached", **style), **place)
-            legend.add(label)
-    figure.update_xaxes(title_text=f"training {x}s" if x == "step" else f"training {x}", tickformat="~s", nticks=6)
+    labels = list(dict.fromkeys(table.label))
+    figure, lines, rows = _lines(table, x)
+    for label, part, color, place, legend in lines:
+        times, last = np.sort(part[part.reached][x].to_numpy(float)), float(part[x].max())
+        left = 1 - np.arange(len(times) + 1) / len(part)
+        end = [last] if len(times) < len(part) else []
+        shift = 0.012 * (labels.index(label) - (len(labels) - 1) / 2)  # lines that lie on one another stay visible
+        y = [*left, *left[-1:]] if end else list(left)
+        style = dict(line=dict(color=color, width=3, shape="hv"), legendgroup=label, showlegend=legend)
+        style["hovertemplate"] = "%{y:.0%} left at %{x:.3s}"
+        figure.add_trace(line([0, *times, *end], np.array(y) + shift, color, label, **style), **place)
+        if end:
+            style = dict(mode="markers", marker=dict(symbol="x", size=10, color=color), hoverinfo="skip")
+            figure.add_trace(line(end, [left[-1] + shift], color, "not reached", **style), **place)
     figure.update_yaxes(range=[-0.05, 1.05], tickformat=".0%")
     figure.update_yaxes(title_text="seeds left", col=1)
     return framed(figure, title, caption, 260 * rows)
+
+
+def _lines(table: pd.DataFrame, x: str) -> tuple[go.Figure, list[tuple[str, pd.DataFrame, str, dict, bool]], int]:
+    """A panel for each setting, over training.
+
+    Returns:
+        The figure; for each label of each panel its name, rows, colour, place, and whether it is new to the legend; the
+        number of rows of panels.
+    """
+    titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
+    figure, places, rows = panels(titles, min(4, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
+    figure.update_xaxes(title_text=f"training {x}s" if x == "step" else f"training {x}", tickformat="~s", nticks=6)
+    lines, told = [], set()
+    for name, place in zip(titles, places, strict=True):
+        for k, label in enumerate(labels):
+            part = table[(table.panel == name) & (table.label == label)]
+            if len(part):
+                lines.append((label, part, COLORS[k % len(COLORS)], place, label not in told))
+                told.add(label)
+    return figure, lines, rows
 
 
 def grid(

@@ -89,12 +89,16 @@ class Run:
         from mtp_lab.model import MTPTransformer
         from mtp_lab.train import load_weights
 
-        kept = saved_weights(self.path / "snapshots")
-        if step is not None and step not in kept:
-            steps = ", ".join(map(str, kept)) or "none; train with snapshot_every"
-            raise ValueError(f"step={step} is not one of the snapshots of {self.path.name}: {steps}")
+        if step is None:
+            weights = load_weights(self.path)
+        else:
+            kept = saved_weights(self.path / "snapshots")
+            if step not in kept:
+                steps = ", ".join(map(str, kept)) or "none; train with snapshot_every"
+                raise ValueError(f"step={step} is not one of the snapshots of {self.path.name}: {steps}")
+            weights = load_weights_of(kept[step])
         model = MTPTransformer(self.config.model)
-        model.load_state_dict(load_weights(self.path) if step is None else load_weights_of(kept[step]))
+        model.load_state_dict(weights)
         return model.eval()
 
 

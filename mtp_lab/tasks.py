@@ -18,7 +18,7 @@ from data_gen.choice_process import ChoiceProcess
 from data_gen.polynomials import Polynomials
 from data_gen.prose import docstrings, told_stories
 from data_gen.star_graph import StarGraphs
-from data_gen.stories import N_CHARACTERS, Stories
+from data_gen.stories import Stories, of_characters
 from data_gen.text import SEPARATOR, SEPARATOR_TEXT, VOCABULARY, ByteStream, Corpus, local_files, standard_library
 
 Split = Literal["train", "validation", "test"]
@@ -155,12 +155,11 @@ class StoriesTask(_Sampled):
 
     def measures(self, batch: Batch, predicted: np.ndarray, nats: np.ndarray) -> dict[str, float]:
         right, marks = predicted == batch.tokens, batch.marks
-        named = (marks["entity"] >= 0) & (marks["entity"] < N_CHARACTERS)
-        asked = marks["induction"] & named
-        again = marks["first_piece"] & named & (marks["mention"] > 1)
+        asked = of_characters(batch, "induction")
+        again = of_characters(batch, "first_piece") & (marks["mention"] > 1)
         row, at = np.nonzero(asked)
         before = np.arange(batch.seq) < at[:, None]  # (asked, seq)
-        here = (batch.documents[row] == batch.documents[row, at][:, None]) & (marks["second_piece"] & named)[row]
+        here = (batch.documents[row] == batch.documents[row, at][:, None]) & of_characters(batch, "second_piece")[row]
         known = (batch.tokens[row] == predicted[row, at][:, None]) & here & before
         return {
             "induction": _mean(right[asked]),

@@ -14,7 +14,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from data_gen import Batch
-from data_gen.stories import N_CHARACTERS
+from data_gen.stories import of_characters
 from mtp_lab.evaluate import tensors
 from mtp_lab.layers import Attention, Block
 from mtp_lab.model import MTPTransformer
@@ -177,8 +177,7 @@ def _ahead(values: Tensor, by: int) -> Tensor:
 
 def _names(batch: Batch, mark: str, device: torch.device) -> Tensor:
     """(rows, seq) the mark, where a character is named."""
-    entity = batch.marks["entity"]
-    return torch.from_numpy(batch.marks[mark] & (entity >= 0) & (entity < N_CHARACTERS)).to(device)
+    return torch.from_numpy(of_characters(batch, mark)).to(device)
 
 
 def _table(labels: Sequence[Label], values: dict[str, Tensor]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mtp_lab.interp.sites import residual_hooks
 from mtp_lab.model import MTPTransformer
 from mtp_lab.targets import IGNORE, future_targets
 
@@ -34,7 +35,7 @@ def readings(
             those between it and the trunk.
         logits: (n_future, batch, seq, vocab).
     """
-    sites = {"embed": "hook_embed"} | {f"blocks.{i}": f"blocks.{i}.hook_resid_post" for i in range(len(model.blocks))}
+    sites = residual_hooks(f"blocks.{i}" for i in range(len(model.blocks)))
     _, kept = model.run_with_cache(tokens, documents, names_filter=list(sites.values()))
     context, horizons = model.context(tokens, documents), model.config.n_future
     for layer, site in sites.items():

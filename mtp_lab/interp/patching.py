@@ -17,6 +17,7 @@ from transformer_lens.hook_points import HookPoint
 from mtp_lab.interp.adapter import path
 from mtp_lab.interp.attention import attention_layers
 from mtp_lab.interp.pairs import ROLES, Pairs, logit_difference
+from mtp_lab.interp.sites import residual_hooks
 from mtp_lab.model import MTPTransformer
 
 PAIRS = 32  # pairs a forward: their activations at all sites are alive at once
@@ -43,7 +44,7 @@ def residual_patching(model: MTPTransformer, pairs: Pairs, horizon: int = 1) -> 
     Example:
         >>> recovered(residual_patching(model, pairs), ["layer", "role"]).pivot(index="layer", columns="role")
     """
-    names = {"embed": "hook_embed"} | {layer: f"{layer}.hook_resid_post" for layer in _layers(model, horizon)}
+    names = residual_hooks(_layers(model, horizon))
 
     def places(part: Pairs) -> Iterator[Place]:
         for layer, name in names.items():

@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from mtp_lab.interp.sites import residual_hooks
 from mtp_lab.model import MTPTransformer
 from mtp_lab.targets import IGNORE, future_targets
 
@@ -176,8 +177,8 @@ def _untrained(model: MTPTransformer, seed: int) -> MTPTransformer:
 
 def _sites(model: MTPTransformer) -> dict[str, str]:
     """Every site, and the hook point of its residual stream."""
-    sites = {"embed": "hook_embed"} | {f"blocks.{i}": f"blocks.{i}.hook_resid_post" for i in range(len(model.blocks))}
-    return sites | {f"heads.{i}": f"heads.{i}.hook_resid_post" for i in model.config.parents}
+    trunk = [f"blocks.{i}" for i in range(len(model.blocks))]
+    return residual_hooks([*trunk, *(f"heads.{i}" for i in model.config.parents)])
 
 
 @torch.no_grad()
