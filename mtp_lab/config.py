@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from mtp_lab.mapping import LATER, config_hash
-from mtp_lab.tasks import BytesTask, Task
+from mtp_lab.tasks import REST, BytesTask, Task
 
 HeadKind = Literal["parallel", "causal", "anticausal", "linear", "sequential"]
 Position = Literal["rotary", "relative"]
@@ -263,6 +263,8 @@ class TrainConfig:
     """A finished run (folder below the runs directory) whose trunk and heads training starts from (section 3.6)."""
     snapshot_every: int = field(default=0, metadata=LATER)
     """Steps between two snapshots of the weights, which the run keeps for analyses over training; 0: none."""
+    mark_weights: tuple[tuple[str, float], ...] = field(default=(), metadata=LATER)
+    """What tokens count in the training loss by the task's marks, the first that fits; "rest": tokens with none."""
 
     def __post_init__(self) -> None:
         weights = tuple(float(w) for w in self.horizon_weights) or (1.0,) * self.model.n_future
@@ -274,6 +276,8 @@ class TrainConfig:
         check_choice("precision", self.precision, Precision)
         if type(self.snapshot_every) is not int or self.snapshot_every < 0:
             raise ValueError(f"snapshot_every={self.snapshot_every!r} must be a number of steps, or 0 for none")
+        object.__setattr__(self, "mark_weights", tuple((str(mark), float(w)) for mark, w in self.mark_weights))
+        self._check_mark_weights()
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it becomes a folder")
         if len(weights) != self.model.n_future or not all(0 <= w < float("inf") for w in weights) or not any(weights):
@@ -292,6 +296,17 @@ class TrainConfig:
             raise ValueError(
                 f"task.seq={self.task.seq} is longer than model.max_seq={self.model.max_seq}; raise max_seq"
             )
+
+    def _check_mark_weights(self) -> None:
+        if not self.mark_weights:
+            return
+        marks = {name for name, mark in self.task.batch(1, 0, 0).marks.items() if mark.dtype == bool}
+        if unknown := {mark for mark, _ in self.mark_weights} - marks - {REST}:
+            known = ", ".join(sorted(marks)) or "none"
+            raise ValueError(f"mark_weights names {sorted(unknown)}; marks of this task are {known}, and {REST!r}")
+        given = [weight for _, weight in self.mark_weights] + [1.0] * (REST not in dict(self.mark_weights))
+        if not all(0 <= weight < float("inf") for weight in given) or not any(given):
+            raise ValueError(f"mark_weights={self.mark_weights} must be numbers, none negative, not all 0")
 
     @property
     def folder(self) -> str:

@@ -36,26 +36,36 @@ def tensors(batch: Batch, device: torch.device | str = "cpu") -> tuple[torch.Ten
 
 
 @torch.no_grad()
+def token_nats(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> np.ndarray:
+    """Cross-entropy of every horizon, aligned at the token that was predicted, in fp32.
+
+    Returns:
+        (n_future, rows, seq): what horizon i paid, i tokens before, for the token that stands there; nan where it
+        could not be asked.
+    """
+    device = next(model.parameters()).device
+    nats = np.full((model.config.n_future, *batch.tokens.shape), np.nan)
+    for start in range(0, batch.rows, rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        tokens, documents = tensors(batch[rows], device)
+        targets = future_targets(tokens, model.config.n_future, documents)
+        context = model.context(tokens, documents)
+        latents = model.run_heads(model.trunk(tokens, context), tokens, context)
+        for i in model.config.parents:
+            each = torch.cat([token_losses(model, *chunk) for chunk in chunks(model, latents[i], targets[i - 1])])
+            paid = each.view(tokens.shape).masked_fill(targets[i - 1] == IGNORE, torch.nan)
+            nats[i - 1, rows, i:] = paid[:, :-i].cpu().numpy()
+    return nats
+
+
 def losses(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Cross-entropy of every horizon on a batch, in fp32.
 
     Returns:
         Nats summed over each row, and the number of targets in it: two (n_future, rows) arrays.
     """
-    device = next(model.parameters()).device
-    nats, counts = [], []
-    for start in range(0, batch.rows, rows_at_once):
-        tokens, documents = tensors(batch[start : start + rows_at_once], device)
-        targets = future_targets(tokens, model.config.n_future, documents)
-        context = model.context(tokens, documents)
-        latents = model.run_heads(model.trunk(tokens, context), tokens, context)
-        each = [
-            torch.cat([token_losses(model, *chunk) for chunk in chunks(model, latents[i], targets[i - 1])])
-            for i in model.config.parents
-        ]
-        nats.append(torch.stack(each).view(targets.shape).sum(-1))  # (n_future, rows)
-        counts.append((targets != IGNORE).sum(-1))
-    return torch.cat(nats, 1).double().cpu().numpy(), torch.cat(counts, 1).cpu().numpy()
+    nats = token_nats(model, batch, rows_at_once)
+    return np.nansum(nats, axis=-1), (~np.isnan(nats)).sum(axis=-1)
 
 
 def loss_per_horizon(model: MTPTransformer, batch: Batch) -> np.ndarray:

@@ -2,6 +2,8 @@
 
     L_n = - sum_i w_i mean_t log P(x_{t+i} | x_{<=t})        mean over the valid targets of horizon i
 
+The mean may weigh tokens (answers alone, say): a token then counts its weight at whichever horizon it is predicted.
+
 `reference` holds the logits of all heads at once: O(nV) memory a position. `sequential` is the paper's Figure 2 for
 every head kind: each head is run, unembedded and back-propagated before the next one is, so that one head's logits
 exist at a time, O(V), and of these only a chunk of positions. Both give the same gradients through
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from mtp_lab.config import check_choice
 from mtp_lab.layers import Context
 from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets, valid_targets
+from mtp_lab.targets import IGNORE, future_targets, target_weights
 
 CHUNK_LOGITS = 2**20  # logits alive at a time, about; larger chunks are no faster
 FEWEST_ROWS = 256  # positions in a chunk, however large the vocabulary: fewer are slower
@@ -45,6 +47,7 @@ def mtp_loss(
     weights: Sequence[float] | Tensor | None = None,
     method: Method = "sequential",
     counts: Tensor | None = None,
+    token_weights: Tensor | None = None,
 ) -> Loss:
     """Eq. 2 on a batch.
 
@@ -54,8 +57,10 @@ def mtp_loss(
         documents: (batch, seq) document of each token, -1 for padding; attention and targets stay inside documents.
         weights: n_future weights w_i of the horizons; all 1 by default, as in the paper.
         method: "sequential" (the memory of one head) or "reference" (everything at once).
-        counts: (n_future,) the number of valid targets to divide by, where this batch is one part of a larger one
+        counts: (n_future,) the sum of the targets' weights to divide by, where this batch is one part of a larger one
             (gradient accumulation, several processes); by default this batch's own. A horizon without any gives 0.
+        token_weights: (batch, seq) what each token counts where it is a target, none negative; all 1 by default.
+            `per_horizon` are means with the same weights.
 
     Raises:
         ValueError: for an unknown method, or weights that are not n_future non-negative numbers.
@@ -63,13 +68,15 @@ def mtp_loss(
     check_choice("method", method, Method)
     context = model.context(tokens, documents)  # checks the shapes
     targets = future_targets(tokens, model.config.n_future, documents)
-    counts = (valid_targets(targets) if counts is None else counts).clamp(min=1)
     trunk = model.trunk(tokens, context)
     weights = _checked(weights, model.config.n_future).to(trunk.device, torch.promote_types(trunk.dtype, torch.float32))
+    shares = target_weights(targets, token_weights).to(weights.dtype)
+    counts = shares.sum(dim=(1, 2)) if counts is None else counts
+    counts = counts.where(counts > 0, 1)
     if method == "reference":
-        means = _reference(model, trunk, tokens, context, targets) / counts
+        means = _reference(model, trunk, tokens, context, targets, shares) / counts
         return Loss((weights * means).sum(), means.detach())
-    job = _Job(model, tokens, context, targets, weights, counts, differentiate=torch.is_grad_enabled())
+    job = _Job(model, tokens, context, targets, shares, weights, counts, differentiate=torch.is_grad_enabled())
     return Loss(*_Sequential.apply(trunk, job, *job.parameters))
 
 
@@ -89,10 +96,10 @@ def in_compute_precision(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
-def chunks(model: MTPTransformer, latent: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(batch, seq, d_model) and (batch, seq), cut into runs of positions whose logits one can afford at once."""
+def chunks(model: MTPTransformer, latent: Tensor, *aligned: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """(batch, seq, d_model) and any (batch, seq), cut into runs of positions whose logits one can afford at once."""
     rows = max(FEWEST_ROWS, CHUNK_LOGITS // model.config.vocab_size)
-    return zip(latent.flatten(0, 1).split(rows), targets.flatten().split(rows), strict=True)
+    return zip(latent.flatten(0, 1).split(rows), *(part.flatten().split(rows) for part in aligned), strict=True)
 
 
 def _checked(weights: Sequence[float] | Tensor | None, n_future: int) -> Tensor:
@@ -102,11 +109,14 @@ def _checked(weights: Sequence[float] | Tensor | None, n_future: int) -> Tensor:
     return weights
 
 
-def _reference(model: MTPTransformer, trunk: Tensor, tokens: Tensor, context: Context, targets: Tensor) -> Tensor:
-    """Summed cross-entropy of each horizon, all logits alive at once: (n_future,)."""
+def _reference(
+    model: MTPTransformer, trunk: Tensor, tokens: Tensor, context: Context, targets: Tensor, shares: Tensor
+) -> Tensor:
+    """Weighted sum of the cross-entropies of each horizon, all logits alive at once: (n_future,)."""
     latents = model.run_heads(trunk, tokens, context)
     stacked = torch.stack([latents[i] for i in model.config.parents])  # (n_future, batch, seq, d_model)
-    return token_losses(model, stacked.flatten(0, 2), targets.flatten()).view(targets.shape).sum(dim=(1, 2))
+    nats = token_losses(model, stacked.flatten(0, 2), targets.flatten()).view(targets.shape)
+    return (nats * shares).sum(dim=(1, 2))
 
 
 # --- Figure 2, for any arrangement of heads -----------------------------------------------------------------------
@@ -120,6 +130,7 @@ class _Job:
     tokens: Tensor  # (batch, seq)
     context: Context
     targets: Tensor  # (n_future, batch, seq)
+    shares: Tensor  # (n_future, batch, seq) what each target counts
     weights: Tensor  # (n_future,)
     counts: Tensor  # (n_future,)
     differentiate: bool  # whether gradients are wanted at all
@@ -184,8 +195,8 @@ class _Walk:
         weight, share = job.model.unembed.weight, (job.weights / job.counts)[i - 1]
         inputs, matrix = (in_compute_precision(t.detach()) for t in (normed, weight))
         at_inputs, at_weight = [], torch.zeros_like(weight)
-        for rows, targets in chunks(job.model, inputs, job.targets[i - 1]):
-            nats, at_rows, part = _chunk(rows, matrix, targets, job.differentiate)
+        for rows, targets, shares in chunks(job.model, inputs, job.targets[i - 1], job.shares[i - 1]):
+            nats, at_rows, part = _chunk(rows, matrix, targets, shares, job.differentiate)
             self.sums[i - 1] += nats
             if job.differentiate:
                 at_inputs.append(at_rows)
@@ -213,18 +224,19 @@ class _Walk:
 
 
 def _chunk(
-    rows: Tensor, matrix: Tensor, targets: Tensor, differentiate: bool
+    rows: Tensor, matrix: Tensor, targets: Tensor, shares: Tensor, differentiate: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Nats of a run of positions, and their gradients at its inputs (positions, d_model) and at the unembedding.
+    """Weighted nats of a run of positions, and their gradients at inputs (positions, d_model) and unembedding.
 
     The gradient of -log P(target) at the logits is P minus one at the target: written out, the logits are read and
     written half as often as by autograd.
     """
     logits = rows @ matrix.T
     log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)  # (positions, vocab)
-    valid, wanted = (targets != IGNORE)[:, None], targets.clamp(min=0)[:, None]  # (positions, 1)
-    nats = -(log_p.gather(1, wanted) * valid).sum()
+    shares, wanted = shares[:, None], targets.clamp(min=0)[:, None]  # (positions, 1); a target that is none counts 0
+    nats = -(log_p.gather(1, wanted) * shares).sum()
     if not differentiate:
         return nats, None, None
     error = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0)).to(rows.dtype)
-    return nats, error @ matrix * valid, error.T @ (rows * valid)
+    shares = shares.to(rows.dtype)
+    return nats, error @ matrix * shares, error.T @ (rows * shares)

@@ -1,11 +1,17 @@
-"""What each head must predict: the tokens of every horizon, with document boundaries.
+"""What each head must predict: the tokens of every horizon, with document boundaries, and what each counts in the loss.
 
 Horizon i at position t has the target x_{t+i} if that token exists in the row and belongs to the same document, and
 IGNORE otherwise: never a filled-in tail, never a token of the next document.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from data_gen import Batch
+from mtp_lab.tasks import REST
 
 IGNORE = -100  # torch's own ignore_index
 
@@ -34,6 +40,28 @@ def future_targets(tokens: Tensor, n_future: int, documents: Tensor | None = Non
     return targets
 
 
-def valid_targets(targets: Tensor) -> Tensor:
-    """Number of targets of each horizon: (n_future, batch, seq) -> (n_future,)."""
-    return (targets != IGNORE).sum(dim=(1, 2))
+def target_weights(targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """What each target counts in its horizon's mean: the weight of the token that is predicted, 0 without a target.
+
+    Args:
+        targets: (n_future, batch, seq), as `future_targets` gives them.
+        weights: (batch, seq) weight of each token, whichever horizon predicts it; all 1 by default.
+
+    Returns:
+        (n_future, batch, seq), float32, or the weights' own precision.
+    """
+    valid = targets != IGNORE
+    if weights is None:
+        return valid.float()
+    ahead = weights.new_zeros(targets.shape)
+    for i in range(1, min(len(targets), weights.shape[1] - 1) + 1):
+        ahead[i - 1, :, :-i] = weights[:, i:]
+    return ahead * valid
+
+
+def token_weights(batch: Batch, by_mark: Sequence[tuple[str, float]]) -> Tensor:
+    """(rows, seq) float32: the weight of the first of these marks that a token has, or of "rest", by default 1."""
+    weights = np.full(batch.tokens.shape, dict(by_mark).get(REST, 1.0), dtype=np.float32)
+    for mark, weight in reversed([pair for pair in by_mark if pair[0] != REST]):
+        weights[batch.marks[mark]] = weight
+    return torch.from_numpy(weights)

@@ -25,6 +25,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Source = Literal["library", "docstrings", "stories"]
 LONGEST_ROW = 2**16
+REST = "rest"  # where weights go by marks: tokens with none of those that are named
 PRINTED = {byte: chr(byte) for byte in (*b"\t\n", *range(32, 127))}  # bytes that a terminal can show as they are
 
 

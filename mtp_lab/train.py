@@ -30,7 +30,7 @@ from mtp_lab.loss import mtp_loss
 from mtp_lab.model import MTPTransformer
 from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
 from mtp_lab.precision import bf16_is_fast
-from mtp_lab.targets import future_targets, valid_targets
+from mtp_lab.targets import future_targets, target_weights, token_weights
 
 
 class Diverged(Refused):
@@ -44,8 +44,10 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.processes = model, processes
 
-    def forward(self, tokens: Tensor, documents: Tensor, weights: list[float], counts: Tensor) -> tuple[Tensor, Tensor]:
-        loss = mtp_loss(self.model, tokens, documents, weights, counts=counts)
+    def forward(
+        self, tokens: Tensor, documents: Tensor, weights: list[float], counts: Tensor, token_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        loss = mtp_loss(self.model, tokens, documents, weights, counts=counts, token_weights=token_weights)
         return loss.total * self.processes, loss.per_horizon
 
 
@@ -163,16 +165,17 @@ def _gradients(
     """Runs this process's rows of the step forward and backward; (n_future,) mean nats over the whole step."""
     processes = dist.get_world_size() if dist.is_initialized() else 1
     tokens, documents = tensors(batch, device)
-    counts = valid_targets(future_targets(tokens, config.model.n_future, documents))
+    emphasis = token_weights(batch, config.mark_weights).to(device)
+    counts = target_weights(future_targets(tokens, config.model.n_future, documents), emphasis).sum(dim=(1, 2))
     rows = config.batch_size // processes
     mine = slice(rank * rows, (rank + 1) * rows)
-    parts = list(zip(*(t[mine].chunk(config.accumulate) for t in (tokens, documents)), strict=True))
+    parts = list(zip(*(t[mine].chunk(config.accumulate) for t in (tokens, documents, emphasis)), strict=True))
     per_horizon = torch.zeros(config.model.n_future, device=device)
-    for k, (part, part_documents) in enumerate(parts):
+    for k, (part, part_documents, part_emphasis) in enumerate(parts):
         if processes > 1:  # exchange gradients once a step
             objective.require_backward_grad_sync = k == len(parts) - 1
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_in_bf16(config, device)):
-            total, nats = objective(part, part_documents, weights, counts)
+            total, nats = objective(part, part_documents, weights, counts, part_emphasis)
         total.backward()
         per_horizon += nats
     if processes > 1:

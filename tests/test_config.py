@@ -16,6 +16,7 @@ from mtp_lab.config import (
 )
 from mtp_lab.mapping import canonical_json, config_hash, from_mapping
 from mtp_lab.model import MTPTransformer
+from mtp_lab.tasks import PolynomialsTask
 
 PAPER = {  # Gloeckle et al. 2024: d_model, layers, attention heads, and the number of parameters in the name
     "1M": (128, 5, 4, 1e6),
@@ -293,3 +294,31 @@ def test_numpy_integers_are_refused_by_name():
     """A numpy integer cannot become JSON; let through, it would fail when the run is stored, after training."""
     with pytest.raises(ValueError, match="n_layers="):
         ModelConfig(n_layers=np.int64(6))
+
+
+@pytest.mark.parametrize(
+    "weights, said",
+    [
+        ((("answr", 1),), "answr.*answer, .*'rest'"),
+        ((("m", 1),), "'m'"),  # a number, no class of tokens
+        ((("answer", -1),), "none negative"),
+        ((("answer", math.inf),), "none negative"),
+        ((("answer", 0), ("rest", 0)), "not all 0"),
+    ],
+)
+def test_weights_of_marks_that_cannot_be_are_refused(weights, said):
+    """A misspelt mark would otherwise train on everything, and say so nowhere."""
+    task = PolynomialsTask()
+    with pytest.raises(ValueError, match=said):
+        TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), mark_weights=weights)
+
+
+def test_weights_of_marks_survive_json():
+    """JSON has no tuples and one kind of number: a run would not be found again."""
+    task = PolynomialsTask()
+    config = TrainConfig(
+        task=task, model=ModelConfig(vocab_size=task.vocab_size), mark_weights=(("answer", 4), ("rest", 1))
+    )
+    back = from_mapping(TrainConfig, json.loads(canonical_json(config)))
+    assert back == config and config_hash(back) == config_hash(config)
+    assert config_hash(config) != config_hash(dataclasses.replace(config, mark_weights=(("answer", 4),)))

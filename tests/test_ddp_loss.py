@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mtp_lab.config import ModelConfig
 from mtp_lab.loss import mtp_loss
 from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import future_targets, valid_targets
+from mtp_lab.targets import future_targets, target_weights
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
 PROCESSES, SECONDS = 2, 60
@@ -48,7 +48,7 @@ def work(rank: int, folder: str) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
     half, found = slice(2 * rank, 2 * rank + 2), {}
-    counts = valid_targets(future_targets(TOKENS, 3, DOCUMENTS))
+    counts = target_weights(future_targets(TOKENS, 3, DOCUMENTS)).sum(dim=(1, 2))
     for kind in KINDS:
         wrapped = DistributedDataParallel(Total(kind))
         for _ in range(2):  # again: a step whose buckets were not finished would hang or fail at the next one
@@ -83,8 +83,9 @@ def test_two_processes_have_the_gradients_of_one(averaged, kind):
     With counts of its own instead of the batch's, each half would be weighted as if it had as many targets.
     """
     alone = Total(kind)
-    counts = valid_targets(future_targets(TOKENS, 3, DOCUMENTS))
-    assert counts.tolist() != (2 * valid_targets(future_targets(TOKENS[:2], 3, DOCUMENTS[:2]))).tolist()
+    counts = target_weights(future_targets(TOKENS, 3, DOCUMENTS)).sum(dim=(1, 2))
+    half = target_weights(future_targets(TOKENS[:2], 3, DOCUMENTS[:2])).sum(dim=(1, 2))
+    assert counts.tolist() != (2 * half).tolist()
     alone(TOKENS, DOCUMENTS, counts, 1).backward()
     expected = gradients(alone)
     for found in averaged:

@@ -14,6 +14,7 @@ from mtp_lab.evaluate import (
     next_token,
     seed_interval,
     tensors,
+    token_nats,
 )
 from mtp_lab.loss import mtp_loss
 from mtp_lab.model import MTPTransformer
@@ -43,32 +44,32 @@ def batch() -> Batch:
     return Batch(tokens, documents)
 
 
-def naive(model: MTPTransformer, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Nats and targets of each horizon and row, target by target."""
+def naive(model: MTPTransformer, batch: Batch) -> np.ndarray:
+    """Nats of each horizon, row and token that was predicted, target by target."""
     with torch.no_grad():
         log_p = model.all_logits(*tensors(batch)).double().log_softmax(-1)
-    nats, counts = np.zeros((2, model.config.n_future, batch.rows))
+    nats = np.full((model.config.n_future, batch.rows, batch.seq), np.nan)
     for i in range(1, model.config.n_future + 1):
         for row in range(batch.rows):
             for t in range(batch.seq - i):
                 here, there = batch.documents[row, [t, t + i]]
                 if here == there and there != -1:
-                    nats[i - 1, row] -= log_p[i - 1, row, t, batch.tokens[row, t + i]]
-                    counts[i - 1, row] += 1
-    return nats, counts
+                    nats[i - 1, row, t + i] = -log_p[i - 1, row, t, batch.tokens[row, t + i]]
+    return nats
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 32])
 @pytest.mark.parametrize("head_kind", ["parallel", "causal", "anticausal", "linear", "sequential"])
-def test_losses_are_the_naive_sums_of_every_row(head_kind, rows_at_once, batch):
+def test_losses_are_the_naive_ones_token_by_token(head_kind, rows_at_once, batch):
     """Each horizon and row has the sum over its own valid targets, in whatever pieces the rows are run.
     Catches: targets across documents or in padding, horizons or rows in another order, a last piece that is lost."""
     model = model_of(head_kind=head_kind)
+    expected = naive(model, batch)
+    np.testing.assert_allclose(token_nats(model, batch, rows_at_once), expected, rtol=1e-5)
     nats, counts = losses(model, batch, rows_at_once)
-    expected, expected_counts = naive(model, batch)
     assert nats.shape == counts.shape == (3, ROWS)
-    np.testing.assert_array_equal(counts, expected_counts)
-    np.testing.assert_allclose(nats, expected, rtol=1e-5)
+    np.testing.assert_array_equal(counts, (~np.isnan(expected)).sum(-1))
+    np.testing.assert_allclose(nats, np.nansum(expected, -1), rtol=1e-5)
     assert (counts[:, 3] == 0).all() and (nats[:, 3] == 0).all()  # padding alone
 
 

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from mtp_lab.config import ModelConfig
 from mtp_lab.loss import FEWEST_ROWS, Loss, mtp_loss
 from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import future_targets, valid_targets
+from mtp_lab.targets import future_targets, target_weights
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
 METHODS = ["sequential", "reference"]
@@ -25,6 +25,7 @@ methods = pytest.mark.parametrize("method", METHODS)
 DOCUMENTS = torch.tensor([[4, 4, 4, 5, 5, 5, -1, -1], [6, 6, 6, 6, 6, 6, 6, 6]])
 SHORT = torch.tensor([[0, 0, 1, 1, 2, 2, -1, -1], [3, 3, 4, 5, 5, 6, 6, 6]])  # no target at horizon 3
 EMPTY = torch.full((2, 8), -1)  # no target at all
+WEIGHTS = torch.tensor([[3, 0, 1, 0.5, 2, 0, 9, 9], [1, 1, 4, 0, 0, 2, 0.25, 1]], dtype=torch.float64)
 
 CASES = {
     "plain": (dict(), dict()),
@@ -34,6 +35,8 @@ CASES = {
     "a horizon without targets": (dict(), dict(documents=SHORT)),
     "no target at all": (dict(), dict(documents=EMPTY)),
     "counts": (dict(), dict(documents=DOCUMENTS, counts=torch.tensor([100, 50, 7]))),
+    "token weights": (dict(), dict(documents=DOCUMENTS, token_weights=WEIGHTS)),
+    "only some tokens": (dict(), dict(weights=(0.5, 2.0, 0.1), token_weights=(WEIGHTS > 1).double())),
     "stopped 2": (dict(stop_gradient=(2,)), dict()),
     "stopped 1 and 3": (dict(stop_gradient=(1, 3)), dict(weights=(0.5, 2.0, 0.1))),
     "relative, smeared": (dict(position="relative", smeared_keys=True), dict(documents=DOCUMENTS)),
@@ -137,7 +140,7 @@ def test_a_horizon_without_targets_is_0_and_not_nan(method):
     """0/0 would turn the whole loss into NaN on the first batch of short documents."""
     model = a_model()
     loss, found = gradients(model, some_tokens(), method, documents=SHORT)
-    assert valid_targets(future_targets(some_tokens(), 3, SHORT)).tolist() == [7, 1, 0]
+    assert target_weights(future_targets(some_tokens(), 3, SHORT)).sum(dim=(1, 2)).tolist() == [7, 1, 0]
     assert loss.per_horizon[2] == 0 and (loss.per_horizon[:2] > 0).all()
     assert all((g == 0).all() for name, g in found.items() if name.startswith("heads.3."))
     loss, _ = gradients(model, some_tokens(seq=2), method)  # a row shorter than n
@@ -165,7 +168,7 @@ def test_more_positions_than_a_chunk(kind, monkeypatch):
 def test_gradient_accumulation_is_one_batch(kind, method):
     """Parts have different numbers of targets: a mean of their means would weight tokens by the part they are in."""
     model, tokens = a_model(kind), some_tokens()
-    counts = valid_targets(future_targets(tokens, 3, DOCUMENTS))
+    counts = target_weights(future_targets(tokens, 3, DOCUMENTS)).sum(dim=(1, 2))
     whole_loss, whole = gradients(model, tokens, method, documents=DOCUMENTS)
     totals = []
     for part in (slice(0, 1), slice(1, 2)):

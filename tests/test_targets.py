@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtp_lab.targets import IGNORE, future_targets, valid_targets
+from data_gen.batch import pack
+from mtp_lab.targets import IGNORE, future_targets, target_weights, token_weights
 
 
 def slow_targets(tokens: list[list[int]], n: int, documents: list[list[int]] | None) -> list:
@@ -48,7 +49,8 @@ def test_targets_are_the_definition(batch):
     assert found.shape == (n, len(tokens), len(tokens[0])) and found.dtype == torch.long
     expected = slow_targets(tokens, n, documents)
     assert found.tolist() == expected
-    assert valid_targets(found).tolist() == [sum(x != IGNORE for row in part for x in row) for part in expected]
+    counts = [sum(x != IGNORE for row in part for x in row) for part in expected]
+    assert target_weights(found).sum(dim=(1, 2)).tolist() == counts
 
 
 def test_the_example_of_the_documentation():
@@ -80,3 +82,28 @@ def test_the_tokens_are_left_alone():
     tokens, documents = torch.arange(6).view(1, 6), torch.tensor([[0, 0, 1, 1, -1, -1]])
     future_targets(tokens, 3, documents)
     assert tokens.tolist() == [[0, 1, 2, 3, 4, 5]] and documents.tolist() == [[0, 0, 1, 1, -1, -1]]
+
+
+@given(batches(), st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_a_target_counts_what_the_token_that_is_predicted_weighs(batch, seed):
+    """Weights of the position that predicts, not of the token it predicts, would train on the question instead."""
+    tokens, n, documents = batch
+    targets = future_targets(torch.tensor(tokens), n, None if documents is None else torch.tensor(documents))
+    weights = torch.rand(targets.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = target_weights(targets, weights)
+    for i in range(1, n + 1):
+        for t in range(targets.shape[2]):
+            there = targets[i - 1, :, t] != IGNORE
+            expected = weights[:, t + i] if t + i < targets.shape[2] else torch.zeros(len(tokens))
+            assert torch.equal(found[i - 1, :, t], torch.where(there, expected, 0.0).to(found))
+
+
+def test_the_first_mark_that_fits_gives_the_weight():
+    """Overlapping marks must not multiply, and tokens without a mark must not take another's weight."""
+    marks = {"a": [[True, True, False, False]], "b": [[False, True, True, False]]}
+    batch = pack([[1, 2, 3, 4]], 5, {name: [mark[0]] for name, mark in marks.items()})
+    assert token_weights(batch, [("a", 3), ("b", 2), ("rest", 0.5)]).tolist() == [[3, 3, 2, 0.5, 0.5]]
+    assert token_weights(batch, [("rest", 0.5), ("b", 2), ("a", 3)]).tolist() == [[3, 2, 2, 0.5, 0.5]]
+    assert token_weights(batch, [("b", 0)]).tolist() == [[1, 0, 0, 1, 1]]
+    assert token_weights(batch, []).tolist() == [[1] * 5]

@@ -20,15 +20,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from data_gen.polynomials import Polynomials
 from mtp_lab import runs
 from mtp_lab.checkpoint import digest
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, OptimizerConfig, Precision, TrainConfig
-from mtp_lab.evaluate import loss_per_horizon
+from mtp_lab.evaluate import loss_per_horizon, tensors
 from mtp_lab.model import MTPTransformer
 from mtp_lab.precision import bf16_is_fast
 from mtp_lab.runs import Run
-from mtp_lab.tasks import BytesTask
+from mtp_lab.tasks import BytesTask, PolynomialsTask
 from mtp_lab.train import Diverged, load_weights, start_from
 
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -261,6 +262,26 @@ def test_a_horizon_of_weight_zero_moves_nothing(corpus, finished):
     torch.manual_seed(config.seed)
     for name, first in MTPTransformer(config.model).state_dict().items():
         assert torch.equal(trained[name], first) == name.startswith("heads.2"), name
+
+
+def test_tokens_that_weigh_nothing_move_nothing(finished):
+    """With weight on answers alone, a model must learn as it would if the questions' targets did not exist."""
+    task = PolynomialsTask(stream=Polynomials(p=2, d=2, max_operations=1), seq=16)
+    model = ModelConfig(vocab_size=task.vocab_size, d_model=16, n_attention_heads=2, n_layers=3, n_future=2, max_seq=16)
+    config = tiny("", task=task, model=model, steps=1, mark_weights=(("answer", 2), ("rest", 0)), precision="fp32")
+    batch = task.batch(config.batch_size, 0, config.seed)
+    torch.manual_seed(config.seed)
+    expected, losses = MTPTransformer(model), []
+    logits = expected.all_logits(*tensors(batch))  # (n_future, rows, seq, vocab)
+    for i in (1, 2):
+        answer = torch.from_numpy(batch.marks["answer"][:, i:])  # always of the document that predicts it
+        wanted = torch.from_numpy(batch.tokens[:, i:]).long()
+        losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][answer], wanted[answer]))
+    sum(losses).backward()
+    norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1e9)
+    row = runs.get(config, finished).log()[-1]
+    assert row["train"] == pytest.approx([float(loss.detach()) for loss in losses], rel=1e-5)
+    assert row["gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
 
 
 def test_training_learns(corpus, finished):

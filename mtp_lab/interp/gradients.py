@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtp_lab.loss import chunks, token_losses
 from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets, valid_targets
+from mtp_lab.targets import IGNORE, future_targets, target_weights
 
 ROWS_AT_ONCE = 16
 
@@ -31,7 +31,7 @@ def trunk_gradients(model: MTPTransformer, tokens: Tensor, documents: Tensor | N
         (n_future, batch, seq, d_model); zeros for a horizon that is stopped or has no target.
     """
     targets = future_targets(tokens, model.config.n_future, documents)  # (n_future, batch, seq)
-    counts, found = valid_targets(targets).clamp(min=1), []
+    counts, found = target_weights(targets).sum(dim=(1, 2)).clamp(min=1), []
     for rows in _parts(tokens):
         trunk, latents = _heads_on_leaf(model, tokens[rows], None if documents is None else documents[rows])
         for i in model.config.parents:
