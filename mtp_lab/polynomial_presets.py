@@ -1,0 +1,190 @@
+"""What notebook 05 trains at each preset: models of polynomial arithmetic, cell after cell.
+
+The main cells compare numbers of future tokens n at equal parameters; each control takes one explanation of a
+difference away. Presets are those of mtp_lab.presets, and hyperparameters were chosen as there.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from data_gen.polynomials import Polynomials
+from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
+from mtp_lab.tasks import REST, PolynomialsTask
+
+Learns = Literal["all tokens", "answers", "answers x4"]
+MARK_WEIGHTS: dict[Learns, tuple[tuple[str, float], ...]] = {
+    "all tokens": (),
+    "answers": (("answer", 1.0), (REST, 0.0)),
+    "answers x4": (("answer", 4.0),),
+}
+"""What tokens count in the loss."""
+
+RINGS: dict[str, Polynomials] = {
+    "F2X4": Polynomials(p=2, d=4),
+    "F2X5": Polynomials(p=2, d=5),
+    "F3X3": Polynomials(p=3, d=3),
+    "F7X5": Polynomials(p=7, d=5),  # the paper's
+}
+MOST_OPERATIONS = 10
+"""Questions of 1 to this many operations are asked of every model; 1 to 5 are in training."""
+
+
+@dataclass(frozen=True)
+class PolynomialCell:
+    """Trainings of notebook 05 that differ in their seed alone."""
+
+    n: int = 1
+    trunk: int = 5
+    """Layers of the trunk; the next-token head adds one to its path."""
+    learns: Learns = "all tokens"
+    stopped: bool = False
+    """Heads beyond the first do not shape the trunk."""
+    head_weight: float = 1.0
+    """Weight of each horizon beyond the first."""
+    pause: int = 0
+    """Pause tokens before "="."""
+
+    @property
+    def layers(self) -> int:
+        """Layers in all: the trunk's and one for each head."""
+        return self.trunk + self.n
+
+
+@dataclass(frozen=True)
+class PolynomialPreset:
+    """The job of notebook 05."""
+
+    main: tuple[PolynomialCell, ...]
+    """Cells of the main table."""
+    controls: tuple[PolynomialCell, ...]
+    seeds: int
+    control_seeds: int
+    """Seeds of a control; the first of the main table's, so that pairs share data and order."""
+    steps: int
+    batch_size: int
+    seq: int
+    size: dict[str, int]
+    """d_model, n_attention_heads."""
+    optimizer: OptimizerConfig
+    items: int
+    """Test questions of each number of operations."""
+
+
+def compute_matched(n: int, layers: int = 6, **changes: object) -> PolynomialCell:
+    """n heads of one layer each take n layers of the budget."""
+    return PolynomialCell(n, layers - n, **changes)
+
+
+_MAIN = tuple(compute_matched(n) for n in (1, 2, 4))
+_CONTROLS = (
+    compute_matched(1, learns="answers"),
+    compute_matched(2, learns="answers"),
+    PolynomialCell(2, trunk=5),  # as deep as n = 1
+    PolynomialCell(4, trunk=5),
+    PolynomialCell(1, trunk=2),  # as deep as n = 4
+    compute_matched(1, learns="answers x4"),
+    PolynomialCell(2, trunk=5, stopped=True),
+    compute_matched(1, layers=9),  # a larger model
+    compute_matched(3),
+    compute_matched(4, learns="answers"),
+    compute_matched(2, head_weight=0.3),
+    compute_matched(1, pause=5),
+    compute_matched(2, pause=5),
+    PolynomialCell(1, trunk=4),  # as deep as n = 2
+    compute_matched(1, pause=10),
+)
+_STEADY = OptimizerConfig(kind="muon", learning_rate=5e-3)
+_SMALL = dict(d_model=64, n_attention_heads=4)
+
+POLYNOMIALS: dict[str, PolynomialPreset] = {
+    "smoke": PolynomialPreset(
+        (PolynomialCell(1, 1), PolynomialCell(2, 1)),
+        (PolynomialCell(1, 1, learns="answers"),),
+        2,
+        2,
+        4,
+        4,
+        64,
+        dict(d_model=16, n_attention_heads=2),
+        OptimizerConfig(warmup=2),
+        20,
+    ),
+    "quick": PolynomialPreset(
+        (compute_matched(1), compute_matched(2)),
+        (compute_matched(1, learns="answers"),),
+        2,
+        2,
+        300,
+        24,
+        64,
+        _SMALL,
+        _STEADY,
+        500,
+    ),
+    "full": PolynomialPreset(_MAIN, _CONTROLS, 5, 3, 1200, 24, 64, _SMALL, _STEADY, 2000),
+    # Section 4.2: 30M parameters (512 wide, 10 layers), Adam, 100k steps of .25M tokens in rows of 1024.
+    "paper": PolynomialPreset(
+        tuple(compute_matched(n, layers=10) for n in (1, 2, 3, 4)),
+        (compute_matched(1, layers=10, pause=5), compute_matched(1, layers=10, pause=10)),
+        2,
+        2,
+        100_000,
+        256,
+        1024,
+        dict(d_model=512, n_attention_heads=8),
+        OptimizerConfig(learning_rate=1e-4, warmup=2000),
+        2000,
+    ),
+}
+
+
+def polynomial_configs(preset: str, seeds: int = 0, ring: str = "F2X4") -> list[TrainConfig]:
+    """The trainings of notebook 05: the main cells, then the controls.
+
+    Args:
+        seeds: number of seeds of every cell; 0 takes the preset's.
+        ring: one of RINGS.
+
+    Raises:
+        ValueError: for an unknown preset or ring.
+    """
+    for name, value, known in (("preset", preset, POLYNOMIALS), ("ring", ring, RINGS)):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
+    chosen = POLYNOMIALS[preset]
+    return [
+        _config(f"{preset}-{ring}-n{cell.n}", cell, chosen, RINGS[ring], seed)
+        for cells, own in ((chosen.main, chosen.seeds), (chosen.controls, chosen.control_seeds))
+        for cell in cells
+        for seed in range(seeds or own)
+    ]
+
+
+def _config(name: str, cell: PolynomialCell, chosen: PolynomialPreset, ring: Polynomials, seed: int) -> TrainConfig:
+    stream = replace(ring, pause=cell.pause)
+    seq = max(chosen.seq, stream.of(MOST_OPERATIONS).longest)
+    task = PolynomialsTask(stream=stream, seq=seq)
+    model = ModelConfig(
+        vocab_size=task.vocab_size,
+        **chosen.size,
+        n_layers=cell.layers,
+        trunk_layers=cell.trunk,
+        n_future=cell.n,
+        max_seq=seq,
+        stop_gradient=tuple(range(2, cell.n + 1)) if cell.stopped else (),
+    )
+    return TrainConfig(
+        task=task,
+        model=model,
+        optimizer=chosen.optimizer,
+        name=name,
+        steps=chosen.steps,
+        batch_size=chosen.batch_size,
+        horizon_weights=(1.0,) + (cell.head_weight,) * (cell.n - 1),
+        mark_weights=MARK_WEIGHTS[cell.learns],
+        seed=seed,
+        log_every=max(1, chosen.steps // 40),
+        evaluate_every=max(1, chosen.steps // 12),
+        evaluate_rows=120,
+        checkpoint_every=max(1, chosen.steps // 4),
+    )

@@ -1,0 +1,144 @@
+"""The polynomial study's measures: how often a model's answers are right, by number of operations, and why.
+
+What is chosen is chosen on validation questions; the test questions are asked once, of trained models. Answers are
+judged in one pass, which is what greedy decoding says (mtp_lab.answers). Cells of trainings are compared seed by seed:
+trainings of one seed see the same data in the same order.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data_gen.polynomials import HeldOut, Polynomials
+from mtp_lab.answers import answer_probability, exact_match, expected_pass_at_k, modal, one_pass, questions
+from mtp_lab.config import TrainConfig
+from mtp_lab.evaluate import Interval, seed_interval, token_nats
+from mtp_lab.polynomial_presets import MARK_WEIGHTS, MOST_OPERATIONS
+from mtp_lab.runs import Run
+
+CELL = ["n", "trunk", "learns", "stopped", "head_weight", "pause"]
+"""Columns that tell cells of trainings apart; see `polynomial_presets.PolynomialCell`."""
+ASKED = range(1, MOST_OPERATIONS + 1)
+MODAL_SAMPLES = 20_000  # training questions behind the modal answer
+
+
+def cell_of(config: TrainConfig) -> dict[str, object]:
+    """The cell and the seed that a training belongs to."""
+    model = config.model
+    return {
+        "n": model.n_future,
+        "trunk": model.trunk_depth,
+        "learns": next(name for name, weights in MARK_WEIGHTS.items() if weights == config.mark_weights),
+        "stopped": bool(model.stop_gradient),
+        "head_weight": config.horizon_weights[-1] if model.n_future > 1 else 1.0,
+        "pause": config.task.stream.pause,
+        "seed": config.seed,
+    }
+
+
+def of_all(
+    trained: Sequence[Run], measure: Callable[..., pd.DataFrame], workers: int = 1, **options: object
+) -> pd.DataFrame:
+    """`measure(run, **options)` of every run, below each other with the columns of `cell_of`.
+
+    Args:
+        workers: runs at a time, on a thread each: small models do not keep two cores busy together.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, "measure", torch.set_num_threads, (max(1, threads // workers),)) as pool:
+            tables = list(pool.map(lambda run: measure(run, **options), trained))
+    finally:
+        torch.set_num_threads(threads)
+    told = [table.assign(**cell_of(run.config)) for run, table in zip(trained, tables, strict=True)]
+    return pd.concat(told, ignore_index=True)
+
+
+def scores(run: Run, split: HeldOut = "test", items: int = 2000, operations: Sequence[int] = ASKED) -> pd.DataFrame:
+    """Exact match on the fixed questions of a split, in percent of 1.
+
+    Returns:
+        m, group, of, value, items: group "all" (of: ""); "root" (of: the operation that is done last); "degree" (of: a
+        coefficient of the answer, given the ones before it).
+    """
+    stream, model, rows = run.config.task.stream, run.model(), []
+    names = stream.token_names
+    for m in operations:
+        documents = stream.held_out(split, m)[:items]
+        judged = one_pass(model, documents)
+        root = documents.marks["root"][documents.ends - 1]
+        rows.append((m, "all", "", judged.exact.mean(), len(judged.exact)))
+        for number in np.unique(root).astype(int):
+            mine = root == number
+            rows.append((m, "root", names[stream.equals - 7 + number], judged.exact[mine].mean(), mine.sum()))
+        degrees = range(stream.d)[:: -1 if stream.high_first else 1]
+        rows += [(m, "degree", f"X^{k}", judged.right[:, i].mean(), len(documents)) for i, k in enumerate(degrees)]
+    return pd.DataFrame(rows, columns=["m", "group", "of", "value", "items"])
+
+
+def baselines(stream: Polynomials, split: HeldOut, items: int, operations: Sequence[int] = ASKED) -> pd.DataFrame:
+    """What needs no reading: m, value: how often the most frequent answer of m operations is right."""
+    rng, rows = np.random.default_rng(0), []
+    for m in operations:
+        said = modal(stream.of(m).documents(MODAL_SAMPLES, rng))
+        rows.append((m, exact_match(said, questions(stream.held_out(split, m)[:items])[1]).mean()))
+    return pd.DataFrame(rows, columns=["m", "value"])
+
+
+def samples(
+    run: Run,
+    temperatures: Sequence[float],
+    ks: Sequence[int],
+    operations: Sequence[int],
+    split: HeldOut = "test",
+    items: int = 500,
+) -> pd.DataFrame:
+    """Expected pass@k at each temperature, exact: m, temperature, k, value."""
+    stream, model, rows = run.config.task.stream, run.model(), []
+    for m in operations:
+        chances = answer_probability(model, stream.held_out(split, m)[:items], temperatures)  # (temperatures, items)
+        for temperature, p in zip(temperatures, chances, strict=True):
+            rows += [(m, temperature, k, expected_pass_at_k(p, k).mean()) for k in ks]
+    return pd.DataFrame(rows, columns=["m", "temperature", "k", "value"])
+
+
+def loss_shares(run: Run, rows: int = 120) -> pd.DataFrame:
+    """Which tokens the training loss is about, at the end of training, on validation questions.
+
+    Returns:
+        horizon, token ("answer", "operand", "operator", "the rest"), nats (a target), targets (their share of the
+        horizon's), share (of the whole training loss, over all horizons, with the weights it was trained with).
+    """
+    config, batch = run.config, run.config.task.held_out("validation", rows)
+    nats = token_nats(run.model(), batch)  # (n_future, rows, seq)
+    marks = {name: batch.marks[name] for name in ("answer", "operand", "operator")}
+    marks["the rest"] = ~np.logical_or.reduce(list(marks.values()))
+    weights = dict(config.mark_weights)
+    table, rest = [], weights.get("rest", 1.0)
+    for i, (each, horizon_weight) in enumerate(zip(nats, config.horizon_weights, strict=True), start=1):
+        told = ~np.isnan(each)
+        counted = sum((told & mark).sum() * weights.get(name, rest) for name, mark in marks.items())
+        for name, mark in marks.items():
+            mine = each[told & mark]
+            paid = horizon_weight * weights.get(name, rest) * mine.sum() / counted
+            table.append((i, name, mine.mean(), len(mine) / told.sum(), paid))
+    table = pd.DataFrame(table, columns=["horizon", "token", "nats", "targets", "share"])
+    return table.assign(share=table.share / table.share.sum())
+
+
+def paired(one: pd.DataFrame, other: pd.DataFrame, value: str = "value") -> Interval:
+    """Mean difference of two cells over the seeds they share, with its 95 % interval (paired t).
+
+    Args:
+        one, other: a row a seed, with the columns seed and `value`.
+
+    Raises:
+        ValueError: for fewer than two seeds in common, or several rows of a seed.
+    """
+    both = one[["seed", value]].merge(other[["seed", value]], on="seed")
+    if both.seed.duplicated().any():
+        raise ValueError("a seed has several rows; average them first")
+    return seed_interval((both[f"{value}_x"] - both[f"{value}_y"]).tolist())

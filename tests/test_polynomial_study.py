@@ -1,0 +1,144 @@
+"""The polynomial study: which trainings it makes, and measures that agree with counting by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mtp_lab import polynomial_study, runs
+from mtp_lab.answers import one_pass
+from mtp_lab.evaluate import next_token, seed_interval
+from mtp_lab.interp.probes import most_frequent
+from mtp_lab.loss import mtp_loss
+from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, polynomial_configs
+from mtp_lab.targets import token_weights
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> list[runs.Run]:
+    """The smoke preset's trainings."""
+    return [runs.get(config, tmp_path_factory.mktemp("runs")) for config in polynomial_configs("smoke")]
+
+
+@pytest.mark.parametrize("preset", POLYNOMIALS)
+def test_every_cell_is_trained_once_a_seed(preset):
+    """Two cells with one config would be one cell twice; a cell that cannot be told from another is lost in tables."""
+    configs, chosen = polynomial_configs(preset), POLYNOMIALS[preset]
+    cells = pd.DataFrame([polynomial_study.cell_of(config) for config in configs])
+    assert len({config.folder for config in configs}) == len(configs) and not cells.duplicated().any()
+    main = cells.head(len(chosen.main) * chosen.seeds)
+    assert (main.groupby(polynomial_study.CELL).seed.nunique() == chosen.seeds).all()
+    assert set(cells.seed[len(main) :]) <= set(main.seed)  # a control is compared seed by seed
+    assert len(polynomial_configs(preset, seeds=3)) == 3 * (len(chosen.main) + len(chosen.controls))
+
+
+def test_the_full_table_holds_the_parameters_fixed():
+    """The paper's comparison: n heads of one layer each take n layers from the trunk."""
+    main = POLYNOMIALS["full"].main
+    assert [cell.n for cell in main] == [1, 2, 4] and {cell.layers for cell in main} == {6}
+    assert POLYNOMIALS["full"].seeds >= 5
+
+
+@pytest.mark.parametrize("ring", RINGS)
+@pytest.mark.parametrize("preset", POLYNOMIALS)
+def test_the_longest_question_that_is_asked_fits(ring, preset):
+    """Ten operations are asked of every model; a row too short for them would fail after all the training."""
+    for config in polynomial_configs(preset, 1, ring):
+        assert config.task.stream.of(polynomial_study.ASKED[-1]).longest <= config.model.max_seq
+
+
+def test_unknown_presets_and_rings_are_named():
+    with pytest.raises(ValueError, match="preset='huge' is not known; use one of smoke, quick, full, paper"):
+        polynomial_configs("huge")
+    with pytest.raises(ValueError, match="ring='F5' is not known; use one of F2X4, F2X5, F3X3, F7X5"):
+        polynomial_configs("quick", ring="F5")
+
+
+def test_scores_are_shares_of_right_answers(trained):
+    """Against predictions token by token, grouped in plain Python."""
+    run = trained[0]
+    table = polynomial_study.scores(run, "validation", 40, [2]).set_index(["group", "of"])
+    stream = run.config.task.stream
+    documents = stream.held_out("validation", 2)[:40]
+    exact, by_root, by_degree = [], {}, {f"X^{k}": [] for k in range(stream.d)}
+    for i in range(40):
+        document = documents[i : i + 1]
+        batch = document.pack(len(document.tokens))
+        right = (next_token(run.model(), batch)[0] == batch.tokens)[0]
+        answer = np.flatnonzero(batch.marks["answer"][0])
+        exact.append(right[answer].all())
+        by_root.setdefault("-+*o"[int(batch.marks["root"][0, 0])], []).append(exact[-1])
+        for k, at in enumerate(answer):
+            by_degree[f"X^{k}"].append(right[at])
+    assert table.value["all", ""] == np.mean(exact) and table["items"]["all", ""] == 40
+    for group, expected in (("root", by_root), ("degree", by_degree)):
+        found = table.loc[group]
+        assert found.value.to_dict() == pytest.approx({name: np.mean(each) for name, each in expected.items()})
+        assert found["items"].to_dict() == {name: len(each) for name, each in expected.items()}
+
+
+def test_the_baseline_is_the_most_frequent_answer():
+    """Of training questions, not of the test's own: that would be tuned on them."""
+    stream = RINGS["F2X4"]
+    table = polynomial_study.baselines(stream, "test", 200, [1, 6]).set_index("m").value
+    for m in (1, 6):
+        answers = [
+            str(d.tokens[d.marks["answer"]]) for d in (stream.held_out("test", m)[i : i + 1] for i in range(200))
+        ]
+        seen = stream.of(m).documents(3000, np.random.default_rng(1))
+        drawn = seen.tokens[seen.marks["answer"]].reshape(-1, stream.d)
+        common = most_frequent(np.zeros(len(drawn)), np.array([str(each) for each in drawn])).iloc[0]
+        assert table[m] == np.mean([answer == common for answer in answers])
+
+
+def test_shares_of_the_loss_add_up_to_the_training_loss(trained):
+    """With the weights of horizons and tokens that training has, on one batch: the classes are the loss, parted."""
+    two = trained[2]  # n = 2
+    config = replace(two.config, horizon_weights=(1.0, 0.5), mark_weights=(("answer", 3.0), ("operand", 0.5)))
+    run = runs.Run(two.path, config)
+    assert config.model.n_future == 2
+    batch = config.task.held_out("validation", 12)
+    table = polynomial_study.loss_shares(run, 12)
+    tokens, documents = torch.from_numpy(batch.tokens).long(), torch.from_numpy(batch.documents).long()
+    marks, weights = batch.marks, token_weights(batch, config.mark_weights)
+    whole = float(mtp_loss(run.model(), tokens, documents, (1.0, 0.5), token_weights=weights).total.detach())
+    only = weights * torch.from_numpy(marks["answer"])
+    counts = torch.stack([weights[:, i:][documents[:, i:] == documents[:, :-i]].sum() for i in (1, 2)])
+    padding = torch.tensor([(weights[:, i:] * (documents[:, i:] < 0) * (documents[:, :-i] < 0)).sum() for i in (1, 2)])
+    part = mtp_loss(run.model(), tokens, documents, (1.0, 0.5), counts=counts - padding, token_weights=only).total
+    assert table.share.sum() == pytest.approx(1)
+    assert table[table.token == "answer"].share.sum() == pytest.approx(float(part.detach()) / whole, rel=1e-5)
+    assert table.groupby("horizon").targets.sum().to_list() == pytest.approx([1, 1])
+
+
+def test_samples_are_what_one_pass_allows(trained):
+    """Near temperature 0 pass@1 is greedy decoding; pass@k grows with k and with nothing else here."""
+    table = polynomial_study.samples(trained[0], [0.001, 1.0], [1, 10], [1], items=50)
+    value = table.set_index(["temperature", "k"]).value
+    greedy = one_pass(trained[0].model(), trained[0].config.task.stream.held_out("test", 1)[:50]).exact.mean()
+    assert value[0.001, 1] == pytest.approx(greedy, abs=0.02) and value[1.0, 10] > value[1.0, 1] > 0
+
+
+def test_all_runs_are_measured_alike_by_any_number_of_workers(trained):
+    """Rows carry the cell of their own run, whichever process measured it."""
+    options, threads = dict(split="validation", items=10, operations=[1]), torch.get_num_threads()
+    one = polynomial_study.of_all(trained, polynomial_study.scores, **options)
+    two = polynomial_study.of_all(trained, polynomial_study.scores, workers=2, **options)
+    pd.testing.assert_frame_equal(one, two)
+    assert torch.get_num_threads() == threads
+    assert one.groupby(["n", "learns"]).seed.unique().map(sorted).to_list() == [[0, 1]] * 3
+
+
+def test_cells_are_compared_seed_by_seed():
+    """Seeds that one cell lacks are left out; their spread is that of the differences."""
+    one = pd.DataFrame({"seed": [2, 0, 1], "value": [0.5, 0.1, 0.3]})
+    other = pd.DataFrame({"seed": [0, 1, 2, 3], "value": [0.0, 0.1, 0.2, 9.0]})
+    found = polynomial_study.paired(one, other)
+    expected = seed_interval([0.1, 0.2, 0.3])
+    assert (found.mean, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
+    with pytest.raises(ValueError, match="several rows"):
+        polynomial_study.paired(pd.concat([one, one]), other)
+    with pytest.raises(ValueError, match="at least 2 seeds"):
+        polynomial_study.paired(one[:1], other)
