@@ -78,15 +78,20 @@ def evaluate(programs: np.ndarray, operands: np.ndarray, p: int) -> np.ndarray:
 
     Operands are in the order of `run`, of `ring.ring_dtype(p, d)`.
     """
-    values = operands.copy()  # of the subexpression that an operand is the first one of
+    values = operands.copy()
     for symbol, left, right, _ in run(programs):
-        at = np.flatnonzero(symbol == NEGATION)
-        _put(values, right[at], ring.negate(_get(values, right[at]), p))
-        for operation, operate in BINARY.items():
-            at = np.flatnonzero(symbol == operation)
-            _put(values, left[at], operate(_get(values, left[at]), _get(values, right[at]), p))
+        apply(values, symbol, left, right, p)
     counts = count_operands(programs)
     return values[:, np.cumsum(counts) - counts]
+
+
+def apply(values: np.ndarray, symbol: np.ndarray, left: np.ndarray, right: np.ndarray, p: int) -> None:
+    """One step of `run` on (d, operands) values, in place: each is of the subexpression its operand is the first of."""
+    at = np.flatnonzero(symbol == NEGATION)
+    _put(values, right[at], ring.negate(_get(values, right[at]), p))
+    for operation, operate in BINARY.items():
+        at = np.flatnonzero(symbol == operation)
+        _put(values, left[at], operate(_get(values, left[at]), _get(values, right[at]), p))
 
 
 def _get(values: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Pairs of stories that differ in nothing but who has which second piece of a name: what patching compares.
+"""Pairs of runs that end alike and have to be continued differently: what patching compares. Drawn here from stories.
 
 "Bora met Zumi ... Bo": the clean story goes on with "ra". The corrupt one exchanges the two second pieces, "Bomi met
 Zura ... Bo", and goes on with "mi". All other tokens are the same, so an activation of one run fits the same place of
 the other, and both runs are stories (symmetric token replacement: Zhang & Nanda 2023, arXiv 2309.16042). Left out:
-pronouns and objects, and stories in which names begin alike.
+pronouns and objects, stories in which names begin alike, and other streams (polynomial_pairs.py).
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from data_gen.names import Split
 from data_gen.stories import N_CHARACTERS, Stories
 
 ROLES = ("target first", "target second", "other first", "other second", "query", "rest")
-"""What a position is: a piece in an earlier mention of the target or of the other, the query, or any other token."""
+"""In a story a position is a piece in an earlier mention of the target or of the other, the query, or the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +27,13 @@ class Pairs:
 
     clean, corrupt  (pairs, seq) int64 ids, padded on the right
     documents       (pairs, seq) int64, 0, or -1 for padding
-    roles           (pairs, seq) int64 index into ROLES of each position, -1 for padding
-    at              (pairs,) int64 position of the query: the first piece, after which the second is to be said
+    roles           (pairs, seq) int64 index into names of each position, -1 for padding
+    at              (pairs,) int64 position of the query: the token after which right or wrong is to be said
     right, wrong    (pairs,) int64 the token that follows in the clean run, and the one that follows in the corrupt run
+    names           what a position can be; "query" and "rest" are among them
 
     Raises:
-        ValueError: at construction, for shapes that do not fit.
+        ValueError: at construction, for shapes that do not fit, and names without "query" or "rest".
     """
 
     clean: Tensor
@@ -42,6 +43,7 @@ class Pairs:
     at: Tensor
     right: Tensor
     wrong: Tensor
+    names: tuple[str, ...] = ROLES
 
     def __post_init__(self) -> None:
         if self.clean.ndim != 2 or not len(self.clean):
@@ -50,6 +52,8 @@ class Pairs:
             needed = self.clean.shape if name in ("corrupt", "documents", "roles") else self.clean.shape[:1]
             if (shape := getattr(self, name).shape) != needed:
                 raise ValueError(f"{name} must have shape {tuple(needed)} to fit clean, got {tuple(shape)}")
+        if missing := {"query", "rest"} - set(self.names):
+            raise ValueError(f"names={self.names} must hold {' and '.join(sorted(missing))}, for the query may move")
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -62,7 +66,8 @@ class Pairs:
         return self._each(lambda part: part.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Pairs":
-        return Pairs(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(part) for name, part in parts.items() if isinstance(part, Tensor)})
 
     def swapped(self) -> "Pairs":
         """Clean and corrupt exchanged: patching then asks what is enough to break the answer, not to restore it."""
@@ -72,19 +77,23 @@ class Pairs:
         """The same tokens asked for by head `horizon`, whose query comes horizon - 1 tokens earlier.
 
         In a story nobody knows there whose name comes next, so that a head far ahead may say little about `right` and
-        `wrong` in either run; the pairs are not chosen for that. A query that falls on a piece of an earlier mention
-        is "query", no longer a piece; what comes after it is "rest".
+        `wrong` in either run; the pairs are not chosen for that. A query that falls on a position with a role of its
+        own is "query"; what comes after it is "rest".
 
         Raises:
-            ValueError: where the query would come before the row's first token.
+            ValueError: where a query would come before the first token in which its two runs differ.
         """
-        if not 1 <= horizon <= int(self.at.min()) + 1:
-            raise ValueError(f"horizon={horizon} must be from 1 to {int(self.at.min()) + 1}: the first query's place")
+        known = self.at - (self.clean != self.corrupt).int().argmax(dim=1)  # (pairs,) tokens back to the difference
+        if not 1 <= horizon <= int(known.min()) + 1:
+            raise ValueError(
+                f"horizon={horizon} must be from 1 to {int(known.min()) + 1}: further ahead, the query of pair "
+                f"{int(known.argmin())} comes before its runs differ; ask a nearer head, or leave such pairs out"
+            )
         at = self.at - (horizon - 1)
         place = torch.arange(self.clean.shape[1], device=at.device)
         real = self.documents != PADDING
-        roles = self.roles.masked_fill(real & (place > at[:, None]), ROLES.index("rest"))
-        return replace(self, at=at, roles=roles.masked_fill(place == at[:, None], ROLES.index("query")))
+        roles = self.roles.masked_fill(real & (place > at[:, None]), self.names.index("rest"))
+        return replace(self, at=at, roles=roles.masked_fill(place == at[:, None], self.names.index("query")))
 
 
 def logit_difference(logits: Tensor, pairs: Pairs) -> Tensor:
@@ -114,20 +123,37 @@ def draw_pairs(stories: Stories, split: Split, count: int, seed: int = 0) -> Pai
         >>> pairs = draw_pairs(task.stream, "validation", 200)
         >>> logit_difference(model(pairs.clean, pairs.documents), pairs).mean()
     """
+    told = replace(stories, shared_first=0.0).of(split)  # with names that begin alike, two answers would be right
+    rng = np.random.default_rng([0x50414952, seed])
+    return gather(lambda: _found(told.documents(count, rng), told.longest, rng), count, ROLES)
+
+
+def gather(draw: Callable[[], dict[str, np.ndarray]], count: int, names: tuple[str, ...]) -> Pairs:
+    """`count` pairs from as many draws as it takes; rows end with their query.
+
+    Args:
+        draw: clean, corrupt and roles, (drawn, width), and at, right and wrong, (drawn,), of some further pairs, as in
+            `Pairs`; what stands behind a query does not count.
+
+    Raises:
+        ValueError: for fewer than one pair.
+    """
     if count < 1:
         raise ValueError(f"count={count} must be at least 1 pair")
-    told = replace(stories, shared_first=0.0).of(split)  # with names that begin alike, two answers would be right
-    rng, width = np.random.default_rng([0x50414952, seed]), told.longest
     found: list[dict[str, np.ndarray]] = []
     while sum(len(part["at"]) for part in found) < count:
-        found.append(_found(told.documents(count, rng), width, rng))
+        found.append(draw())
     joined = {name: np.concatenate([part[name] for part in found])[:count] for name in found[0]}
-    seq = joined["at"].max() + 1
-    return Pairs(**{name: torch.from_numpy(v[:, :seq] if v.ndim == 2 else v).long() for name, v in joined.items()})
+    place = np.arange(joined["at"].max() + 1)
+    read = place <= joined["at"][:, None]  # (pairs, seq)
+    for name, padding in (("clean", 0), ("corrupt", 0), ("roles", NO_VALUE)):
+        joined[name] = np.where(read, joined[name][:, : len(place)], padding)
+    joined["documents"] = np.where(read, 0, PADDING)
+    return Pairs(**{name: torch.from_numpy(values).long() for name, values in joined.items()}, names=names)
 
 
 def _found(documents: Documents, width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The fields of Pairs, rows `width` wide, for every one of the stories that has a pair."""
+    """What `gather` asks for, rows `width` wide, for every one of the stories that has a pair."""
     place = np.arange(width)
     inside = place < documents.lengths[:, None]  # (stories, seq)
     source = np.minimum((documents.ends - documents.lengths)[:, None] + place, len(documents.tokens) - 1)
@@ -148,18 +174,10 @@ def _found(documents: Documents, width: int, rng: np.random.Generator) -> dict[s
 
     at, tokens, entity, second = after - 1, tokens[story], entity[story], second[story]
     right, wrong = piece[story, target], piece[story, other]  # (pairs,)
-    before, read = place < at[:, None], place <= at[:, None]  # (pairs, seq)
+    before = place < at[:, None]  # (pairs, seq)
     mine, theirs = before & (entity == target[:, None]), before & (entity == other[:, None])
     query = place == at[:, None]
-    cases = [mine & ~second, mine & second, theirs & ~second, theirs & second, query, read]  # in the order of ROLES
-    roles = np.select(cases, range(len(ROLES)), NO_VALUE)
+    cases = [mine & ~second, mine & second, theirs & ~second, theirs & second, query]  # in the order of ROLES
+    roles = np.select(cases, range(len(cases)), ROLES.index("rest"))
     corrupt = np.select([mine & second, theirs & second], [wrong[:, None], right[:, None]], tokens)
-    return {
-        "clean": np.where(read, tokens, 0),
-        "corrupt": np.where(read, corrupt, 0),
-        "documents": np.where(read, 0, PADDING),
-        "roles": roles,
-        "at": at,
-        "right": right,
-        "wrong": wrong,
-    }
+    return {"clean": tokens, "corrupt": corrupt, "roles": roles, "at": at, "right": right, "wrong": wrong}

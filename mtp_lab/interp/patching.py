@@ -16,7 +16,7 @@ from transformer_lens.hook_points import HookPoint
 
 from mtp_lab.interp.adapter import path
 from mtp_lab.interp.attention import attention_layers
-from mtp_lab.interp.pairs import ROLES, Pairs, logit_difference
+from mtp_lab.interp.pairs import Pairs, logit_difference
 from mtp_lab.interp.sites import residual_hooks
 from mtp_lab.model import MTPTransformer
 
@@ -48,7 +48,7 @@ def residual_patching(model: MTPTransformer, pairs: Pairs, horizon: int = 1) -> 
 
     def places(part: Pairs) -> Iterator[Place]:
         for layer, name in names.items():
-            for i, role in enumerate(ROLES):
+            for i, role in enumerate(part.names):
                 yield {"layer": layer, "role": role}, name, (part.roles == i)[:, :, None]
 
     return _one_at_a_time(model, pairs, horizon, names.values(), places)
@@ -69,7 +69,7 @@ def head_patching(model: MTPTransformer, pairs: Pairs, horizon: int = 1) -> pd.D
     )
 
     def places(part: Pairs) -> Iterator[Place]:
-        query = part.roles == ROLES.index("query")  # (pairs, seq)
+        query = part.roles == part.names.index("query")  # (pairs, seq)
         for layer, name in names.items():
             for head in range(n_heads):
                 one = (torch.arange(n_heads, device=query.device) == head)[:, None]  # (heads, 1)

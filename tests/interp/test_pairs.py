@@ -155,3 +155,5 @@ def test_what_does_not_fit_is_named():
         pairs.asked_by(0)
     with pytest.raises(ValueError, match="horizon="):
         pairs.asked_by(int(pairs.at.min()) + 2)
+    with pytest.raises(ValueError, match=r"names=\('target first', 'query'\) must hold rest"):
+        replace(pairs, names=("target first", "query"))

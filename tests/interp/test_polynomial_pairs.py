@@ -1,0 +1,181 @@
+"""Pairs of polynomials differ in one coefficient and their answers; every test names the bug it would catch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data_gen import ring
+from data_gen.polynomials import SYMBOLS, Polynomials
+from mtp_lab.config import ModelConfig
+from mtp_lab.interp.pairs import Pairs
+from mtp_lab.interp.patching import head_patching, recovered, residual_patching
+from mtp_lab.interp.polynomial_pairs import POLYNOMIAL_ROLES, draw_polynomial_pairs
+from mtp_lab.model import MTPTransformer
+
+CHANGED, SAME, FIRST, LATER, OTHERS, AFTER, QUERY, REST = range(len(POLYNOMIAL_ROLES))
+COUNT = 80
+STREAMS = [
+    Polynomials(),
+    Polynomials(p=3, d=3, tagged=False, high_first=True, pause=2).of(3),
+    Polynomials(p=2, d=4, split="chain", pause=1, max_operations=7),
+    Polynomials(p=2, d=1, tagged=False),
+    Polynomials(p=11, d=6, high_first=True).of(1),
+]
+OPERATIONS = {"-": ring.negate, "+": ring.add, "*": ring.multiply, "o": ring.compose}
+
+
+@pytest.fixture(scope="module", params=STREAMS)
+def drawn(request) -> tuple[Polynomials, Pairs]:
+    return request.param, draw_polynomial_pairs(request.param, COUNT)
+
+
+def value(tree: tuple, p: int) -> np.ndarray:
+    if isinstance(tree[0], int):
+        return np.array(tree)
+    return OPERATIONS[tree[0]](*(value(branch, p) for branch in tree[1:]), p)
+
+
+def written(stream: Polynomials, question: list[int]) -> list[int]:
+    """The tokens of a question's answer."""
+    answer = value(stream.parse(question), stream.p)
+    tokens = (answer + stream.p * np.arange(stream.d) * stream.tagged).tolist()
+    return tokens[::-1] if stream.high_first else tokens
+
+
+def operators(tree: tuple, at: int, d: int) -> tuple[int, list[tuple[int, int]]]:
+    """The place behind a tree that begins at `at`, and of every operator the first place of its subexpression and its
+    own, inner ones first."""
+    if isinstance(tree[0], int):
+        return at + d, []
+    end, found = at, []
+    for branch in tree[1:]:
+        end, inside = operators(branch, end, d)
+        found += inside
+    return end + 1, [*found, (at, end)]
+
+
+def test_one_coefficient_of_one_operand_differs(drawn):
+    """Catches: a value that stays, another degree, operators that change, a change behind the query."""
+    stream, pairs = drawn
+    differ = pairs.clean != pairs.corrupt
+    assert len(pairs) == COUNT and (differ.sum(1) == 1).all() and torch.equal(differ, pairs.roles == CHANGED)
+    old, new = (tokens[differ] for tokens in (pairs.clean, pairs.corrupt))
+    assert (old // stream.p == new // stream.p).all() and (
+        torch.cat([old, new]) < stream.vocab_size - len(SYMBOLS)
+    ).all()
+    degrees = old // stream.p if stream.tagged else torch.arange(stream.d)
+    assert degrees.unique().numel() == stream.d
+    assert ((new - old) % stream.p).unique().numel() == stream.p - 1
+
+
+def test_right_and_wrong_follow_in_documents_of_the_stream(drawn):
+    """Both answers by an evaluation of the question's own tokens. Catches: answers exchanged, a query before or behind
+    the first difference, answers the wrong way round, tokens of an answer that the corrupt question does not have."""
+    stream, pairs = drawn
+    shared = set()
+    for i in range(COUNT):
+        at, answers = int(pairs.at[i]), []
+        for tokens in (pairs.clean[i].tolist(), pairs.corrupt[i].tolist()):
+            equals = tokens.index(stream.equals)
+            answers.append(written(stream, tokens[:equals]))
+            assert tokens[equals + 1 : at + 1] == answers[-1][: at - equals]
+        shared.add(at - equals)
+        assert [answer[at - equals] for answer in answers] == [pairs.right[i], pairs.wrong[i]]
+    assert shared >= set(range(min(stream.d, 3))) and (pairs.right != pairs.wrong).all()
+
+
+def test_roles_are_those_of_the_tree(drawn):
+    """By the parsed question and where its parts stand. Catches: operators that do not take the changed value among
+    those that do, an operand's coefficients before the change, a query that keeps another role, shifts by one."""
+    stream, pairs = drawn
+    for i, row in enumerate(pairs.clean.tolist()):
+        roles, at, equals = pairs.roles[i].tolist(), int(pairs.at[i]), row.index(stream.equals)
+        changed = roles.index(CHANGED)
+        root, spans = operators(stream.parse(row[:equals]), 0, stream.d)
+        first, *later = (own for begin, own in spans if begin <= changed < own)
+        assert root == equals - stream.pause
+        expected = [REST] * changed + [OTHERS] * (root - changed) + [AFTER] * (at - root)
+        behind = changed + 1
+        end = next(t for t in range(behind, root + 1) if row[t] >= stream.vocab_size - len(SYMBOLS))
+        same = (end - behind) % stream.d  # whole operands may stand between the changed one and the next operator
+        expected[changed : changed + 1 + same] = [CHANGED] + [SAME] * same
+        expected[first] = FIRST
+        for own in later:
+            expected[own] = LATER
+        assert roles == expected + [QUERY] + [-1] * (len(row) - at - 1)
+
+
+def test_padding_and_the_seed(drawn):
+    """Catches: answers behind the query, a generator shared between calls."""
+    stream, pairs = drawn
+    behind = torch.arange(pairs.clean.shape[1]) > pairs.at[:, None]
+    for part, padding in ((pairs.documents, -1), (pairs.clean, 0), (pairs.corrupt, 0)):
+        assert (part[behind] == padding).all()
+    assert (pairs.documents[~behind] == 0).all()
+    same, other = (draw_polynomial_pairs(stream, COUNT, seed) for seed in (0, 1))
+    assert torch.equal(same.corrupt, pairs.corrupt) and torch.equal(same.roles, pairs.roles)
+    assert not torch.equal(other.at, pairs.at) or not torch.equal(other.corrupt, pairs.corrupt)
+
+
+def test_formats_get_the_same_questions():
+    """Catches: a change drawn by its place in the document."""
+    stream = Polynomials(p=5, d=3)
+    changes = []
+    for format in (stream, replace(stream, high_first=True, pause=3), replace(stream, tagged=False)):
+        pairs = draw_polynomial_pairs(format, 20)
+        questions = [row[: row.index(format.equals)] for row in (*pairs.clean.tolist(), *pairs.corrupt.tolist())]
+        changes.append([format.parse(question) for question in questions])
+    assert changes[0] == changes[1] == changes[2]
+
+
+# --- patching
+
+
+def random_model(stream: Polynomials) -> MTPTransformer:
+    torch.manual_seed(0)
+    sizes = dict(d_model=16, n_attention_heads=2, trunk_layers=2, n_future=2, d_mlp=16, max_seq=stream.longest)
+    model = MTPTransformer(ModelConfig(vocab_size=stream.vocab_size, **sizes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_the_change_is_all_there_is_to_restore(horizon):
+    """Catches: roles of stories, roles that overlap, a query that head 2 does not have, a patch of the wrong row."""
+    stream = Polynomials(p=3, d=2, pause=1, max_operations=3)
+    pairs = draw_polynomial_pairs(stream, 24)
+    table = recovered(residual_patching(random_model(stream), pairs, horizon), ["layer", "role"])
+    found = table.set_index(["layer", "role"]).recovery.unstack()
+    assert list(table.role.unique()) == list(POLYNOMIAL_ROLES)
+    nothing = dict.fromkeys(POLYNOMIAL_ROLES, 0.0)
+    assert found.loc["embed"].to_dict() == nothing | {"changed": 1}
+    assert found.loc[f"heads.{horizon}"].to_dict() == nothing | {"query": 1}
+    assert (found["rest"] == 0).all()
+    assert (found.loc["blocks.0"].drop("rest") != 0).all()  # each of them has read the change
+    heads = head_patching(random_model(stream), pairs[:5], horizon).query("positions == 'query'")
+    assert (heads.patched != heads.corrupt).all()
+
+
+def test_a_head_further_ahead_is_asked_earlier(drawn):
+    """Catches: queries in front of the change, where both runs are one and there is nothing to restore."""
+    _, pairs = drawn
+    changed = (pairs.roles == CHANGED).int().argmax(1)
+    most = int((pairs.at - changed).min()) + 1
+    asked = pairs.asked_by(most)
+    assert asked.names == POLYNOMIAL_ROLES and (asked.at >= changed).all() and most >= 3
+    row, at = torch.nonzero(asked.roles == QUERY, as_tuple=True)
+    assert torch.equal(row, torch.arange(COUNT)) and torch.equal(at, pairs.at - most + 1)
+    with pytest.raises(ValueError, match=f"horizon={most + 1} must be from 1 to {most}: further ahead, the query of"):
+        pairs.asked_by(most + 1)
+    far = pairs.at - changed >= most
+    assert len(pairs[far]) < COUNT and (pairs[far].asked_by(most + 1).at >= changed[far]).all()
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="count=0"):
+        draw_polynomial_pairs(Polynomials(), 0)
+    with pytest.raises(ValueError, match="notation='infix'"):
+        draw_polynomial_pairs(Polynomials(notation="infix"), 1)
