@@ -6,9 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mtp_lab.figures import GREY, INK, MODELS, RULE, SEEDS, bars, checked, dots, framed, line, panels
-from mtp_lab.stream_figures import COLORS
 
-SYMBOLS = [symbol for _, symbol in MODELS.values()]
+COLORS, SYMBOLS = zip(*MODELS.values(), strict=True)
 
 
 def by_operations(

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import tyro
 
 from mtp_lab import options
+from mtp_lab.batch_report import list_runs, prune_runs, show_run
 from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.tasks import Split, Task, TaskName
 
@@ -179,20 +180,6 @@ def export(run: str, out: str) -> None:
     print(f"written: {out}")
 
 
-def list_runs(runs_dir: str = "runs") -> None:
-    """List the runs there are: steps, whether they are done, next-token validation loss in nats, size.
-
-    Example: mtp-lab runs --runs-dir runs
-
-    Args:
-        runs_dir: Where runs are kept.
-    """
-    from mtp_lab.runs import list_runs
-
-    table = list_runs(runs_dir)
-    print(table.to_string(index=False, float_format="%.3f") if len(table) else f"no runs in {Path(runs_dir).resolve()}")
-
-
 def study(
     preset: str = "quick",
     out: str = "",
@@ -200,10 +187,12 @@ def study(
     seeds: int = 0,
     runs_dir: str = "runs",
     jobs: int = 1,
+    keep_going: bool = True,
+    dry_run: bool = False,
 ) -> int:
     """Run the notebooks as a batch: only what is missing or stale is run, and nothing that is done is lost.
 
-    Example: mtp-lab study --preset quick --only 02_real_bytes
+    Example: mtp-lab study --preset quick --only 02_real_bytes --dry-run
 
     Args:
         preset: smoke (seconds, for tests), quick (minutes), full (the committed results) or paper (for GPUs).
@@ -212,15 +201,22 @@ def study(
         seeds: Seeds of every experiment; 0 takes the preset's number.
         runs_dir: Where trained runs are kept.
         jobs: Notebooks at a time; each trains with the cores shared out evenly.
+        keep_going: Run the others when a notebook fails.
+        dry_run: Only say what would run and why, which trainings are missing, and how long it took last time.
     """
-    from mtp_lab.study import run
+    from mtp_lab.batch_report import closing_lines, plan_lines
+    from mtp_lab.study import plan, run
     from mtp_lab.verdicts import update_readme
 
-    outcomes = run(preset=preset, out=out or None, only=only, seeds=seeds, runs_dir=runs_dir, jobs=jobs)
+    if dry_run:
+        print("\n".join(plan_lines(plan(preset, out or None, only, seeds), preset, seeds, runs_dir)))
+        return 0
+    outcomes = run(preset, out or None, only, seeds, runs_dir, jobs, keep_going=keep_going)
     readme = Path(out) / "README.md"
     if out and readme.exists():  # --out . renews the committed results, the README's table with them
         update_readme(readme, Path(out) / "figures")
-    return int(any(outcome.status == "failed" for outcome in outcomes))
+    print("\n".join(closing_lines(outcomes, runs_dir)))
+    return int(any(outcome.failed for outcome in outcomes))
 
 
 def _coloured() -> bool:
@@ -228,15 +224,9 @@ def _coloured() -> bool:
 
 
 RULE = re.compile(r"[─-]{3,}")  # across one of tyro's boxes; hyphens where the output is not "utf-8" in that spelling
-COMMANDS = {
-    "data": data,
-    "train": train,
-    "evaluate": evaluate,
-    "generate": generate,
-    "export": export,
-    "runs": list_runs,
-    "study": study,
-}
+COMMANDS = {f.__name__: f for f in (data, train, evaluate, generate, export)} | {"runs": list_runs, "study": study}
+RUNS = {"list": list_runs, "show": show_run, "prune": prune_runs}
+"""Commands below `mtp-lab runs`, which by itself is the first of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -245,13 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            narrowed = _narrowed(words)
-            command = tyro.extras.subcommand_cli_from_dict(
-                {name: _deferred(f, narrowed.get(name, {})) for name, f in COMMANDS.items()},
-                prog="mtp-lab",
-                description=__doc__.splitlines()[0],
-                args=words,
-            )
+            command = _parsed(words)
     except SystemExit as stop:  # --help, or a value that does not parse
         return _refuse(_sentence(complaint.getvalue())) if stop.code else 0
     except (ValueError, OSError, MemoryError) as error:  # a value that parses, but that a config refuses
@@ -264,13 +248,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse("stopped; the last checkpoint is kept, the same command goes on from it", code=130)
 
 
+def _parsed(words: Sequence[str]) -> Callable[[], int | None]:
+    """The call that the words ask for."""
+    commands, prog, purpose = COMMANDS, "mtp-lab", __doc__.splitlines()[0]
+    narrowed = _narrowed(words)
+    if words[:1] == ["runs"]:
+        listed = len(words) == 1 or words[1].startswith("-") and words[1] not in ("-h", "--help")
+        words = ["list"] * listed + list(words[1:])
+        commands, prog, purpose = RUNS, "mtp-lab runs", "List, show or prune runs.\n\nExample: mtp-lab runs prune"
+    calls = {name: _deferred(f, narrowed.get(name, {})) for name, f in commands.items()}
+    return tyro.extras.subcommand_cli_from_dict(calls, prog=prog, description=purpose, args=words)
+
+
 def _narrowed(words: Sequence[str]) -> dict[str, dict[str, type]]:
-    """Command -> parameter -> what to parse it into, where that depends on the task that the words name."""
+    """Command -> parameter -> what to parse it into, where its annotation does not say, or the task's name decides."""
     match words:
         case ["data", *rest]:
             return {"data": {"config": Annotated[options.sampling(rest, data.__annotations__), options.ROOT]}}
         case ["train", *rest]:
             return {"train": {"config": Annotated[options.training(rest), options.ROOT]}}
+        case ["runs", *_]:
+            return {"show": {"run": Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]}}
     return {}
 
 

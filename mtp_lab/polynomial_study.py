@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from data_gen import Batch
 from data_gen.polynomials import HeldOut, Polynomials
 from mtp_lab.answers import answer_probability, exact_match, expected_pass_at_k, modal, one_pass, questions
 from mtp_lab.config import TrainConfig
-from mtp_lab.evaluate import Interval, seed_interval, token_nats
+from mtp_lab.evaluate import Interval, seed_interval, tensors, token_nats
+from mtp_lab.interp.gradients import target_norms
 from mtp_lab.polynomial_presets import MARK_WEIGHTS, MOST_OPERATIONS
 from mtp_lab.runs import Run
 
@@ -109,23 +111,36 @@ def loss_shares(run: Run, rows: int = 120) -> pd.DataFrame:
     """Which tokens the training loss is about, at the end of training, on validation questions.
 
     Returns:
-        horizon, token ("answer", "operand", "operator", "the rest"), nats (a target), targets (their share of the
+        horizon, token ("answer", "operand", "operator", "the rest"), value (nats a target), targets (their share of the
         horizon's), share (of the whole training loss, over all horizons, with the weights it was trained with).
     """
-    config, batch = run.config, run.config.task.held_out("validation", rows)
-    nats = token_nats(run.model(), batch)  # (n_future, rows, seq)
+    batch = run.config.task.held_out("validation", rows)
+    return _shares(run.config, batch, token_nats(run.model(), batch), power=1)
+
+
+def gradient_shares(run: Run, rows: int = 12) -> pd.DataFrame:
+    """Which tokens pull at the trunk: as `loss_shares`, of the squared gradients of single targets at its output.
+
+    Tokens that nothing predicts pull, too, in directions that cancel over a training; see `gradients.target_norms`.
+    """
+    batch = run.config.task.held_out("validation", rows)
+    return _shares(run.config, batch, target_norms(run.model(), *tensors(batch)).numpy(), power=2)
+
+
+def _shares(config: TrainConfig, batch: Batch, values: np.ndarray, power: int) -> pd.DataFrame:
+    """Values of targets, (n_future, rows, seq), by class; weights count to a power."""
     marks = {name: batch.marks[name] for name in ("answer", "operand", "operator")}
     marks["the rest"] = ~np.logical_or.reduce(list(marks.values()))
     weights = dict(config.mark_weights)
     table, rest = [], weights.get("rest", 1.0)
-    for i, (each, horizon_weight) in enumerate(zip(nats, config.horizon_weights, strict=True), start=1):
+    for i, (each, horizon_weight) in enumerate(zip(values, config.horizon_weights, strict=True), start=1):
         told = ~np.isnan(each)
         counted = sum((told & mark).sum() * weights.get(name, rest) for name, mark in marks.items())
         for name, mark in marks.items():
             mine = each[told & mark]
-            paid = horizon_weight * weights.get(name, rest) * mine.sum() / counted
-            table.append((i, name, mine.mean(), len(mine) / told.sum(), paid))
-    table = pd.DataFrame(table, columns=["horizon", "token", "nats", "targets", "share"])
+            part = (horizon_weight * weights.get(name, rest) / counted) ** power * mine.sum()
+            table.append((i, name, mine.mean(), len(mine) / told.sum(), part))
+    table = pd.DataFrame(table, columns=["horizon", "token", "value", "targets", "share"])
     return table.assign(share=table.share / table.share.sum())
 
 

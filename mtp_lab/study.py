@@ -2,8 +2,9 @@
 
 A notebook is done when its verdict, its executed .ipynb and a stamp exist, and the stamp holds the key of what would
 run now: the notebook's source, the preset, the seeds, and every .py file of mtp_lab and data_gen. Editing the library
-therefore runs every notebook again; their training runs come from runs_dir, so that costs little. Each notebook runs
-in a process of its own, which lives no longer than the batch.
+therefore runs every notebook again; their training runs come from runs_dir, so that costs little. The stamp also holds
+the parts of the key, so that a batch can say what has changed. Each notebook runs in a process of its own, which lives
+no longer than the batch.
 
 Left out: what a notebook computes (its own business, threads included), and locks (two batches into one folder at the
 same time do the same work twice, and the last writes).
@@ -19,13 +20,14 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mtp_lab import verdicts
+from mtp_lab.batch_report import Outcome, read_stamp, tail, why
 from mtp_lab.config import check_choice, check_positive
 from mtp_lab.files import write_atomic
 
@@ -37,6 +39,7 @@ NOTEBOOKS = (
     "02_real_bytes",
     "03_self_speculation",
     "04_induction_heads",
+    "05_polynomials",
 )
 PRESETS: tuple[str, ...] = get_args(Preset)
 PARAMETERS = ("preset", "seeds", "runs_dir", "figures_dir", "workers")
@@ -46,33 +49,6 @@ ATTEMPTS = 2
 """How often a notebook is started while its kernel dies; an error in a cell is final at once."""
 HOME = Path(__file__).resolve().parents[1]
 """Holds the two packages."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one notebook; as text, the line that the batch prints."""
-
-    notebook: str
-    status: Literal["done", "already done", "failed", "not run"]
-    seconds: float = 0.0
-    """Wall clock, all attempts together."""
-    error: str = ""
-    """What went wrong, in one line."""
-    cell: int | None = None
-    """The n of the In [n] that failed."""
-    path: Path | None = None
-    """The executed notebook; of a failed one, as far as it got."""
-
-    @property
-    def failed(self) -> bool:
-        return self.status == "failed"
-
-    def __str__(self) -> str:
-        if not self.failed:
-            return f"{self.notebook}: {self.status}" + (f" in {self.seconds:.0f} s" if self.status == "done" else "")
-        where = f" in cell [{self.cell}]" if self.cell else ""
-        see = f"; see {os.path.relpath(self.path)}" if self.path else ""
-        return f"{self.notebook}: FAILED{where} after {self.seconds:.0f} s: {self.error}{see}"
 
 
 def run(
@@ -92,21 +68,15 @@ def run(
 
     Raises:
         ValueError: before anything runs, if an argument is not allowed or a notebook does not declare PARAMETERS.
-        FileNotFoundError: before anything runs, if a notebook has no source.
+        OSError: before anything runs, if a notebook has no source, or a folder is a file.
     """
-    check_choice("preset", preset, Preset)
     check_positive(jobs=jobs)
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 0:
-        raise ValueError(f"seeds={seeds!r} must be an integer of at least 0; 0 is the preset's own number")
-    for name in only:
-        if name not in NOTEBOOKS:
-            raise ValueError(f"notebook {name!r} is not known; use {', '.join(map(repr, NOTEBOOKS))}")
-    sources, out = Path(notebooks_dir).resolve(), Path(out or Path("results") / preset).resolve()
-    identity = f"{preset} {seeds} {code_digest()}"
-    tasks = [_Task(sources / f"{name}.py", out, identity) for name in NOTEBOOKS if not only or name in only]
-    stale = [task for task in tasks if not task.done]
-    for task in stale:
-        task.convert()
+    tasks = plan(preset, out, only, seeds, notebooks_dir)
+    stale = [task for task in tasks if task.why]
+    sources, out = tasks[0].source.parent, tasks[0].out
+    for folder in (Path(runs_dir), out):
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file; name a folder, or one that is not there yet")
     jobs = max(1, min(jobs, len(stale)))
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parameters = {
@@ -124,6 +94,26 @@ def run(
     return outcomes
 
 
+def plan(
+    preset: str, out: str | Path | None, only: Sequence[str], seeds: int, notebooks_dir: str | Path = "notebooks"
+) -> list["Task"]:
+    """The notebooks of a batch in its order, and why each is to run; nothing is started or written. Raises as `run`."""
+    check_choice("preset", preset, Preset)
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 0:
+        raise ValueError(f"seeds={seeds!r} must be an integer of at least 0; 0 is the preset's own number")
+    for name in only:
+        if name not in NOTEBOOKS:
+            raise ValueError(f"notebook {name!r} is not known; use {', '.join(map(repr, NOTEBOOKS))}")
+    sources, out = Path(notebooks_dir).resolve(), Path(out or Path("results") / preset).resolve()
+    code = code_digest()
+    names = [name for name in NOTEBOOKS if not only or name in only]
+    tasks = [Task(sources / f"{name}.py", out, preset, seeds, code) for name in names]
+    for task in tasks:
+        if task.why:
+            task.convert()
+    return tasks
+
+
 def code_digest(home: Path = HOME) -> str:
     """The SHA-256 of every .py file of the packages mtp_lab and data_gen in `home`, names included."""
     files = sorted(path for package in ("mtp_lab", "data_gen") for path in (home / package).rglob("*.py"))
@@ -131,21 +121,25 @@ def code_digest(home: Path = HOME) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-class _Task:
-    """One notebook of the batch: its source, the places of its results, and whether these are current."""
+class Task:
+    """One notebook of a batch: its source, the places of its results, why it is to run (empty: they are current), and
+    the seconds of its last execution with this preset (None: there is none)."""
 
-    def __init__(self, source: Path, out: Path, identity: str):
+    def __init__(self, source: Path, out: Path, preset: str, seeds: int, code: str):
         if not source.is_file():
             raise FileNotFoundError(f"{source} does not exist; run in the root of the repository, or say where it is")
-        self.source, self.name = source, source.stem
+        self.source, self.out, self.name = source, out, source.stem
         self.text = source.read_text(encoding="utf-8")
-        self.key = hashlib.sha256(f"{identity}\n{self.text}".encode()).hexdigest()
+        self.key = hashlib.sha256(f"{preset} {seeds} {code}\n{self.text}".encode()).hexdigest()
+        own = hashlib.sha256(self.text.encode()).hexdigest()
+        self.parts = {"preset": preset, "seeds": seeds, "source": own, "code": code}
         self.executed = out / "notebooks" / f"{self.name}.ipynb"
         self.partial = out / "notebooks" / f"{self.name}.failed.ipynb"
         self.verdict = out / "figures" / self.name / "verdict.json"
         self.stamp = out / "figures" / self.name / "stamp.json"
-        current = self.stamp.exists() and f'"{self.key}"' in self.stamp.read_text()
-        self.done = current and self.verdict.exists() and self.executed.exists()
+        stamp = read_stamp(self.stamp)
+        self.why = why(self, stamp)
+        self.seconds: float | None = stamp.get("seconds") if stamp.get("preset") == preset else None
 
     def convert(self) -> None:
         """Makes the notebook of the source. papermill would only warn of a parameter that it cannot set."""
@@ -164,22 +158,23 @@ class _Task:
         return (self.verdict.stat().st_ino, self.verdict.stat().st_mtime_ns) if self.verdict.exists() else None
 
 
-def _run_all(tasks: list[_Task], parameters: dict[str, Any], jobs: int, keep_going: bool) -> list[Outcome]:
+def _run_all(tasks: list[Task], parameters: dict[str, Any], jobs: int, keep_going: bool) -> list[Outcome]:
     """Runs the tasks on `jobs` threads. `lifeline` is the reading end of a pipe whose writing end only this process
     holds: the children read from it, and see its end however this process ends (Ctrl-C, SIGKILL)."""
     lifeline, held = os.pipe()
     stop = threading.Event()
 
-    def guarded(task: _Task) -> Outcome:
+    def guarded(task: Task) -> Outcome:
         try:
-            if task.done:
+            if not task.why:
                 outcome = Outcome(task.name, "already done", path=task.executed)
             elif stop.is_set():
                 outcome = Outcome(task.name, "not run")
             else:
                 outcome = _run_one(task, parameters, lifeline)
-        except OSError as error:  # say, a full disk: the other notebooks may still fit
-            outcome = Outcome(task.name, "failed", error=_one_line(f"{type(error).__name__}: {error}"))
+        except Exception as error:  # say, a full disk: a night's other notebooks must not end with this one
+            told = tail(traceback.format_exc())
+            outcome = Outcome(task.name, "failed", error=_one_line(f"{type(error).__name__}: {error}"), traceback=told)
         if outcome.failed and not keep_going:
             stop.set()
         print(outcome, flush=True)
@@ -195,7 +190,7 @@ def _run_all(tasks: list[_Task], parameters: dict[str, Any], jobs: int, keep_goi
         os.close(lifeline)
 
 
-def _run_one(task: _Task, parameters: dict[str, Any], lifeline: int) -> Outcome:
+def _run_one(task: Task, parameters: dict[str, Any], lifeline: int) -> Outcome:
     """Executes one notebook and stores what came of it; the stamp comes last."""
     print(f"{task.name}: running, {parameters['preset']} ...", file=sys.stderr, flush=True)
     started, verdict_before = time.monotonic(), task.verdict_version()
@@ -212,20 +207,21 @@ def _run_one(task: _Task, parameters: dict[str, Any], lifeline: int) -> Outcome:
     if error:
         if ipynb:
             write_atomic(task.partial, ipynb)
-        return Outcome(task.name, "failed", seconds, error, report["cell"], task.partial if ipynb else None)
+        path = task.partial if ipynb else None
+        return Outcome(task.name, "failed", seconds, error, report["cell"], path, report["traceback"])
     write_atomic(task.executed, ipynb)
     task.partial.unlink(missing_ok=True)
-    stamp = {"key": task.key, "seconds": round(seconds, 1), "preset": parameters["preset"]}
+    stamp = {"key": task.key, "seconds": round(seconds, 1), **task.parts}
     write_atomic(task.stamp, json.dumps(stamp, indent=2) + "\n")
     return Outcome(task.name, "done", seconds, path=task.executed)
 
 
-def _execute(task: _Task, parameters: dict[str, Any], lifeline: int) -> dict[str, Any]:
-    """One attempt, in a child process. Returns error (empty: it ran through), cell, died (its kernel or the child did,
-    so another attempt may help) and ipynb: the executed notebook as JSON, as far as it got."""
+def _execute(task: Task, parameters: dict[str, Any], lifeline: int) -> dict[str, Any]:
+    """One attempt, in a child process. Returns error (empty: it ran through), the end of its traceback, cell, died (its
+    kernel or the child did, so another attempt may help) and ipynb: the executed notebook as JSON, as far as it got."""
     import nbformat
 
-    report = {"error": "", "cell": None, "died": False, "ipynb": None}
+    report = {"error": "", "traceback": "", "cell": None, "died": False, "ipynb": None}
     with tempfile.TemporaryDirectory(prefix="mtp-lab-study-") as temporary:
         folder = Path(temporary)
         nbformat.write(task.notebook, folder / "in.ipynb")
@@ -239,7 +235,8 @@ def _execute(task: _Task, parameters: dict[str, Any], lifeline: int) -> dict[str
         if status < 0:
             report |= {"error": f"its process was killed ({signal.Signals(-status).name})", "died": True}
         elif status > 0:
-            report["error"] = (folder / "log").read_text(errors="replace").strip().rpartition("\n")[2] or "no message"
+            report["traceback"] = tail((folder / "log").read_text(errors="replace"))
+            report["error"] = report["traceback"].rpartition("\n")[2] or "no message"
         else:
             report |= json.loads((folder / "report.json").read_text())
         try:
@@ -291,6 +288,7 @@ def _child(folder: Path) -> None:
         papermill.execute_notebook(folder / "in.ipynb", folder / "out.ipynb", parameters, progress_bar=False, **options)
     except PapermillExecutionError as error:
         report = {"error": _one_line(f"{error.ename}: {error.evalue}"), "cell": error.exec_count}
+        report["traceback"] = tail("\n".join(error.traceback))
     except RuntimeError as error:  # nbclient's DeadKernelError, and jupyter_client's for one that never came up
         report = {"error": _one_line(str(error)), "died": True}
     (folder / "report.json").write_text(json.dumps(report))

@@ -22,7 +22,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_gen.polynomials import Polynomials
-from mtp_lab.cli import COMMANDS, main
+from mtp_lab import study
+from mtp_lab.cli import COMMANDS, RUNS, main
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.mapping import from_mapping
 from mtp_lab.tasks import TASKS, BytesTask, PolynomialsTask
@@ -118,6 +119,13 @@ REFUSED = {
     "a run to continue that is not there": ("generate --run /no/such/run", "/no/such/run holds no finished run"),
     "a run to export that is not there": ("export --run /no/such/run --out x", "/no/such/run holds no finished run"),
     "an unknown preset": ("study --preset quik", "preset='quik' is not known; use one of 'smoke', 'quick'"),
+    "a batch's misspelt option": ("study --jbos 2", "--jbos, 2 (did you mean --jobs?)"),
+    "a batch's word for a number": ("study --seeds many", "--seeds: invalid literal for int() with base 10: 'many'"),
+    "no notebooks at a time": ("study --jobs 0", "jobs=0 must be an integer of at least 1"),
+    "a run to show that is not there": ("runs show bytes/no", "there is no run 'bytes/no', nor in runs; `mtp-lab runs"),
+    "no run to show": ("runs show", "Missing from mtp-lab runs show: RUN"),
+    "an unknown command about runs": ("runs shw", "shw"),
+    "days below zero": ("runs prune --days -1", "days=-1.0 must not be negative"),
     "an unknown notebook": ("study --preset smoke --only 99_none", "notebook '99_none' is not known; use '00_"),
 }
 
@@ -258,11 +266,11 @@ def test_help_of_data_describes_every_field_of_the_task(task):
     assert_described(options | own | {f"--stream.{option[2:]}": text for option, text in shadowed.items()}, out)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"runs {name}" for name in RUNS)])
 def test_help_of_every_command_has_an_example_that_parses(command):
     """--help exits 0, and the options of its example are options that there are.
     Catches: an example that an option's new name has outlived."""
-    code, out, err = outcome(command, "--help")
+    code, out, err = outcome(*command.split(), "--help")
     assert (code, err) == (0, "")
     example = re.search(rf"^ *Example: mtp-lab {command}(.*)$", out, re.M)
     assert example, out
@@ -306,6 +314,7 @@ def test_train_evaluate_and_runs(corpus, runs_dir, only_run):
     header, line = out.splitlines()
     assert code == 0 and header.split() == ["run", "n", "step", "done", "loss", "MB"]
     assert line.split()[:5] == [f"bytes/{Path(only_run).name}", "2", "4", "True", trained[1]]
+    assert outcome("runs", "list", "--runs-dir", str(runs_dir)) == (0, out, "")
 
     evaluate = ["evaluate", "--run", only_run, "--split", "validation", "--rows", "4"]
     code, out, _ = outcome(*evaluate, "--as-json")
@@ -359,6 +368,100 @@ def test_no_runs_are_no_error(tmp_path):
     Catches: an empty table, or a traceback of the table's printer."""
     code, out, _ = outcome("runs", "--runs-dir", str(tmp_path / "none"))
     assert code == 0 and out == f"no runs in {tmp_path / 'none'}\n"
+
+
+# --- Batches and runs ------------------------------------------------------------------------------------------------
+
+
+def test_show_tells_of_a_finished_run(runs_dir, only_run):
+    """By its folder, or by its name as it is listed: what of the config is no default, as a tree, and how it went.
+    Catches: options that are missing, the defaults between them, a run that is listed and not found."""
+    code, out, err = outcome("runs", "show", only_run)
+    name = f"bytes/{Path(only_run).name}"
+    assert (code, err) == (0, "") and outcome("runs", "show", name, "--runs-dir", str(runs_dir)) == (code, out, err)
+    head, _, *lines = out.splitlines()
+    assert head == f"{name}: done"
+    assert {"  steps: 4", "  model", "    d_model: 16", "    n_future: 2", '  name: "n2"', "    seq: 32"} <= set(lines)
+    assert not re.search("head_kind|seed|optimizer|horizon_weights", out)
+    assert re.search(
+        r"steps: 4 of 4\nvalidation loss at step 4: \d\.\d{3}, \d\.\d{3} nats at horizons 1, 2, \.\.\.\n"
+        r"seconds a step, evaluations included: \d.*\non disk: 0\.\d MB \(snapshots 0\.0 MB, checkpoints 0\.0 MB\)\n"
+        r"snapshots at steps: none\n$",
+        out,
+    ), out
+
+
+def test_show_tells_of_an_unfinished_run(only_run, tmp_path):
+    """A run in training, resumed once, with a task that no default has: seconds of the last stretch alone.
+    Catches: a training shown as stopped, time that runs backwards where it was resumed."""
+    folder = tmp_path / "next" / "run"
+    (folder / "snapshots").mkdir(parents=True)
+    config = json.loads((Path(only_run) / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "task": {"kind": "later", "seq": 256}}))
+    assert "steps: 0 of 4\non disk" in outcome("runs", "show", str(folder))[1]
+    seconds = {1: 9, 2: 90, 3: 4, 5: 5}
+    rows = [json.dumps({"step": step, "seconds": s, "train": [1.0]}) for step, s in seconds.items()]
+    (folder / "metrics.jsonl").write_text("\n".join(rows) + '\n{"step": 6, "sec')
+    (folder / "snapshots" / f"step-00000002-{'0' * 16}.safetensors").write_bytes(b"x")
+    with FileLock(folder / ".lock"):
+        code, out, _ = outcome("runs", "show", str(folder))
+    assert code == 0 and out.startswith("next/run: being trained\n") and "steps: 5 of 4" in out
+    assert "included: 0.5\n" in out and "snapshots at steps: 2\n" in out and "validation" not in out
+    assert '  task\n    kind: "later"\n    seq: 256\n' in out
+    assert outcome("runs", "show", str(folder))[1].startswith("next/run: unfinished\n")
+
+
+def test_prune_deletes_only_with_yes(only_run, tmp_path):
+    """Catches: a listing that deletes, a flag that is parsed and dropped, megabytes that nobody gets back."""
+    folder = tmp_path / "bytes" / "stopped"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text((Path(only_run) / "config.json").read_text())
+    (folder / "metrics.jsonl").write_bytes(bytes(2_000_000))
+    prune = ["runs", "prune", "--runs-dir", str(tmp_path)]
+    assert outcome(*prune, "--yes") == (0, "deleted: 0.0 MB freed\n", "") and folder.exists()
+    code, out, _ = outcome(*prune, "--unfinished", "--days", "0")
+    what = "bytes/stopped: unfinished; 2.0 MB, last written 0.0 days ago\n"
+    assert (code, out) == (0, f"{what}2.0 MB could be freed; nothing is deleted without --yes\n") and folder.exists()
+    code, out, _ = outcome(*prune, "--unfinished", "--days", "0", "--yes")
+    assert (code, out) == (0, f"{what}deleted: 2.0 MB freed\n") and not folder.exists()
+
+
+@pytest.mark.parametrize("status, code", [("done", 0), ("already done", 0), ("failed", 1)])
+def test_a_batch_ends_with_its_exit_code_and_its_failures(status, code, tmp_path, monkeypatch):
+    """Options reach the batch; failures are told at the end, and make exit code 1.
+    Catches: a nightly job that reports success for a notebook that failed."""
+    asked = {}
+
+    def run(*arguments, **more):
+        asked.update(inspect.signature(real).bind(*arguments, **more).arguments)
+        return [study.Outcome("00_a", status, 2.0, "ValueError: no", 4, None, "the last\nlines")]
+
+    real = study.run
+    monkeypatch.setattr(study, "run", run)
+    options = "--preset smoke --only 00_token_streams --seeds 2 --jobs 3 --no-keep-going --runs-dir"
+    told, out, _ = outcome("study", *options.split(), str(tmp_path))
+    assert told == code and ("1 of 1 notebooks failed:\n" in out) == ("    lines\n" in out) == (code == 1)
+    assert out.endswith(f"runs: 0 MB in {tmp_path}\n")
+    expected = dict(preset="smoke", out=None, only=("00_token_streams",), seeds=2, jobs=3, keep_going=False)
+    assert asked == {**expected, "runs_dir": str(tmp_path)}
+
+
+def test_a_dry_run_starts_nothing(tmp_path, monkeypatch):
+    """It says what would run and ends with 0; a notebook that could not run is refused as in earnest.
+    Catches: a dry run that runs, and one that finds nothing wrong with what the batch refuses."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "_execute", None)
+    (tmp_path / "notebooks").mkdir()
+    notebook = tmp_path / "notebooks" / "00_token_streams.py"
+    notebook.write_text('# %% tags=["parameters"]\n' + "".join(f"{name} = 0\n" for name in study.PARAMETERS))
+    dry = ["study", "--preset", "smoke", "--only", "00_token_streams", "--dry-run"]
+    code, out, err = outcome(*dry)
+    assert (code, err) == (0, "") and "00_token_streams: missing; trainings missing: 0; last time: unknown" in out
+    assert out.endswith("estimated: unknown\n")
+    assert [path.name for path in tmp_path.rglob("*")] == ["notebooks", "00_token_streams.py"]
+    notebook.write_text(notebook.read_text().replace("workers", "threads"))
+    assert "must also declare workers" in refusal(*dry)
+    assert "preset='quik' is not known" in refusal("study", "--preset", "quik", "--dry-run")
 
 
 def test_options_of_a_run_are_its_config(only_run):

@@ -113,6 +113,17 @@ def test_shares_of_the_loss_add_up_to_the_training_loss(trained):
     assert table.groupby("horizon").targets.sum().to_list() == pytest.approx([1, 1])
 
 
+def test_shares_of_the_gradient_weigh_targets_twice(trained):
+    """A target of weight w pulls w times as hard, so its square counts w^2: at weight 0 nothing is left of a class."""
+    run = trained[0]
+    plain = polynomial_study.gradient_shares(run, 4).set_index("token").share
+    for weight in (0.0, 3.0):
+        weighed = runs.Run(run.path, replace(run.config, mark_weights=(("answer", weight),)))
+        table = polynomial_study.gradient_shares(weighed, 4).set_index("token").share
+        ratio = weight**2 * plain.answer / (1 - plain.answer)
+        assert table.sum() == pytest.approx(1) and table.answer == pytest.approx(ratio / (1 + ratio), rel=1e-6)
+
+
 def test_samples_are_what_one_pass_allows(trained):
     """Near temperature 0 pass@1 is greedy decoding; pass@k grows with k and with nothing else here."""
     table = polynomial_study.samples(trained[0], [0.001, 1.0], [1, 10], [1], items=50)

@@ -17,6 +17,7 @@ from filelock import FileLock
 from mtp_lab import runs
 from mtp_lab.checkpoint import DamagedFile
 from mtp_lab.config import ModelConfig, TrainConfig
+from mtp_lab.mapping import to_mapping
 from mtp_lab.model import MTPTransformer
 from mtp_lab.runs import Held
 from mtp_lab.tasks import BytesTask
@@ -232,6 +233,96 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(corpus, tmp_path):
     assert all((tmp_path / other.folder / "done.json").exists() for other in others)
 
 
+# --- What can go -----------------------------------------------------------------------------------------------------
+
+
+OLD = time.time() - 30 * 86400
+
+
+def kept(folder: Path, *names: str, unreadable: bool = False, age: float = OLD) -> Path:
+    """A run's folder with a config, and files of 1,000 bytes last written at `age`, by the names given."""
+    config = to_mapping(TrainConfig(task=BytesTask(corpus_hash="0" * 64))) | ({"later": 1} if unreadable else {})
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(bytes(1000))
+    for path in folder.rglob("*"):
+        os.utime(path, (age, age))
+    return folder
+
+
+DONE = ("metrics.jsonl", "weights.safetensors", "done.json")
+PARTS = ("checkpoints/step-1", "checkpoints/step-2", "snapshots/step-0")
+
+
+@pytest.fixture
+def kept_runs(tmp_path) -> Path:
+    """Finished, unfinished, recent and unreadable runs; those named held have to be locked by the test."""
+    kept(tmp_path / "a/done", *DONE, *PARTS)
+    kept(tmp_path / "a/done-clean", *DONE)
+    kept(tmp_path / "a/stopped", "metrics.jsonl", *PARTS)
+    kept(tmp_path / "b/just-written", "weights.safetensors")
+    kept(tmp_path / "b/recent", "metrics.jsonl", *PARTS, age=time.time() - 60)
+    kept(tmp_path / "b/unreadable", *PARTS, unreadable=True)
+    kept(tmp_path / "b/unreadable-done", *DONE, *PARTS, unreadable=True)
+    kept(tmp_path / "b/held", *PARTS)
+    kept(tmp_path / "b/held-done", *DONE, *PARTS)
+    return tmp_path
+
+
+def paths(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != ".lock"}
+
+
+ALWAYS = {"a/done/checkpoints", "b/unreadable", "b/unreadable-done/checkpoints"}
+UNFINISHED = {"a/stopped"}
+SNAPSHOTS = {"a/done/snapshots", "b/unreadable-done/snapshots"}
+
+
+@pytest.mark.parametrize(
+    "unfinished, snapshots, days, expected",
+    [
+        (False, False, 7, ALWAYS),
+        (True, False, 7, ALWAYS | UNFINISHED),
+        (False, True, 7, ALWAYS | SNAPSHOTS),
+        (True, True, 7, ALWAYS | UNFINISHED | SNAPSHOTS),
+        (True, True, 0, ALWAYS | UNFINISHED | SNAPSHOTS | {"b/recent"}),
+        (True, True, 31, ALWAYS - {"b/unreadable"}),
+    ],
+)
+def test_prune_deletes_what_it_listed_and_nothing_else(kept_runs, unfinished, snapshots, days, expected):
+    """Listing deletes nothing; deleting takes the folders that were listed, and leaves every other file: finished
+    weights with their config and log, readable or not, weights that were written just now, and runs that are held.
+    Catches: a run deleted under its training, results of days lost to a flag, snapshots that go without being asked."""
+    before = paths(kept_runs)
+    with FileLock(kept_runs / "b/held" / ".lock"), FileLock(kept_runs / "b/held-done" / ".lock"):
+        found = runs.prune(kept_runs, days, unfinished, snapshots, delete=False)
+        listed = {waste.folder.relative_to(kept_runs).as_posix() for waste in found if waste.folder}
+        assert listed == expected and paths(kept_runs) == before
+        assert [w.folder for w in runs.prune(kept_runs, days, unfinished, snapshots, True)] == [w.folder for w in found]
+        gone = {path for path in before if any(f"{path}/".startswith(f"{folder}/") for folder in expected)}
+        assert paths(kept_runs) == before - gone
+    (sparing,) = [waste for waste in found if not waste.folder]
+    assert sparing.run == "b/unreadable-done" and "its weights are kept" in sparing.what and sparing.MB == 0
+    sizes = {waste.folder.name: waste.MB for waste in found if waste.folder}
+    assert sizes["checkpoints"] == 0.002 and all(waste.days > 29 for waste in found if waste.run != "b/recent")
+
+
+def test_prune_refuses_an_age_that_is_none(tmp_path):
+    """Catches: -1 or nan days that take what was written a minute ago."""
+    for days in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"days={days} must not be negative"):
+            runs.prune(tmp_path, days, True, True, delete=True)
+
+
+def test_a_run_whose_snapshots_went_is_still_a_result(corpus, tmp_path):
+    """Catches: a prune that takes something without which a finished run cannot be opened."""
+    run = runs.get(tiny(corpus, steps=2, snapshot_every=1), tmp_path)
+    assert runs.prune(tmp_path, 0, True, True, delete=True) and run.snapshots() == []
+    assert runs.get(run.config, tmp_path, wait=False).model() is not None and len(run.metrics())
+
+
 # --- What there is, and what is wrong with it ----------------------------------------------------------------------
 
 
@@ -243,10 +334,12 @@ def test_list_runs_tells_of_every_run(corpus, tmp_path):
     run = runs.get(whole, tmp_path)
     with (unfinished(stopped, tmp_path) / "metrics.jsonl").open("a") as log:
         log.write('{"step": 4, "tok')
+    (tmp_path / "c" / "foreign").mkdir(parents=True)
+    (tmp_path / "c" / "foreign" / "config.json").write_text("{}")
     table = runs.list_runs(str(tmp_path))
-    assert table["run"].tolist() == [whole.folder, stopped.folder]
-    assert table["done"].tolist() == [True, False]
-    assert table["step"].tolist() == [4, 3] and table["n"].tolist() == [2, 2]
+    assert table["run"].tolist() == [whole.folder, stopped.folder, "c/foreign"]
+    assert table["done"].tolist() == [True, False, False]
+    assert table["step"].tolist() == [4, 3, 0] and table["n"].tolist()[:2] == [2, 2]
     assert table["loss"][0] == run.metrics().query("split == 'validation' and horizon == 1")["loss"].iloc[-1]
     assert table["MB"][0] == pytest.approx(sum(file.stat().st_size for file in run.path.iterdir()) / 1e6)
 

@@ -5,8 +5,10 @@ at what each of its steps left behind.
 """
 
 import contextlib
+import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,9 @@ from typing import NamedTuple
 import nbformat
 import pytest
 
-from mtp_lab import study
+from mtp_lab import batch_report, study
+from mtp_lab.presets import induction_configs
+from mtp_lab.verdicts import Verdict, record
 
 FIRST, SECOND = study.NOTEBOOKS[:2]
 PARAMETERS = """\
@@ -168,6 +172,8 @@ def test_a_failing_cell_is_named_and_leaves_the_other_results(history):
     assert outcome.path.name == f"{SECOND}.failed.ipynb"
     assert "starting it again" not in first.progress
     cells = nbformat.reads(first.files[f"notebooks/{SECOND}.failed.ipynb"], as_version=4).cells
+    assert "raise ValueError" in outcome.traceback and outcome.traceback.endswith("no such value\nin detail")
+    assert "\x1b" not in outcome.traceback and len(outcome.traceback.splitlines()) <= 8
     (failed,) = [cell for cell in cells if cell.get("execution_count") == 4]
     assert failed.outputs[0].ename == "ValueError"
     assert f"notebooks/{SECOND}.ipynb" not in first.files and f"figures/{SECOND}/stamp.json" not in first.files
@@ -236,10 +242,10 @@ def test_a_stamp_does_not_stand_for_a_result_that_is_gone(history, tmp_path, los
     source = tmp_path / f"{FIRST}.py"
     source.write_text("x")
     stamp = tmp_path / "figures" / FIRST / "stamp.json"
-    stamp.write_text(json.dumps({"key": study._Task(source, tmp_path, "smoke 3 code").key}))
-    assert study._Task(source, tmp_path, "smoke 3 code").done
+    stamp.write_text(json.dumps({"key": study.Task(source, tmp_path, "smoke", 3, "code").key}))
+    assert study.Task(source, tmp_path, "smoke", 3, "code").why == ""
     (tmp_path / lost).unlink()
-    assert not study._Task(source, tmp_path, "smoke 3 code").done
+    assert study.Task(source, tmp_path, "smoke", 3, "code").why == f"missing: {Path(lost).name}"
 
 
 def test_the_code_digest_sees_every_module_of_both_packages(tmp_path):
@@ -264,7 +270,9 @@ def test_the_code_digest_sees_every_module_of_both_packages(tmp_path):
         ({"preset": "ful"}, "preset='ful' is not known; use one of 'smoke', 'quick', 'full', 'paper'"),
         ({"only": ("99_none",)}, f"notebook '99_none' is not known; use '{FIRST}'"),
         ({"seeds": -1}, "seeds=-1 must be an integer of at least 0"),
+        ({"seeds": "3"}, "seeds='3' must be an integer of at least 0"),
         ({"jobs": 0}, "jobs=0 must be an integer of at least 1"),
+        ({"jobs": True}, "jobs=True must be an integer of at least 1"),
     ],
 )
 def test_a_wrong_argument_is_refused_by_name_before_anything_runs(tmp_path, arguments, complaint):
@@ -301,6 +309,183 @@ def test_a_missing_source_is_refused_before_anything_runs(tmp_path):
     """Catches: a traceback of open() when the batch is started outside the repository."""
     with pytest.raises(FileNotFoundError, match=f"{FIRST}.py does not exist; run in the root"):
         Repository(tmp_path).run()
+
+
+def test_a_file_for_a_folder_is_refused_before_anything_runs(tmp_path):
+    """Catches: a night's batch whose every training fails at its first write."""
+    repository = Repository(tmp_path)
+    repository.write(FIRST)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file is a file; name a folder"):
+        repository.run(only=(FIRST,), runs_dir=tmp_path / "file")
+    assert not repository.out.exists()
+
+
+# --- Without kernels ------------------------------------------------------------------------------------------------
+
+
+def records(task: study.Task, parameters: dict, lifeline: int) -> dict:
+    """Stands for the execution of a notebook that runs through."""
+    verdict = Verdict("claim", "1", "2", "", 1, "mixed")
+    record(task.out / "figures", task.name, parameters["preset"], [verdict], "mtp-lab study")
+    return {"error": "", "traceback": "", "cell": None, "died": False, "ipynb": "{}"}
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch) -> Repository:
+    """One notebook, executed with three seeds, by a library whose digest is "code"."""
+    monkeypatch.setattr(study, "_execute", records)
+    monkeypatch.setattr(study, "code_digest", lambda: "code")
+    repository = Repository(tmp_path)
+    repository.write(FIRST)
+    assert [outcome.status for outcome in repository.run(only=(FIRST,), seeds=3)] == ["done"]
+    return repository
+
+
+def edit_source(repository: Repository) -> None:
+    repository.write(FIRST, "\n# %%\nvalue = 3\n")
+
+
+def edit_stamp(repository: Repository, edit) -> None:
+    path = repository.out / "figures" / FIRST / "stamp.json"
+    path.write_text(edit(path.read_text()))
+
+
+def without_parts(stamp: str) -> str:
+    """A stamp as it was before it held the parts of its key."""
+    old = {name: value for name, value in json.loads(stamp).items() if name in ("key", "seconds", "preset")}
+    return json.dumps({**old, "key": "another"})
+
+
+def lose(repository: Repository, *names: str) -> None:
+    for name in names:
+        (repository.out / name).unlink()
+
+
+RESULTS = (f"notebooks/{FIRST}.ipynb", f"figures/{FIRST}/verdict.json", f"figures/{FIRST}/stamp.json")
+REASONS = {
+    "nothing": (lambda repository: None, {}, ""),
+    "no results": (lambda repository: lose(repository, *RESULTS), {}, "missing"),
+    "no verdict": (lambda repository: lose(repository, RESULTS[1]), {}, "missing: verdict.json"),
+    "the source": (edit_source, {}, "source changed"),
+    "the seeds": (lambda repository: None, {"seeds": 4}, "parameters changed (seeds was 3)"),
+    "the preset": (lambda repository: None, {"preset": "quick"}, "parameters changed (preset was smoke)"),
+    "the library": (lambda repository: None, {"code": "new"}, "library changed"),
+    "source and library": (edit_source, {"code": "new"}, "source changed, library changed"),
+    "an old stamp": (lambda repository: edit_stamp(repository, without_parts), {}, "changed"),
+    "a damaged stamp": (lambda repository: edit_stamp(repository, lambda text: text[:9]), {}, "changed"),
+    "a stamp of another kind": (lambda repository: edit_stamp(repository, lambda text: "[]"), {}, "changed"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_a_plan_says_why_a_notebook_is_to_run(finished, monkeypatch, case):
+    """For everything that makes results stale, and for stamps of before; nothing is written.
+    Catches: a batch of hours that nobody can explain, an old stamp that ends the plan in a KeyError."""
+    edit, asked, why = REASONS[case]
+    edit(finished)
+    monkeypatch.setattr(study, "code_digest", lambda: asked.get("code", "code"))
+    before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
+    chosen = (asked.get("preset", "smoke"), finished.out, (FIRST,), asked.get("seeds", 3), finished.root / "notebooks")
+    (task,) = study.plan(*chosen)
+    assert task.why == why
+    assert {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")} == before
+
+
+def test_the_parts_of_a_key_are_stamped_beside_it_and_leave_it_as_it_was(finished):
+    """Catches: committed results that turn stale because the key is computed in another way."""
+    stamp = json.loads((finished.out / "figures" / FIRST / "stamp.json").read_text())
+    source = (finished.root / "notebooks" / f"{FIRST}.py").read_text()
+    assert stamp.pop("seconds") >= 0
+    assert stamp == {
+        "key": hashlib.sha256(f"smoke 3 code\n{source}".encode()).hexdigest(),
+        "preset": "smoke",
+        "seeds": 3,
+        "source": hashlib.sha256(source.encode()).hexdigest(),
+        "code": "code",
+    }
+
+
+def test_a_failure_is_the_reason_of_the_next_plan_and_no_other_notebooks_end(tmp_path, monkeypatch):
+    """An error that nobody foresaw is the failure of one notebook, with its traceback; the other is done.
+    Catches: a batch that a damaged notebook file, or a full disk, ends in the middle of the night."""
+
+    def execute(task, parameters, lifeline):
+        if task.name == FIRST:
+            raise KeyError("start_time")
+        return records(task, parameters, lifeline)
+
+    repository = Repository(tmp_path)
+    repository.write(FIRST)
+    repository.write(SECOND)
+    monkeypatch.setattr(study, "_execute", execute)
+    failed, done = repository.run()
+    assert (failed.status, done.status) == ("failed", "done") and failed.error == "KeyError: 'start_time'"
+    assert 'raise KeyError("start_time")' in failed.traceback
+
+    def told(task, parameters, lifeline):
+        return {"error": "no", "traceback": "the\nlast", "cell": 3, "died": False, "ipynb": "{}"}
+
+    monkeypatch.setattr(study, "_execute", told)
+    (failed,) = repository.run(only=(FIRST,))
+    assert (failed.error, failed.cell, failed.traceback) == ("no", 3, "the\nlast")
+    tasks = study.plan("smoke", repository.out, (FIRST, SECOND), 0, tmp_path / "notebooks")
+    assert [task.why for task in tasks] == ["failed last time", ""]
+
+
+def lines_of(repository: Repository, preset: str, seeds: int, *only: str) -> list[str]:
+    tasks = study.plan(preset, repository.out, only, seeds, repository.root / "notebooks")
+    return batch_report.plan_lines(tasks, preset, seeds, repository.root / "runs")
+
+
+def test_a_plan_counts_missing_trainings_and_minutes_of_earlier_executions(finished):
+    """Finished runs are not missing; minutes are those of the same preset, and unknown where there are none.
+    Catches: a training counted that exists, a smoke test's seconds promised for a night."""
+    finished.write("04_induction_heads")
+    edit_source(finished)
+    edit_stamp(finished, lambda text: json.dumps({**json.loads(text), "seconds": 90}))
+    done = finished.root / "runs" / induction_configs("smoke", 3)[0].folder / "done.json"
+    done.parent.mkdir(parents=True)
+    done.write_text("{}")
+    assert lines_of(finished, "smoke", 3, FIRST, "04_induction_heads") == [
+        "preset smoke, 3 seeds",
+        f"{FIRST}: source changed; trainings missing: 0; last time: 1.5 min",
+        "04_induction_heads: missing; trainings missing: 5; last time: unknown",
+        "to run: 2 of 2 notebooks; trainings missing: 5",
+        "estimated: 1.5 minutes one after the other, unknown for 1 of them",
+        "an earlier execution may have found its trainings done; the missing ones then come on top",
+    ]
+    other = lines_of(finished, "quick", 0, FIRST)
+    assert other[0] == "preset quick, its own number of seeds" and other[-1] == "estimated: unknown"
+    finished.run(only=(FIRST, "04_induction_heads"), seeds=3)
+    done = [f"{FIRST}: already done", "04_induction_heads: already done", "nothing to do"]
+    assert lines_of(finished, "smoke", 3, FIRST, "04_induction_heads")[1:] == done
+
+
+def test_the_trainings_of_every_notebook_are_known():
+    """Catches: a new notebook whose trainings a plan does not count."""
+    called = {}
+    for name in study.NOTEBOOKS:
+        source = (study.HOME / "notebooks" / f"{name}.py").read_text()
+        if found := re.search(r"(\w+_configs)\(preset, seeds", source):
+            called[name] = found[1]
+        assert ("get_all(" in source) == bool(found), name
+    assert called == {name: function.rpartition(".")[2] for name, function in batch_report.TRAININGS.items()}
+    assert batch_report.missing_trainings(study.NOTEBOOKS[-1], "smoke", 1, "/no/runs") > 0
+
+
+def test_a_batch_ends_with_its_failures_and_the_size_of_its_runs(tmp_path):
+    """Catches: a failure that has scrolled away, a folder of runs that fills the disk unseen."""
+    (tmp_path / "a").write_bytes(bytes(3_000_000))
+    outcomes = [study.Outcome("a", "done"), study.Outcome("b", "failed", 61.4, "ValueError: no", 4, None, "x\ny")]
+    assert batch_report.closing_lines(outcomes, tmp_path) == [
+        "1 of 2 notebooks failed:",
+        "  b: FAILED in cell [4] after 61 s: ValueError: no",
+        "    x",
+        "    y",
+        f"runs: 3 MB in {tmp_path}",
+    ]
+    assert batch_report.closing_lines(outcomes[:1], tmp_path / "none") == [f"runs: 0 MB in {tmp_path / 'none'}"]
 
 
 def test_an_outcome_is_one_line():

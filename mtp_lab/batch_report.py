@@ -1,0 +1,247 @@
+"""Batches and the runs they leave, in words: why a notebook is to run and what that takes, what became of it, and the
+commands `mtp-lab runs list | show | prune`.
+
+Nothing here runs a notebook (mtp_lab.study) or knows how runs are kept (mtp_lab.runs).
+"""
+
+import importlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from mtp_lab.study import Task
+
+TRAININGS = {
+    "02_real_bytes": "presets.bytes_configs",
+    "03_self_speculation": "presets.speculation_configs",
+    "04_induction_heads": "presets.induction_configs",
+    "05_polynomials": "polynomial_presets.polynomial_configs",
+}
+"""What gives the configs that a notebook trains, from preset and seeds; the others train nothing that is kept."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook; as text, the line that the batch prints."""
+
+    notebook: str
+    status: Literal["done", "already done", "failed", "not run"]
+    seconds: float = 0.0
+    """Wall clock, all attempts together."""
+    error: str = ""
+    """What went wrong, in one line."""
+    cell: int | None = None
+    """The n of the In [n] that failed."""
+    path: Path | None = None
+    """The executed notebook; of a failed one, as far as it got."""
+    traceback: str = ""
+    """The last lines of what the failed cell, or the process, left behind."""
+
+    @property
+    def failed(self) -> bool:
+        return self.status == "failed"
+
+    def __str__(self) -> str:
+        if not self.failed:
+            return f"{self.notebook}: {self.status}" + (f" in {self.seconds:.0f} s" if self.status == "done" else "")
+        where = f" in cell [{self.cell}]" if self.cell else ""
+        see = f"; see {os.path.relpath(self.path)}" if self.path else ""
+        return f"{self.notebook}: FAILED{where} after {self.seconds:.0f} s: {self.error}{see}"
+
+
+def read_stamp(path: Path) -> dict[str, Any]:
+    """What a notebook's results were made from; empty if nobody can tell."""
+    try:
+        stamp = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def why(task: "Task", stamp: dict[str, Any]) -> str:
+    """Why a notebook is to run, in words; empty: its results, which have this stamp, are current."""
+    if not task.stamp.exists() and task.partial.exists():
+        return "failed last time"
+    lacking = [path.name for path in (task.executed, task.verdict, task.stamp) if not path.exists()]
+    if lacking:
+        return "missing" if len(lacking) == 3 else f"missing: {', '.join(lacking)}"
+    if stamp.get("key") == task.key:
+        return ""
+    words = {"source": "source changed", "code": "library changed"}
+    changed = [part for part in task.parts if part in stamp and stamp[part] != task.parts[part]]
+    told = [words.get(part, f"parameters changed ({part} was {stamp[part]})") for part in changed]
+    return ", ".join(told) or "changed"  # a stamp from before it held the parts
+
+
+def tail(text: str) -> str:
+    """The end of a traceback: the last frame and the error, in most cases; without colours."""
+    lines = [line[:200] for line in re.sub(r"\x1b\[[\d;]*m", "", text).splitlines() if line.strip()]
+    return "\n".join(lines[-8:])
+
+
+def plan_lines(due: Sequence["Task"], preset: str, seeds: int, runs_dir: str | Path) -> list[str]:
+    """What a batch would run and why, the trainings that are missing, and the minutes of earlier executions."""
+    to_run = [one for one in due if one.why]
+    missing = {one.name: missing_trainings(one.name, preset, seeds, runs_dir) for one in to_run}
+    lines = [f"preset {preset}, {seeds or 'its own number of'} seeds"]
+    for one in due:
+        if one.why:
+            minutes = "unknown" if one.seconds is None else f"{one.seconds / 60:.1f} min"
+            lines.append(f"{one.name}: {one.why}; trainings missing: {missing[one.name]}; last time: {minutes}")
+        else:
+            lines.append(f"{one.name}: already done")
+    if not to_run:
+        return [*lines, "nothing to do"]
+    trainings, known = sum(missing.values()), [one.seconds for one in to_run if one.seconds is not None]
+    unknown = f", unknown for {len(to_run) - len(known)} of them" if len(known) < len(to_run) else ""
+    lines.append(f"to run: {len(to_run)} of {len(due)} notebooks; trainings missing: {trainings}")
+    lines.append(f"estimated: {f'{sum(known) / 60:.1f} minutes one after the other{unknown}' if known else 'unknown'}")
+    if trainings and known:
+        lines.append("an earlier execution may have found its trainings done; the missing ones then come on top")
+    return lines
+
+
+def missing_trainings(notebook: str, preset: str, seeds: int, runs_dir: str | Path) -> int:
+    """How many runs a notebook would have to train, or go on training."""
+    if notebook not in TRAININGS:
+        return 0
+    module, function = TRAININGS[notebook].split(".")
+    configs = getattr(importlib.import_module(f"mtp_lab.{module}"), function)(preset, seeds)
+    return sum(not (Path(runs_dir) / folder / "done.json").exists() for folder in {c.folder for c in configs})
+
+
+def closing_lines(outcomes: Sequence[Outcome], runs_dir: str | Path) -> list[str]:
+    """What a batch ends with: its failures, each with the end of the traceback, and what the runs take on disk."""
+    from mtp_lab.runs import megabytes
+
+    failures = [outcome for outcome in outcomes if outcome.failed]
+    lines = [f"{len(failures)} of {len(outcomes)} notebooks failed:"] if failures else []
+    for outcome in failures:
+        lines += [f"  {outcome}", *(f"    {line}" for line in outcome.traceback.splitlines())]
+    return [*lines, f"runs: {megabytes(runs_dir):.0f} MB in {runs_dir}"]
+
+
+# --- mtp-lab runs --------------------------------------------------------------------------------------------------
+
+
+def list_runs(runs_dir: str = "runs") -> None:
+    """List the runs there are: steps, whether they are done, next-token validation loss in nats, size.
+
+    Example: mtp-lab runs list --runs-dir runs
+
+    Args:
+        runs_dir: Where runs are kept.
+    """
+    from mtp_lab.runs import list_runs
+
+    table = list_runs(runs_dir)
+    print(table.to_string(index=False, float_format="%.3f") if len(table) else f"no runs in {Path(runs_dir).resolve()}")
+
+
+def show_run(run: str, runs_dir: str = "runs") -> None:
+    """Show a run, finished or not: where its config differs from the defaults, losses, seconds a step, size.
+
+    Example: mtp-lab runs show bytes/n4-0123456789
+
+    Args:
+        run: Name of the run, as it is listed, or its folder.
+        runs_dir: Where runs are kept.
+    """
+    folders = [folder for folder in (Path(run), Path(runs_dir) / run) if (folder / "config.json").exists()]
+    if not folders:
+        raise ValueError(f"there is no run {run!r}, nor in {runs_dir}; `mtp-lab runs list` lists those there are")
+    print("\n".join(run_lines(folders[0])))
+
+
+def prune_runs(
+    runs_dir: str = "runs", days: float = 7.0, unfinished: bool = False, snapshots: bool = False, yes: bool = False
+) -> None:
+    """List what can go, and with --yes delete it: never the weights of a finished run, nor a run that is being trained.
+
+    Example: mtp-lab runs prune --unfinished --days 30
+
+    By default checkpoints that finished runs have left, and unfinished runs whose config this version cannot read.
+
+    Args:
+        runs_dir: Where runs are kept.
+        days: Leave alone unfinished runs and snapshots to which something was written in so many days.
+        unfinished: Also unfinished runs; they would start anew.
+        snapshots: Also snapshots of finished runs; notebooks that look into a training then lack them.
+        yes: Delete what is listed.
+    """
+    from mtp_lab.runs import prune
+
+    found = prune(runs_dir, days, unfinished, snapshots, delete=yes)
+    for waste in found:
+        print(f"{waste.run}: {waste.what}; {waste.MB:.1f} MB, last written {waste.days:.1f} days ago")
+    freed = f"{sum(waste.MB for waste in found):.1f} MB"
+    print(f"deleted: {freed} freed" if yes else f"{freed} could be freed; nothing is deleted without --yes")
+
+
+def run_lines(folder: Path) -> list[str]:
+    """A run, finished or not, in words."""
+    from mtp_lab.checkpoint import saved_weights
+    from mtp_lab.runs import held, logged, megabytes
+
+    config, rows = json.loads((folder / "config.json").read_text()), logged(folder)
+    state = "done" if (folder / "done.json").exists() else "being trained" if held(folder) else "unfinished"
+    lines = [f"{folder.parent.name}/{folder.name}: {state}", "config, where it differs from the defaults:"]
+    lines += _tree(_differing(config, _defaults(config)))
+    lines.append(f"steps: {rows[-1]['step'] if rows else 0} of {config.get('steps', 'an unknown number')}")
+    if evaluated := [row for row in rows if "validation" in row]:
+        losses = ", ".join(f"{loss:.3f}" for loss in evaluated[-1]["validation"])
+        lines.append(f"validation loss at step {evaluated[-1]['step']}: {losses} nats at horizons 1, 2, ...")
+    if (seconds := _seconds_a_step(rows)) is not None:
+        lines.append(f"seconds a step, evaluations included: {seconds:.3g}")
+    snapshots, parts = folder / "snapshots", ("snapshots", "checkpoints")
+    sizes = ", ".join(f"{part} {megabytes(folder / part):.1f} MB" for part in parts)
+    lines.append(f"on disk: {megabytes(folder):.1f} MB ({sizes})")
+    return [*lines, f"snapshots at steps: {', '.join(map(str, saved_weights(snapshots))) or 'none'}"]
+
+
+def _seconds_a_step(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Of the last stretch: a training that was resumed counts its seconds anew."""
+    resumed = [i for i in range(1, len(rows)) if rows[i]["seconds"] < rows[i - 1]["seconds"]]
+    stretch = rows[resumed[-1] if resumed else 0 :]
+    if len(stretch) < 2:
+        return None
+    first, last = stretch[0], stretch[-1]
+    return (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
+
+
+def _defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """The mapping of a config that says nothing, but for its kind of task; a kind that is not known has no defaults."""
+    from mtp_lab.config import TrainConfig
+    from mtp_lab.mapping import canonical_json
+    from mtp_lab.tasks import TASKS
+
+    defaults = json.loads(canonical_json(TrainConfig()))
+    kind = TASKS.get(config.get("task", {}).get("kind"))
+    horizons = config.get("model", {}).get("n_future", 1)
+    return defaults | {"task": json.loads(canonical_json(kind())) if kind else {}, "horizon_weights": [1.0] * horizons}
+
+
+def _differing(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The values that are not the defaults, mappings inside mappings likewise."""
+    changed = {}
+    for name, value in values.items():
+        default = defaults.get(name)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value, default = _differing(value, default), {}
+        if value != default or name not in defaults:
+            changed[name] = value
+    return changed
+
+
+def _tree(values: dict[str, Any], indent: str = "  ") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}"
+            yield from _tree(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {json.dumps(value)}"

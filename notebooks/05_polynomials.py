@@ -1,0 +1,561 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. Polynomials: does predicting several tokens teach a small model to compute?
+#
+# **Question.** "$(1+X)\;(X+X^2)\;\cdot\;(1)\;+$" is a question in postfix; the answer is a polynomial. Do models that are trained on several
+# future tokens answer better than next-token models, on questions as long as those of training and on longer ones?
+#
+# **What the paper claims** (section 4.2). Expressions over $\mathbb F_7[X]/(X^5)$ with m = 1 to 5 operations in training: multi-token prediction is
+# better at every m, also beyond 5, and the gain is larger than that of tripling the model (30M to 100M parameters). Pause tokens before the answer
+# help both alike. Two seeds. *Why*, the paper surmises (section 5.2): tokens that decide others weigh more in the n-token loss, and information travels
+# from where it is computed to where it is needed.
+#
+# **Why a smaller ring.** $\mathbb F_7[X]/(X^5)$ takes models of this size hours to begin with. $\mathbb F_2[X]/(X^4)$ has the same operations, 16 polynomials,
+# and reaches within minutes a regime in which models differ. `ring="F7X5"` runs this notebook on the paper's ring.
+#
+# ✏️ **Write down first:** (a) With the parameters fixed, a model with 4 heads has a trunk of 2 layers where next-token prediction has 5. Who
+# wins? (b) Most of a question's tokens are random: nothing predicts them. If the loss counts the answers' tokens alone, does a second head still help?
+# (c) Where in the model can the answer be read first: at the last operator, or at "="?
+
+# %% tags=["parameters"]
+preset: str = "quick"
+seeds: int = 0
+ring: str = "F2X4"
+runs_dir: str = "runs"
+figures_dir: str = "results/quick/figures"
+workers: int = 1
+
+# %%
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data_gen.partial_results import with_partial_results
+from mtp_lab import answer_figures, answers, figures, interp_figures, polynomial_study, runs, stream_figures
+from mtp_lab.evaluate import over_seeds, tensors
+from mtp_lab.interp import patching, probes
+from mtp_lab.interp.pairs import Pairs
+from mtp_lab.interp.polynomial_pairs import draw_polynomial_pairs
+from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, polynomial_configs
+from mtp_lab.polynomial_study import CELL, of_all, paired, scores
+from mtp_lab.stream_figures import CAST, THING, Mark
+from mtp_lab.verdicts import Verdict, record
+
+NAME = "05_polynomials"
+FOLDER = Path(figures_dir) / NAME
+chosen = POLYNOMIALS[preset]
+configs = polynomial_configs(preset, seeds, ring)
+stream = RINGS[ring]
+WITHIN = range(stream.min_operations, stream.max_operations + 1)
+BEYOND = [m for m in polynomial_study.ASKED if m > stream.max_operations]
+SPAN = {True: f"in training (m ≤ {WITHIN[-1]})", False: f"longer (m > {WITHIN[-1]})"}
+
+# %% [markdown]
+# ## The task
+#
+# Each coefficient is a token that also names its degree; operators come after their operands. A document is the question, "=", the answer. The
+# model must find the tree by itself. Training questions are drawn anew at every step; test questions are fixed, 2,000 for each m, drawn apart from those of
+# the validation set, on which everything was chosen.
+
+# %%
+question = stream.of(3).documents(1, np.random.default_rng(3))
+known = with_partial_results(stream, question)
+worth = np.stack([known.marks[f"value_{k}"] for k in range(stream.d)])  # (d, n_tokens)
+tree, values = stream.parse(question.tokens), {}
+
+
+def note(node: tuple, at: int) -> int:
+    """Notes the value of a subtree whose last token stands at `at`, and returns where its first token stands."""
+    if not isinstance(node[0], str):
+        return at - stream.d + 1
+    values[node] = tuple(worth[:, at].astype(int).tolist())
+    first = at
+    for branch in reversed(node[1:]):
+        first = note(branch, first - 1)
+    return first
+
+
+note(tree, int(np.flatnonzero(question.marks["operator"])[-1]))
+figure = stream_figures.expression_tree(
+    tree,
+    values,
+    [f" {stream.token_names[token]}" for token in question.tokens],
+    [
+        Mark("operand", question.marks["operand"], THING),
+        Mark("operation", question.marks["operator"], CAST[0]),
+        Mark("answer", question.marks["answer"], CAST[3]),
+    ],
+    f"Three operations, {len(question.tokens)} tokens, of which {stream.d} are the answer",
+    f"Coefficients modulo {stream.p}, cut off from X^{stream.d} on. Underneath, the document as the model reads it.",
+)
+figures.save(figure, FOLDER, "task")
+figures.show(figure)
+SAMPLES = int(0.8 * chosen.steps * chosen.batch_size * chosen.seq / stream.mean_length)  # a fifth of a row is padding
+seen = [stream.overlap(stream.held_out("test", m)[:200], SAMPLES) for m in WITHIN]
+print(f"about {SAMPLES:,} training questions; expected share of test questions that training asks, to the letter: " + ", ".join(f"m={m} {s:.0%}" for m, s in zip(WITHIN, seen, strict=True)))
+
+# %% [markdown]
+# ## Train
+#
+# A *cell* is a model and a loss; its seeds differ in weights and data, and one seed's data are the same in every cell. The next-token path of a model with
+# a trunk of k layers has k + 1, the head's layer included. *Equal parameters*: trunk and heads have six layers together, so more heads leave a shallower
+# trunk (the paper's comparison). *Equal depth*: every trunk has the same layers, so more heads mean more parameters.
+
+# %%
+trained = runs.get_all(configs, runs_dir, workers=workers)
+cells = pd.DataFrame([polynomial_study.cell_of(config) for config in configs])
+
+
+def label(cell: pd.Series) -> str:
+    """A cell in words; what is as in the first cell is not said."""
+    words = [f"n = {cell.n}, trunk {cell.trunk}"]
+    words += [{"answers": "answers only", "answers x4": "answers ×4"}[cell.learns]] if cell.learns != "all tokens" else []
+    words += ["heads stopped"] if cell.stopped else []
+    words += [f"head weight {cell.head_weight:g}"] if cell.head_weight != 1 else []
+    words += [f"{cell.pause} pauses"] if cell.pause else []
+    return ", ".join(words)
+
+
+cells["label"] = cells.apply(label, axis=1)
+about = [*CELL, "seed"]
+REFERENCE = cells.label.iloc[0]
+plain = (cells.learns == "all tokens") & ~cells.stopped & (cells.head_weight == 1) & (cells.pause == 0)
+LAYERS = chosen.main[0].layers
+GROUPS = {
+    f"equal parameters ({LAYERS} layers)": plain & (cells.trunk + cells.n == LAYERS),
+    f"equal depth (trunk of {chosen.main[0].trunk})": plain & (cells.trunk == chosen.main[0].trunk),
+    "loss on answers only": cells.learns == "answers",
+}
+MAIN = [label(pd.Series(cell.__dict__)) for cell in chosen.main]
+pd.DataFrame(
+    [
+        {"cell": name, "seeds": len(rows), "layers": rows.trunk.iloc[0] + rows.n.iloc[0], "steps": chosen.steps}
+        | {"parameters": sum(p.numel() for p in trained[rows.index[0]].model().parameters())}
+        | {"seconds a step, median": round(float(np.median([trained[i].log()[-1]["seconds"] for i in rows.index])) / chosen.steps, 3)}
+        for name, rows in cells.groupby("label", sort=False)
+    ]
+)
+
+# %% [markdown]
+# ## Learning
+#
+# Exact match on validation questions during training, at equal tokens. (Seconds a step are in the table above: at equal parameters all n cost about the same, so that
+# equal tokens are equal seconds, up to what else the machine did.)
+
+# %%
+curves = pd.concat([trained[i].measures().assign(label=name) for i, name in cells.label[cells.label.isin(MAIN)].items()])
+curves["panel"] = "m = " + curves.measure.str.removeprefix("exact_")
+shown = curves[curves.measure.isin([f"exact_{m}" for m in (1, 3, 5)])]
+figure = interp_figures.formation(
+    shown,
+    f"Answers come slowly: after {chosen.steps} steps {shown[(shown.step == chosen.steps) & (shown.measure == 'exact_1')].value.mean():.0%} of one-operation "
+    f"questions are right, {shown[(shown.step == chosen.steps) & (shown.measure == 'exact_5')].value.mean():.0%} of those with five",
+    "Validation questions, a few for each m, hence ragged. Thin: seeds. Thick: their mean.",
+)
+figures.save(figure, FOLDER, "learning", shown[["panel", "label", "seed", "step", "tokens", "value"]])
+figures.show(figure)
+
+# %% [markdown]
+# ## Who answers better?
+#
+# Test questions, asked once, of the models as they stand at the end of training. Dotted: saying the most frequent answer of each m without reading the question, which is
+# right more often the longer the question, because products and compositions lose information.
+
+# %%
+is_main = cells.label.isin(MAIN)
+asked = of_all(trained, scores, workers, items=chosen.items).merge(cells, on=about)
+modal = polynomial_study.baselines(stream, "test", chosen.items)
+whole = asked[asked.group == "all"]
+by_m = []
+for panel, where in GROUPS.items():
+    names = sorted(cells.label[where].unique(), key=lambda name: name not in MAIN)
+    by_m += [whole[whole.label == name].assign(panel=panel) for name in names]
+by_m = pd.concat(by_m)
+by_m["line"] = by_m["label"]
+by_m["label"] = "n = " + by_m.n.astype(str)
+by_m = over_seeds(by_m, ["panel", "label", "m"], "value", ("mean", "low", "high"))
+spans = whole.assign(span=whole.m.le(WITHIN[-1]).map(SPAN)).groupby(["label", "seed", "span"], sort=False, as_index=False).value.mean()
+IN, OUT = SPAN[True], SPAN[False]
+
+
+def of(name: str, span: str = IN) -> pd.DataFrame:
+    """A row a seed of one cell: the mean share of right answers over the m of a span."""
+    return spans[(spans.label == name) & (spans.span == span)]
+
+
+gains = {name: paired(of(name), of(REFERENCE)) for name in MAIN[1:]}
+figure = answer_figures.by_operations(
+    by_m,
+    modal,
+    WITHIN[-1],
+    "Equal parameters, mean over m = 1 to 5: " + "; ".join(f"{name} against {REFERENCE}: {100 * gain.mean:+.1f} points" for name, gain in gains.items()),
+    f"{chosen.items:,} test questions for each m. {figures.SEEDS}",
+)
+figures.save(figure, FOLDER, "accuracy", by_m[["panel", "line", "n", "m", "seed", "value", "mean", "low", "high"]])
+figures.show(figure)
+
+# %%
+table = whole[whole.label.isin(MAIN)].groupby(["label", "m"], sort=False).value.agg(["mean", "std"])
+shown = table["mean"].unstack().mul(100).round(1).astype(str) + " ± " + table["std"].unstack().mul(100).round(1).astype(str)
+pd.concat([shown, modal.set_index("m").value.mul(100).round(1).astype(str).to_frame("most frequent answer").T])
+
+# %% [markdown]
+# ## What makes the difference? Controls
+#
+# Every cell against next-token prediction at equal parameters and all tokens (the first cell), seed by seed. Right of zero is better. Each control takes one
+# explanation away: depth (the same trunk for all n; next-token models as shallow as the others' paths), capacity (heads that train but do not
+# shape the trunk), size (a larger next-token model), time to think (pauses), and what the loss is about.
+
+# %%
+rows = []
+for name in cells.label.unique():
+    if name == REFERENCE:
+        continue
+    for span in SPAN.values():
+        joined = of(name, span).merge(of(REFERENCE, span), on="seed", suffixes=("", "_reference"))
+        gain = paired(of(name, span), of(REFERENCE, span))
+        rows.append(
+            joined.assign(panel=span, label=name, value=joined.value - joined.value_reference, mean=gain.mean, low=gain.low, high=gain.high)
+        )
+against_reference = pd.concat(rows, ignore_index=True)
+clear = against_reference.drop_duplicates(["panel", "label"])
+better, worse = ((clear.low > 0) & (clear.panel == IN)).sum(), ((clear.high < 0) & (clear.panel == IN)).sum()
+figure = answer_figures.differences(
+    against_reference,
+    f"Against {REFERENCE}: of {clear.label.nunique()} cells {better} are clearly better and {worse} clearly worse on questions as long as training's",
+    "Share of right answers, difference seed by seed, mean over the m of a panel. Dots: seeds. Bars: 95 % interval of the mean (paired t).",
+)
+figures.save(figure, FOLDER, "controls", against_reference[["panel", "label", "seed", "value", "mean", "low", "high"]])
+figures.show(figure)
+
+# %% [markdown]
+# ## Is it a matter of what the loss is about?
+#
+# Most of a document is random: its operands cannot be predicted, at any horizon. The share of the *training loss* (in nats, over all horizons) that is about answers says how much
+# of the learning signal is; the share of the *squared gradient* at the trunk's output says how much of what reaches the trunk. Is the gain of n heads that of looking at the
+# answers more? Next-token models whose answers count four times, or alone, move along these axes without any head.
+
+# %%
+SOME = cells.seed < (1 if preset in ("smoke", "quick") else 3)  # the seeds that slow measures are taken of
+weighed = cells.label.isin(MAIN) | (cells.learns != "all tokens")
+about_answers = {
+    "share of the training loss": of_all([trained[i] for i in cells.index[weighed & SOME]], polynomial_study.loss_shares, workers),
+    "share of the squared gradient at the trunk": of_all(
+        [trained[i] for i in cells.index[weighed & SOME]], polynomial_study.gradient_shares, workers, rows=4 if preset == "smoke" else 12
+    ),
+}
+shares = pd.concat([table.assign(panel=panel) for panel, table in about_answers.items()]).merge(cells, on=about)
+points = shares[shares.token == "answer"].groupby(["panel", "label", "seed"], sort=False, as_index=False).share.sum()
+points = points.merge(spans[spans.span == IN], on=["label", "seed"]).groupby(["panel", "label"], sort=False, as_index=False)[["share", "value"]].mean()
+pull = points[points.panel == "share of the squared gradient at the trunk"].set_index("label").share
+figure = answer_figures.against(
+    points,
+    "share",
+    ("answers' share", "answers right"),
+    "Answers' share of the squared gradient at the trunk: " + "; ".join(f"{name}: {pull[name]:.0%}" for name in MAIN),
+    f"At the end of training, validation questions, with the weights of training; right answers: test questions {IN}. A point a cell, mean over seeds.",
+)
+figures.save(figure, FOLDER, "shares", points)
+figures.show(figure)
+
+# %%
+shares[shares.label.isin(MAIN)].pivot_table(index=["panel", "label", "horizon"], columns="token", values="share", sort=False).round(3)
+
+# %% [markdown]
+# ## Which operations, which coefficients?
+
+# %%
+parts = asked[asked.label.isin(MAIN) & (asked.group != "all") & asked.m.isin([2, 3, 4, 5])]
+parts = parts.groupby(["group", "label", "of"], sort=False, as_index=False).value.mean()
+parts["panel"] = parts.group.map({"root": "the last operation", "degree": "coefficient, given those before it"})
+rows_of = {panel: part for panel, part in parts.groupby("panel", sort=False)}
+last = rows_of["the last operation"]
+figure = interp_figures.grid(
+    last,
+    f"Right answers by the operation that is done last: from {last.groupby('of').value.mean().min():.0%} to {last.groupby('of').value.mean().max():.0%}",
+    "Test questions of 2 to 5 operations, mean over seeds. (For p = 2, negation changes nothing.)",
+    rows="label",
+    columns="of",
+    unit="last operation",
+    limit=1.0,
+)
+figures.save(figure, FOLDER, "operations", parts)
+figures.show(figure)
+
+# %%
+rows_of["coefficient, given those before it"].pivot(index="label", columns="of", values="value").round(3)
+
+# %% [markdown]
+# ## Choosing answers by sampling
+#
+# The paper judges its code models by pass@k: is one of k samples right? Here every model's probability of the right answer is known exactly, from one forward, so pass@k is computed
+# without sampling, at any temperature: $1 - (1 - p)^k$, averaged over questions. The temperature of each k is chosen on validation questions.
+
+# %%
+KS, TEMPERATURES, LENGTHS = (1, 3, 10, 30, 100), (0.2, 0.4, 0.6, 0.8, 1.0, 1.3), (3, 5, 8)
+items = min(chosen.items, 300)
+main_runs = [trained[i] for i in cells.index[is_main]]
+options = dict(temperatures=TEMPERATURES, ks=KS, operations=LENGTHS, items=items)
+picked = of_all(main_runs, polynomial_study.samples, workers, split="validation", **options).merge(cells, on=about)
+best = picked.groupby(["label", "m", "k", "temperature"], sort=False, as_index=False).value.mean()
+best = best.loc[best.groupby(["label", "m", "k"], sort=False).value.idxmax(), ["label", "m", "k", "temperature"]]
+tested = of_all(main_runs, polynomial_study.samples, workers, **options).merge(cells, on=about)
+passed = tested.merge(best, on=["label", "m", "k", "temperature"])
+shown = passed.groupby(["m", "label", "k"], sort=False, as_index=False).value.mean().assign(panel=lambda t: "m = " + t.m.astype(str))
+shown = shown.sort_values(["m", "k"], kind="stable")
+figure = answer_figures.against(
+    shown,
+    "k",
+    ("samples k", "pass@k"),
+    "Of 100 samples one is nearly always right: 16 polynomials are few" if ring == "F2X4" else "pass@k",
+    f"Expected pass@k, exact, {items} test questions; temperature chosen for each k on validation questions. Mean over seeds.",
+    log=True,
+    ticks=KS,
+)
+figures.save(figure, FOLDER, "pass_at_k", passed[["label", "m", "k", "temperature", "seed", "value"]])
+figures.show(figure)
+best.pivot(index=["label", "m"], columns="k", values="temperature").rename_axis(columns="best temperature for k =")
+
+# %% [markdown]
+# Now with the decoder itself, keys and values cached: greedy answers must be those of the one-pass judgement, sampled ones as frequent as their probability, and a *majority vote* needs no judge at all.
+
+# %%
+N_QUESTIONS, N_SAMPLES = (10, 8) if preset == "smoke" else (100, 64)
+voted, agree = [], []
+for i in cells.index[is_main & SOME]:
+    model = trained[i].model()
+    documents = stream.held_out("test", 3)[:N_QUESTIONS]
+    prompts, right = answers.questions(documents)
+    greedy = answers.decoded(model, prompts, stream.d)[:, 0]
+    said = answers.decoded(model, prompts, stream.d, samples=N_SAMPLES, temperature=0.8, seed=int(cells.seed[i]))
+    hits = answers.exact_match(said, right)
+    judged = answers.one_pass(model, documents).exact
+    agree.append(answers.exact_match(greedy, right) == judged)
+    voted.append(
+        {"label": cells.label[i], "seed": cells.seed[i], "greedy": judged.mean(), "one sample": hits.mean()}
+        | {"one sample, exact": answers.answer_probability(model, documents, [0.8]).mean()}
+        | {f"majority of {N_SAMPLES}": answers.exact_match(answers.majority(said), right).mean()}
+        | {f"pass@10 of {N_SAMPLES}" if N_SAMPLES >= 10 else "pass@5": answers.pass_at_k(hits.sum(1), N_SAMPLES, min(10, N_SAMPLES)).mean()}
+    )
+assert np.mean(agree) > 0.99, "greedy decoding and the one-pass judgement differ"
+print(f"greedy decoding agrees with the one-pass judgement on {np.mean(agree):.2%} of {np.size(agree)} answers")
+pd.DataFrame(voted).groupby("label", sort=False).mean(numeric_only=True).drop(columns="seed").round(3)
+
+# %% [markdown]
+# ## Inside: where can results be read?
+#
+# Linear probes for the coefficients of *results*: of an inner operation at its operator, of the whole expression at the last operator, and at "=". Accuracy above the untrained model's, so 0 is what
+# the input's tokens give away by themselves. Sites from the embedding upwards; the last is head 1. Does n > 1 bring results forward, in depth or position?
+
+# %%
+PROBED = 200 if preset == "smoke" else 1000
+documents = stream.of(3).documents(PROBED, np.random.default_rng([0x50524F42, 1]))
+packed = with_partial_results(stream, documents).pack(configs[0].task.seq)
+ids, owners = tensors(packed)
+last_operator = np.roll(packed.marks["equals"], -1, axis=1)  # no pauses here
+inner = packed.marks["operator"] & ~last_operator
+probed = []
+for i in cells.index[is_main & SOME]:
+    model = trained[i].model()
+    for k in (0,) if preset in ("smoke", "quick") else (0, stream.d - 1):
+        value = packed.marks[f"value_{k}"]
+        after = np.where(packed.marks["equals"], np.roll(value, 1, axis=1), -1)
+        places = {"inner operator": np.where(inner, value, -1), "last operator": np.where(last_operator, value, -1), "=": after}
+        for place, wanted in places.items():
+            labels = torch.from_numpy(wanted).long().roll(1, dims=1)  # probes read labels one token ahead
+            found = probes.probe(model, ids, owners, labels, classes=range(stream.p), offsets=[1], examples=800)
+            probed.append(found.assign(place=place, coefficient=k, label=cells.label[i], seed=cells.seed[i]))
+probed = pd.concat(probed, ignore_index=True)
+own = probed[probed.features.isin(["trained", "untrained"]) & ~probed.layer.str.match(r"heads\.[2-9]")]
+read = own.pivot_table(index=["label", "seed", "coefficient", "place", "layer"], columns="features", values="accuracy", sort=False).reset_index()
+read["value"] = read.trained - read.untrained
+read = read.groupby(["label", "place", "layer"], sort=False, as_index=False).value.mean().assign(panel=lambda t: t.label)
+read["layer"] = read.layer.replace("heads.1", "head 1")
+order = ["embed", *sorted(set(read.layer) - {"embed", "head 1"}), "head 1"]
+read = read.sort_values("layer", key=lambda c: c.map({name: k for k, name in enumerate(order)}), kind="stable").sort_values(
+    "label", key=lambda c: c.map({name: k for k, name in enumerate(MAIN)}), kind="stable"
+)
+deepest = read.groupby(["label", "place"], sort=False).value.max().unstack()
+figure = interp_figures.grid(
+    read,
+    f"{REFERENCE}: a probe reads results best at \"=\" ({deepest.loc[REFERENCE, '=']:+.0%} above untrained), less at the last operator "
+    f"({deepest.loc[REFERENCE, 'last operator']:+.0%})"
+    if deepest.loc[REFERENCE, "="] > deepest.loc[REFERENCE, "last operator"]
+    else f"{REFERENCE}: results can be read at the last operator ({deepest.loc[REFERENCE, 'last operator']:+.0%} above untrained)",
+    "Accuracy of linear probes minus the same on an untrained model; questions of 3 operations; mean over seeds and coefficients.",
+    columns="place",
+    unit="read at",
+    limit=0.5,
+)
+figures.save(figure, FOLDER, "probes", probed)
+figures.show(figure)
+
+# %% [markdown]
+# ## Where does a coefficient travel? Patching
+#
+# Two questions that differ in one coefficient of one operand, and in the answer. Run the second, put in the first one's activations at one layer and at one kind of position: how much of the first
+# one's answer comes back? First by the tokens' *roles*; *first operator* is the one that takes the changed operand, *query* the token behind which the answer's first differing
+# coefficient is to be said. The last panel asks head 2, whose query is one token earlier.
+
+# %%
+COUNT = 8 if preset == "smoke" else 96
+drawn = draw_polynomial_pairs(stream.of(3), COUNT)
+LAYER_ORDER = ["embed", *(f"blocks.{k}" for k in range(cells.trunk.max())), *(f"heads.{k}" for k in (1, 2))]
+
+
+def patch(those: Pairs, horizons: dict[int, tuple[int, ...]]) -> pd.DataFrame:
+    """Recovery by layer and role in the main cells' models; `horizons`: of each n, the heads that are asked."""
+    tables = []
+    for i in cells.index[is_main & SOME & cells.n.isin(horizons)]:
+        for horizon in horizons[cells.n[i]]:
+            table = patching.recovered(patching.residual_patching(trained[i].model(), those, horizon), ["layer", "role"])
+            tables.append(table.assign(panel=f"{cells.label[i]}, head {horizon}", n=cells.n[i], horizon=horizon, seed=cells.seed[i]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def in_order(table: pd.DataFrame, roles: list[str]) -> pd.DataFrame:
+    """Mean over seeds, panels, layers and roles in their order, for a grid."""
+    mean = table[table.role.isin(roles)].groupby(["n", "horizon", "panel", "layer", "role"], sort=False, as_index=False).recovery.mean()
+    places = {name: k for k, name in enumerate([*LAYER_ORDER, *roles])}
+    mean = mean.sort_values(["n", "horizon", "layer", "role"], key=lambda c: c if c.name in ("n", "horizon") else c.map(places))
+    return mean.assign(value=mean.recovery, layer=mean.layer.str.replace("heads.", "head "))
+
+
+roles = ["changed", "same operand", "first operator", "later operators", "others", "after the question", "query"]
+by_role = patch(drawn, {1: (1,), 2: (1, 2)})
+shown = in_order(by_role, roles)
+shown["role"] = shown.role.replace({"same operand": "operand", "first operator": "first op.", "later operators": "later op.", "after the question": "after it"})
+figure = interp_figures.grid(
+    shown,
+    "Where a changed coefficient is on its way to the answer, layer by layer",
+    "Share of the clean run's logit difference that comes back. Questions of 3 operations, mean over seeds.",
+    columns="role",
+    unit="patched positions",
+    limit=1.0,
+)
+figures.save(figure, FOLDER, "patching", by_role)
+figures.show(figure)
+
+# %% [markdown]
+# **How early is an answer's coefficient ready?** The same patches by distance to the query, always for head 1. A model that computes at the query itself has all of it there; one that was ready a
+# token earlier has it at the token before, from where head 1 fetches it. Head n had to say it n - 1 tokens before the query.
+
+# %%
+BACK = ["earlier", "3 before", "2 before", "1 before", "query"]
+distance = drawn.at[:, None] - torch.arange(drawn.clean.shape[1])  # (pairs, seq)
+by_distance = replace(
+    drawn,
+    names=(*BACK, "rest"),
+    roles=torch.where(drawn.documents < 0, -1, torch.where(distance < 0, len(BACK), (len(BACK) - 1 - distance).clamp(min=0))),
+)
+ready = patch(by_distance, {n: (1,) for n in cells.n[is_main].unique()})
+shown = in_order(ready, BACK)
+end = {n: f"blocks.{cells[is_main & (cells.n == n)].trunk.iloc[0] - 1}" for n in cells.n[is_main].unique()}
+at_end = {n: ready[(ready.n == n) & (ready.layer == layer)].groupby("role", sort=False).recovery.mean() for n, layer in end.items()}
+figure = interp_figures.grid(
+    shown,
+    "At the end of the trunk the answer stands at the query: " + ", ".join(f"n = {n} {at[BACK[-1]]:.0%}" for n, at in at_end.items())
+    + "; one token before: " + ", ".join(f"n = {n} {at[BACK[-2]]:.0%}" for n, at in at_end.items()),
+    "Share of the clean run's logit difference that comes back, head 1. Questions of 3 operations, mean over seeds.",
+    columns="role",
+    unit="patched positions",
+    limit=1.0,
+)
+figures.save(figure, FOLDER, "ready", ready)
+figures.show(figure)
+
+# %% [markdown]
+# ## Verdict
+
+# %%
+paper_42 = "n > 1 above n = 1 at every m, in and out of domain (section 4.2, figure 8; 2 seeds, 30M and 100M)"
+verdicts = []
+
+
+def verdict(claim: str, paper: str, name: str, reference: str = REFERENCE, span: str = IN) -> None:
+    """Whether a cell answers better than another, as the claim has it; none if one was not trained."""
+    if of(name, span).empty or of(reference, span).empty:
+        return
+    gain = paired(of(name, span), of(reference, span))
+    said = "reproduced" if gain.low > 0 else "not at this scale"
+    pair = of(name, span).merge(of(reference, span), on="seed")
+    verdicts.append(
+        Verdict(
+            f"{claim}, questions {span}",
+            paper,
+            f"{name}: {pair.value_x.mean():.1%} right, {reference}: {pair.value_y.mean():.1%} ({ring}, {chosen.size['d_model']} wide)",
+            f"difference, 95 %: {100 * gain.low:+.1f} to {100 * gain.high:+.1f} points",
+            len(pair),
+            said if paper else "beyond the paper",
+        )
+    )
+
+
+for span in SPAN.values():
+    for name in MAIN[1:]:
+        verdict("Multi-token prediction answers better than next-token prediction, equal parameters", paper_42, name, span=span)
+TRUNK = chosen.main[0].trunk
+for n in (2, 4):
+    verdict("The same with the trunk's depth kept (more parameters)", "not separated", f"n = {n}, trunk {TRUNK}")
+    verdict("The same with loss on answers alone", "", f"n = {n}, trunk {LAYERS - n}, answers only", f"n = 1, trunk {TRUNK}, answers only")
+verdict("A larger model gains less than a second head does", "30M to 100M gains less than n > 1 (section 4.2)", MAIN[1], "n = 1, trunk 8")
+verdict("Heads that do not shape the trunk do not help", "", f"n = 2, trunk {TRUNK}, heads stopped")
+verdict("Next-token prediction on answers alone against all tokens", "", f"n = 1, trunk {TRUNK}, answers only")
+verdict("Next-token prediction whose answers count four times", "", f"n = 1, trunk {TRUNK}, answers ×4")
+verdict("Pause tokens help", "5 and 10 pauses: similar gains for n = 1 and n > 1 (section 4.2)", f"n = 1, trunk {TRUNK}, 5 pauses")
+record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --only {NAME}" + (f" --seeds {seeds}" if seeds else ""))
+pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
+
+# %% [markdown]
+# ## Exercises
+#
+# ★ **1.** Ask a model a question of your own. Which tokens of the answer is it sure of? (Predict first: a composition "o" or a sum?)
+
+# %%
+model = trained[0].model()
+mine = stream.of(1).documents(400, np.random.default_rng(7))
+chances = answers.answer_probability(model, mine, [1.0])[0]
+root = mine.marks["root"][mine.ends - 1].astype(int)
+for symbol, number in zip("-+*o", range(4), strict=True):
+    sure = chances[root == number]
+    print(f"{symbol}  mean probability of the right answer {sure.mean():.2f}   e.g. {stream.text(mine[int(np.flatnonzero(root == number)[0]):][:1].tokens)}")
+
+# %% [markdown]
+# ★★ **2.** The unbiased estimator of pass@k needs more than k samples. How wrong is the obvious one, "draw k, look whether one is right", as an estimate of the same number from 64 samples?
+# Compare `answers.pass_at_k` with $1 - (1 - \hat p)^k$, whose bias you can compute exactly.
+
+# %%
+from scipy import stats
+
+p, drawn_samples, k = 0.05, 20, 10
+counts = np.arange(drawn_samples + 1)
+weights = stats.binom.pmf(counts, drawn_samples, p)
+unbiased = float((answers.pass_at_k(counts, drawn_samples, k) * weights).sum())
+naive = float((answers.expected_pass_at_k(counts / drawn_samples, k) * weights).sum())
+truth = float(answers.expected_pass_at_k(p, k))
+assert abs(unbiased - truth) < 1e-12 and abs(naive - truth) > 0.01
+print(f"truth {truth:.4f}, estimator of Chen et al. {unbiased:.4f}, plugged-in share {naive:.4f}")
+
+# %% [markdown]
+# ★★★ **3.** Does the gain depend on how questions are written? `Polynomials(notation="infix")`, `tagged=False`, `high_first=True` ask the same questions in other words.
+#
+# ```python
+# infix = replace(configs[0], name="infix", task=replace(configs[0].task, stream=replace(stream, notation="infix"), seq=96),
+#                 model=replace(configs[0].model, max_seq=96))
+# scores(runs.get(infix, runs_dir), "validation", 500).query("group == 'all'")
+# ```
