@@ -18,7 +18,7 @@ study: $(STAMP) ## run the study's notebooks; PRESET=smoke|quick|full (default q
 
 test: $(STAMP) ## run the tests
 	@echo "test: every test under tests/"
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 bench: $(STAMP) ## measure the memory of the loss, the speed of training and of token streams
 	$(PY) benchmarks/loss_memory.py

@@ -21,6 +21,7 @@ TRAININGS = {
     "03_self_speculation": "presets.speculation_configs",
     "04_induction_heads": "presets.induction_configs",
     "05_polynomials": "polynomial_presets.polynomial_configs",
+    "06_choice_points": "choice_presets.all_configs",
 }
 """What gives the configs that a notebook trains, from preset and seeds; the others train nothing that is kept."""
 

@@ -40,6 +40,7 @@ NOTEBOOKS = (
     "03_self_speculation",
     "04_induction_heads",
     "05_polynomials",
+    "06_choice_points",
 )
 PRESETS: tuple[str, ...] = get_args(Preset)
 PARAMETERS = ("preset", "seeds", "runs_dir", "figures_dir", "workers")

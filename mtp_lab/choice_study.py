@@ -1,0 +1,239 @@
+"""The choice-point study's measures: what a loss weighs, exactly and in trained models, and whether models derail.
+
+Exact numbers are those of an ideal predictor of the choice process. Models are asked on test rows, on which nothing is
+chosen, and by sampling: whether forced tokens of a continuation follow from the choices that the model made itself.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data_gen.choice_process import ChoiceProcess
+from mtp_lab.choice_points import by_class, exact_nats, implicit_weights, whole
+from mtp_lab.choice_presets import CHOICE
+from mtp_lab.config import TrainConfig
+from mtp_lab.decode import generate
+from mtp_lab.evaluate import next_token, tensors, token_nats
+from mtp_lab.interp.gradients import class_shares, target_norms
+from mtp_lab.polynomial_study import paired
+from mtp_lab.runs import Run
+
+CELL = ["n", "weight"]
+"""Columns that tell cells of trainings apart; see `choice_presets.ChoiceCell`."""
+
+
+def cell_of(config: TrainConfig) -> dict[str, object]:
+    """The cell and the seed that a training belongs to, and the cell in words (label)."""
+    n, weight = config.model.n_future, dict(config.mark_weights).get(CHOICE, 1.0)
+    label = f"n = {n}" + (f", choices ×{weight:g}" if weight != 1 else "")
+    return {"n": n, "weight": weight, "label": label, "seed": config.seed}
+
+
+def of_all(trained: Sequence[Run], measure: Callable[..., pd.DataFrame], **options: object) -> pd.DataFrame:
+    """`measure(run, **options)` of every run, below each other; the cell's n is the column n_future.
+
+    (Measures have an n of their own: that of the loss whose weights they tell.)
+    """
+    tables = []
+    for run in trained:
+        cell = cell_of(run.config)
+        tables.append(measure(run, **options).assign(n_future=cell.pop("n"), **cell))
+    return pd.concat(tables, ignore_index=True)
+
+
+def differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Every label against one of them, seed by seed, for `answer_figures.differences`.
+
+    Args:
+        table: panel, label, seed, value; a row a seed.
+
+    Returns:
+        panel, label, seed, value (the difference), mean, low, high (paired t); labels of no shared seeds are an error.
+    """
+    rows = []
+    for (panel, label), part in table.groupby(["panel", "label"], sort=False):
+        other = table[(table.panel == panel) & (table.label == reference)]
+        if label != reference:
+            gain = paired(part, other)
+            joined = part.merge(other[["seed", "value"]], on="seed", suffixes=("", "_reference"))
+            joined["value"] -= joined.pop("value_reference")
+            rows.append(joined.assign(mean=gain.mean, low=gain.low, high=gain.high))
+    return pd.concat(rows, ignore_index=True)[["panel", "label", "seed", "value", "mean", "low", "high"]]
+
+
+# --- what losses weigh, exactly
+
+
+def owners(cause: np.ndarray, n: int) -> np.ndarray:
+    """Which token each loss term belongs to: what `choice_points.loss_terms` counts, term by term.
+
+    Args:
+        cause: (seq,) distance of each token back to the choice that determines it; 0 or less: none.
+
+    Returns:
+        (n, seq) int, row i - 1 for horizon i, at the target; -1 where nothing stands i tokens before it.
+    """
+    cause = np.maximum(np.asarray(cause).astype(int), 0)  # (seq,)
+    target = np.arange(len(cause))
+    read = target - np.arange(1, n + 1)[:, None]  # (n, seq) the last token that was read
+    return np.where(read < 0, -1, np.where(read < target - cause, target - cause, target))
+
+
+def classes_of(marks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The process' tokens by class, (rows, seq) bool each: consequential and inconsequential choices, forced tokens."""
+    choice = marks["choice"]
+    return {
+        "consequential": marks[CHOICE],
+        "inconsequential": choice & ~marks[CHOICE],
+        "forced": marks["forced"],
+    }
+
+
+def exact_weights(process: ChoiceProcess, n: int, seq: int) -> pd.DataFrame:
+    """`choice_points.by_class` of an ideal predictor, losses of 1..n tokens, for the classes that the process has."""
+    nats = exact_nats(process, n, seq)  # (n, 1, seq)
+    return _by_class(nats, process.sample(1, seq, np.random.default_rng(0)).marks)
+
+
+def emphasis(process: ChoiceProcess, n: int, weight: float, seq: int = 128) -> float:
+    """How much more an n-token loss weighs consequential choices than inconsequential ones, for an ideal predictor.
+
+    Args:
+        weight: of consequential choices as targets, at every horizon; other targets count 1.
+
+    Returns:
+        Implicit weight of a consequential choice over n times its entropy: weight for n = 1; (n + 1)/2 at most for
+        weight 1; in general weight + (n - 1)/2 at most, so that weight (3 - n)/2 cancels the emphasis.
+    """
+    nats = exact_nats(process, n, seq)  # (n, 1, seq)
+    marks = process.sample(1, seq, np.random.default_rng(0)).marks
+    of_target = np.where(marks[CHOICE], weight, 1.0)  # (1, seq)
+    mine = marks[CHOICE] & whole(nats)
+    return float(implicit_weights(nats * of_target)[-1, mine].mean() / (n * nats[0, mine].mean()))
+
+
+def by_phase(values: np.ndarray, process: ChoiceProcess) -> np.ndarray:
+    """(cycle,) means of (rows, seq) values by place in the process' cycle; place 0: its first kind of choice.
+
+    The cycle is the period times the number of relevances. What is nan is left out.
+    """
+    cycle = process.period * len(process.relevance)
+    place = (np.arange(values.shape[1]) - 1) % cycle  # (seq,)
+    return np.array([np.nanmean(values[:, place == k]) for k in range(cycle)])
+
+
+# --- what trained models weigh
+
+
+def trained_weights(run: Run, rows: int) -> pd.DataFrame:
+    """`choice_points.by_class` of a model's own nats on test rows: class, n, tokens, weight, relative."""
+    batch = run.config.task.held_out("test", rows)
+    return _by_class(token_nats(run.model(), batch), batch.marks)
+
+
+def pulls(run: Run, rows: int) -> pd.DataFrame:
+    """Shares of the squared gradient at the trunk's output by class: see `gradients.class_shares`."""
+    batch = run.config.task.held_out("test", rows)
+    return class_shares(target_norms(run.model(), *tensors(batch)), classes_of(batch.marks))
+
+
+def _by_class(nats: np.ndarray, marks: dict[str, np.ndarray]) -> pd.DataFrame:
+    inside = whole(nats)
+    members = {name: mask & inside for name, mask in classes_of(marks).items()}
+    return by_class(implicit_weights(nats), {name: mask for name, mask in members.items() if mask.any()})
+
+
+# --- how good models are
+
+
+def learnt(run: Run, threshold: float = 0.95) -> pd.DataFrame:
+    """When a training first had this share of forced tokens right on validation rows: one row, step and reached.
+
+    A training that never had is censored: reached is False, and step is its last.
+    """
+    log = [row for row in run.log() if "measures" in row]
+    steps = [row["step"] for row in log if row["measures"]["forced"] >= threshold]
+    return pd.DataFrame({"step": [(steps or [log[-1]["step"]])[0]], "reached": [bool(steps)]})
+
+
+def scores(run: Run, rows: int) -> pd.DataFrame:
+    """The next-token head on test rows.
+
+    Returns:
+        measure, of, value: "excess" (nats above the optimum) of "consequential" and "inconsequential" choices; "right"
+        (accuracy) of "forced" tokens, of those "after a choice", and of each distance to their latest cause, as text.
+    """
+    batch = run.config.task.held_out("test", rows)
+    predicted, nats = next_token(run.model(), batch)  # (rows, seq) twice
+    marks, right = batch.marks, predicted == batch.tokens
+    above = nats + np.log(marks["probability"])
+    groups = classes_of(marks)
+    forced = groups["forced"]
+    table = [("excess", name, above[groups[name]].mean()) for name in ("consequential", "inconsequential")]
+    after = forced & np.roll(marks["choice"], 1, axis=1)  # the first token is no choice, so nothing wraps around
+    table += [("right", "forced", right[forced].mean()), ("right", "after a choice", right[after].mean())]
+    cause = marks["cause"]
+    distances = np.unique(cause[forced & (cause > 0)]).astype(int)
+    table += [("right", str(d), right[forced & (cause == d)].mean()) for d in distances]
+    return pd.DataFrame(table, columns=["measure", "of", "value"])
+
+
+def follows(tokens: np.ndarray, process: ChoiceProcess) -> np.ndarray:
+    """Which tokens of documents obey the process, whoever wrote them.
+
+    The first must be the opening token; where a choice is due, any choice does; a forced token must be the sum of the
+    choices relevant to it *that stand in this document*. Where one of these is no choice, nothing follows from it.
+
+    Args:
+        tokens: (rows, seq) documents from their first token on.
+
+    Returns:
+        (rows, seq) bool.
+
+    Raises:
+        ValueError: for tokens that are not two-dimensional.
+    """
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens must be (rows, seq), got shape {tokens.shape}; for one document use tokens[None]")
+    k, at = process.options, np.arange(tokens.shape[1])
+    places = at[1 :: process.period]  # (choices,) where a choice is due
+    after = at - places[:, None]  # (choices, seq)
+    reach = np.resize(process.relevance, len(places))[:, None]  # (choices, 1)
+    relevant = ((after > 0) & (after <= reach) & (after % process.period > 0)).astype(int)
+    made = tokens[:, places]  # (rows, choices)
+    is_choice = (made >= 0) & (made < k)
+    obeys = (tokens == k + made @ relevant % k) & (~is_choice @ relevant == 0)  # (rows, seq) as forced tokens
+    obeys[:, places] = is_choice
+    obeys[:, :1] = tokens[:, :1] == 2 * k
+    return obeys
+
+
+def continuations(run: Run, prompts: int, temperature: float = 1.0) -> pd.DataFrame:
+    """Samples a continuation of each of the first test rows, with the next-token head, and holds it to the rule.
+
+    A quarter of a row is read, in whole cycles; what follows, in whole cycles, too, is the model's.
+
+    Returns:
+        A row for each place behind the prompt: ahead (1, 2, ...), forced (bool: a forced token is due), follows (share
+        of continuations whose token there obeys the process), unbroken (share without an error so far).
+    """
+    process, seq = run.config.task.stream, run.config.task.seq
+    cycle = process.period * len(process.relevance)
+    start = 1 + max(1, seq // 4 // cycle) * cycle
+    new = (seq - start) // cycle * cycle
+    batch = run.config.task.held_out("test", prompts)
+    generator = torch.Generator().manual_seed(run.config.seed)
+    prompt = batch.tokens[:, :start]
+    made = generate(run.model(), prompt.tolist(), new, draft=1, temperature=temperature, generator=generator).tokens
+    obeys = follows(np.concatenate([prompt, made.numpy()], axis=1), process)[:, start:]  # (prompts, new)
+    return pd.DataFrame(
+        {
+            "ahead": np.arange(1, new + 1),
+            "forced": batch.marks["forced"][0, start : start + new],
+            "follows": obeys.mean(axis=0),
+            "unbroken": np.logical_and.accumulate(obeys, axis=1).mean(axis=0),
+        }
+    )

@@ -1,0 +1,244 @@
+"""The choice-point study: which trainings it makes, and measures that agree with the process and a count by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from data_gen.choice_process import ChoiceProcess
+from mtp_lab import choice_points, choice_study, runs
+from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, ChoiceCell, choice_configs, story_config
+from mtp_lab.evaluate import next_token, seed_interval
+from mtp_lab.model import MTPTransformer
+
+PROCESSES = {
+    "the study's": PROCESS,
+    "copies": ChoiceProcess(options=3, forced=4, relevance=(2,)),
+    "in turn": ChoiceProcess(options=5, forced=2, relevance=(7, 0, 4)),
+}
+each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+
+
+class Untrained(runs.Run):
+    """A run whose model is as it was initialised: training adds nothing to what measures have to get right."""
+
+    def model(self, step: int | None = None) -> MTPTransformer:
+        torch.manual_seed(self.config.seed)
+        return MTPTransformer(self.config.model).eval()
+
+
+@pytest.fixture(scope="module")
+def trained() -> list[runs.Run]:
+    """One seed of the smoke preset's n = 1 and n = 2."""
+    configs = choice_configs("smoke", seeds=1)
+    return [Untrained(Path(config.folder), config) for config in configs if not config.mark_weights]
+
+
+# --- presets
+
+
+@pytest.mark.parametrize("preset", CHOICES)
+def test_every_cell_is_trained_once_a_seed(preset):
+    """Two cells with one config would be one cell twice; a cell that cannot be told from another is lost in tables."""
+    configs, chosen = choice_configs(preset), CHOICES[preset]
+    cells = pd.DataFrame([choice_study.cell_of(config) for config in configs])
+    assert len({config.folder for config in configs}) == len(configs) and not cells.duplicated().any()
+    assert (cells.groupby(choice_study.CELL).seed.nunique() == chosen.seeds).all() and chosen.seeds >= 2
+    assert cells.label.nunique() == len(chosen.cells) and cells.label.iloc[0] == "n = 1"
+    assert {config.model.trunk_depth for config in configs} == {chosen.trunk}  # the same path for head 1
+    assert len(choice_configs(preset, seeds=3)) == 3 * len(chosen.cells)
+    assert story_config(preset).model.n_future == 8
+
+
+def test_the_full_table_takes_the_weighting_apart():
+    """For two and three tokens: the weighting alone, both, and the heads alone, each as theory has it."""
+    cells = set(CHOICES["full"].cells)
+    for n in (2, 3):
+        ((_, alone),) = choice_points.theoretical_weights(n, CHOICE)
+        assert {ChoiceCell(1, alone), ChoiceCell(n), ChoiceCell(n, (3 - n) / 2)} <= cells
+    assert CHOICES["full"].seeds >= 5
+
+
+def test_unknown_presets_are_named():
+    for make in (choice_configs, story_config):
+        with pytest.raises(ValueError, match="preset='huge' is not known; use one of smoke, quick, full, paper"):
+            make("huge")
+
+
+# --- exact weights
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_owners_are_what_loss_terms_counts(seed):
+    cause = np.random.default_rng(seed).integers(-1, np.arange(1, 16))
+    owners = choice_study.owners(cause, 5)
+    assert (owners == -1).sum(axis=1).tolist() == [1, 2, 3, 4, 5]
+    counted = np.cumsum([np.bincount(row[row >= 0], minlength=15) for row in owners], axis=0)
+    assert (counted == choice_points.loss_terms(cause, 5)).all()
+
+
+def test_emphasis_is_weight_and_consequences():
+    """w + (n - 1)/2 as long as the block of forced tokens is; less beyond. (3 - n)/2 cancels it."""
+    for n, weight, expected in ((1, 1, 1), (1, 1.5, 1.5), (2, 1, 1.5), (2, 0.5, 1), (3, 1, 2), (3, 0, 1), (4, 1, 2.5)):
+        assert choice_study.emphasis(PROCESS, n, weight) == pytest.approx(expected)
+    # 8 + 7 + 6 + 5, none for the choice between, 3 + 2 + 1
+    assert choice_study.emphasis(PROCESS, 8, 1) == pytest.approx(32 / 8)
+
+
+def test_exact_weights_have_the_classes_that_there_are():
+    table = choice_study.exact_weights(PROCESS, 4, 64).set_index(["class", "n"]).relative
+    assert table["consequential"].tolist() == pytest.approx([1, 1.5, 2, 2.5])
+    assert table["inconsequential"].tolist() == pytest.approx([1] * 4) and table["forced"].isna().all()
+    copies = choice_study.exact_weights(ChoiceProcess(options=2, forced=3, relevance=(3,)), 2, 20)
+    assert set(copies["class"]) == {"consequential", "forced"}
+
+
+def test_phases_begin_at_the_first_choice():
+    """The opening token stands in the last place of a cycle that has begun before it."""
+    process = ChoiceProcess(options=2, forced=1, relevance=(1, 0))  # a cycle of four
+    values = np.array([[9.0, 1, 2, 3, 4, 1, 2, np.nan, 4], [9, 3, 4, 5, 6, 3, 4, 5, 6]])
+    assert choice_study.by_phase(values, process) == pytest.approx([2, 3, 13 / 3, 38 / 6])
+
+
+# --- following the rule
+
+
+@each_process
+def test_documents_of_the_process_follow_it(process):
+    documents = process.sample(20, 40, np.random.default_rng(0))
+    assert choice_study.follows(documents.tokens, process).all()
+
+
+@each_process
+def test_every_forced_token_has_one_right_value(process):
+    """Any other token in its place breaks the rule there, and nowhere else: forced tokens decide nothing."""
+    documents = process.sample(1, 30, np.random.default_rng(1))
+    for at in np.flatnonzero(documents.marks["forced"][0]):
+        for token in range(process.vocab_size):
+            tokens = documents.tokens.copy()
+            tokens[0, at] = token
+            broken = np.flatnonzero(~choice_study.follows(tokens, process)[0])
+            assert broken.tolist() == ([] if token == documents.tokens[0, at] else [at])
+
+
+@each_process
+def test_another_choice_breaks_what_depends_on_it(process):
+    """Exactly the forced tokens that it is relevant to; and itself, too, if it is no choice at all."""
+    documents = process.sample(1, 30, np.random.default_rng(2))
+    marks = documents.marks
+    for at in np.flatnonzero(marks["choice"][0]):
+        reach = np.resize(process.relevance, (at - 1) // process.period + 1)[-1]
+        depends = [k for k in range(at + 1, min(30, at + reach + 1)) if marks["forced"][0, k]]
+        other, none = documents.tokens.copy(), documents.tokens.copy()
+        other[0, at] = (other[0, at] + 1) % process.options
+        none[0, at] = process.options
+        assert np.flatnonzero(~choice_study.follows(other, process)[0]).tolist() == depends
+        assert np.flatnonzero(~choice_study.follows(none, process)[0]).tolist() == [at, *depends]
+
+
+def test_a_document_must_be_opened_and_have_rows():
+    assert choice_study.follows(np.array([[0]]), PROCESS).tolist() == [[False]]
+    with pytest.raises(ValueError, match=r"got shape \(3,\); for one document use tokens\[None\]"):
+        choice_study.follows(np.array([8, 0, 4]), PROCESS)
+
+
+# --- models
+
+
+def test_scores_are_means_over_the_tokens_that_they_name(trained):
+    """Counted token by token from what the head said."""
+    run = trained[0]
+    table = choice_study.scores(run, 4).set_index(["measure", "of"]).value
+    batch = run.config.task.held_out("test", 4)
+    predicted, nats = next_token(run.model(), batch)
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row, at in zip(*np.nonzero(np.ones(batch.tokens.shape)), strict=True):
+        marks = {name: mark[row, at] for name, mark in batch.marks.items()}
+        if marks["choice"]:
+            name = "consequential" if marks[CHOICE] else "inconsequential"
+            groups.setdefault(("excess", name), []).append(nats[row, at] - np.log(4))
+        elif marks["forced"]:
+            names = ["forced", f"{marks['cause']:.0f}"] + ["after a choice"] * bool(batch.marks["choice"][row, at - 1])
+            for name in names:
+                groups.setdefault(("right", name), []).append(predicted[row, at] == batch.tokens[row, at])
+    assert table.to_dict() == pytest.approx({name: np.mean(each) for name, each in groups.items()})
+    assert [of for measure, of in table.index if of.isdigit()] == ["1", "2", "3", "5", "6", "7"]
+
+
+def test_trained_weights_begin_with_the_models_own_loss(trained):
+    """W_1 of a class is what the next-token head pays for it, and the classes' relative weight at n = 1 is 1."""
+    run = trained[-1]
+    table = choice_study.trained_weights(run, 4)
+    assert set(table.n) == {1, 2} and (table[table.n == 1].relative == 1).all()
+    batch = run.config.task.held_out("test", 4)
+    _, nats = next_token(run.model(), batch)
+    inside = np.arange(batch.seq) >= 2  # two tokens before it, one behind
+    inside[-1] = False
+    own = nats[batch.marks["choice"] & ~batch.marks[CHOICE] & inside].mean()
+    assert table.set_index(["class", "n"]).weight["inconsequential", 1] == pytest.approx(own, rel=1e-5)
+
+
+def test_pulls_share_out_the_gradient(trained):
+    table = choice_study.pulls(trained[-1], 1)
+    whole = table.groupby("horizon")[["share", "target_share"]].sum()
+    assert len(whole) == 2 and whole.to_numpy() == pytest.approx(1, abs=1e-5)
+
+
+def test_continuations_are_judged_from_the_prompt_on(trained, monkeypatch):
+    """A model that goes on as the test rows do never errs; one that errs once is broken from there on."""
+    run = trained[0]
+    batch = run.config.task.held_out("test", 6)
+    asked = {}
+
+    def copied(model, prompts, new, draft, temperature, generator):
+        assert isinstance(model, MTPTransformer) and draft == 1 and temperature == 1.0
+        asked.update(start=len(prompts[0]), new=new)
+        tokens = torch.from_numpy(batch.tokens[:, len(prompts[0]) : len(prompts[0]) + new]).long()
+        tokens[0, 3] = (tokens[0, 3] + 1) % PROCESS.vocab_size
+        return type("Made", (), {"tokens": tokens})
+
+    monkeypatch.setattr(choice_study, "generate", copied)
+    table = choice_study.continuations(run, 6).set_index("ahead")
+    assert asked == {"start": 17, "new": 40} and table.index.tolist() == list(range(1, 41))
+    assert table.forced[:8].tolist() == [False, True, True, True] * 2
+    assert table.follows.drop(4).tolist() == [1.0] * 39 and table.follows[4] == pytest.approx(5 / 6)
+    assert table.unbroken.tolist() == pytest.approx([1.0] * 3 + [5 / 6] * 37)
+
+
+def test_models_continue_their_prompts(trained):
+    """The same continuations each time; at random weights some token is wrong soon."""
+    one, two = (choice_study.continuations(trained[0], 8) for _ in range(2))
+    pd.testing.assert_frame_equal(one, two)
+    assert one.unbroken.iloc[-1] < 0.5 and one.follows.between(0, 1).all()
+
+
+def test_a_training_has_learnt_when_it_first_was_good_enough(tmp_path):
+    """The first evaluation above the threshold counts, not the last; a training that never was is censored."""
+    shares = {25: 0.5, 50: 0.96, 75: 0.9, 100: 0.94}
+    rows = [{"step": step, "measures": {"forced": share}} for step, share in shares.items()]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in [{"step": 10}, *rows]))
+    run = runs.Run(tmp_path, choice_configs("smoke")[0])
+    assert choice_study.learnt(run).to_dict("records") == [{"step": 50, "reached": True}]
+    assert choice_study.learnt(run, 0.97).to_dict("records") == [{"step": 100, "reached": False}]
+
+
+def test_all_runs_are_measured_under_their_own_name(trained):
+    table = choice_study.of_all(trained, choice_study.scores, rows=2)
+    assert list(dict.fromkeys(table.label)) == ["n = 1", "n = 2"]
+    assert table.groupby("label").n_future.unique().map(list).to_dict()["n = 2"] == [2]
+    widest = choice_study.of_all(trained[-1:], choice_study.trained_weights, rows=2)
+    assert set(widest.n) == {1, 2} and set(widest.n_future) == {2}
+
+
+def test_differences_are_taken_seed_by_seed():
+    rows = [("p", "a", 0, 0.1), ("p", "a", 1, 0.3), ("p", "b", 1, 0.4), ("p", "b", 0, 0.15), ("q", "a", 0, 1.0)]
+    rows += [("q", "a", 1, 1.0), ("q", "b", 0, 0.0), ("q", "b", 1, 0.0)]
+    table = choice_study.differences(pd.DataFrame(rows, columns=["panel", "label", "seed", "value"]), "a")
+    first = table[table.panel == "p"].set_index("seed")
+    assert first.value.to_dict() == pytest.approx({0: 0.05, 1: 0.1}) and set(table.label) == {"b"}
+    expected = seed_interval([0.05, 0.1])
+    assert first.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([expected.mean, expected.low, expected.high])
+    assert table[table.panel == "q"].value.tolist() == [-1, -1]
