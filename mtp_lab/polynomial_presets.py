@@ -39,8 +39,6 @@ class PolynomialCell:
     learns: Learns = "all tokens"
     stopped: bool = False
     """Heads beyond the first do not shape the trunk."""
-    head_weight: float = 1.0
-    """Weight of each horizon beyond the first."""
     pause: int = 0
     """Pause tokens before "="."""
 
@@ -81,17 +79,11 @@ _CONTROLS = (
     compute_matched(2, learns="answers"),
     PolynomialCell(2, trunk=5),  # as deep as n = 1
     PolynomialCell(4, trunk=5),
+    PolynomialCell(1, trunk=4),  # as deep as n = 2
     PolynomialCell(1, trunk=2),  # as deep as n = 4
     compute_matched(1, learns="answers x4"),
     PolynomialCell(2, trunk=5, stopped=True),
     compute_matched(1, layers=9),  # a larger model
-    compute_matched(3),
-    compute_matched(4, learns="answers"),
-    compute_matched(2, head_weight=0.3),
-    compute_matched(1, pause=5),
-    compute_matched(2, pause=5),
-    PolynomialCell(1, trunk=4),  # as deep as n = 2
-    compute_matched(1, pause=10),
 )
 _STEADY = OptimizerConfig(kind="muon", learning_rate=5e-3)
 _SMALL = dict(d_model=64, n_attention_heads=4)
@@ -180,7 +172,6 @@ def _config(name: str, cell: PolynomialCell, chosen: PolynomialPreset, ring: Pol
         name=name,
         steps=chosen.steps,
         batch_size=chosen.batch_size,
-        horizon_weights=(1.0,) + (cell.head_weight,) * (cell.n - 1),
         mark_weights=MARK_WEIGHTS[cell.learns],
         seed=seed,
         log_every=max(1, chosen.steps // 40),

@@ -21,7 +21,7 @@ from mtp_lab.interp.gradients import target_norms
 from mtp_lab.polynomial_presets import MARK_WEIGHTS, MOST_OPERATIONS
 from mtp_lab.runs import Run
 
-CELL = ["n", "trunk", "learns", "stopped", "head_weight", "pause"]
+CELL = ["n", "trunk", "learns", "stopped", "pause"]
 """Columns that tell cells of trainings apart; see `polynomial_presets.PolynomialCell`."""
 ASKED = range(1, MOST_OPERATIONS + 1)
 MODAL_SAMPLES = 20_000  # training questions behind the modal answer
@@ -35,7 +35,6 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
         "trunk": model.trunk_depth,
         "learns": next(name for name, weights in MARK_WEIGHTS.items() if weights == config.mark_weights),
         "stopped": bool(model.stop_gradient),
-        "head_weight": config.horizon_weights[-1] if model.n_future > 1 else 1.0,
         "pause": config.task.stream.pause,
         "seed": config.seed,
     }

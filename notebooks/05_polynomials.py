@@ -126,7 +126,6 @@ def label(cell: pd.Series) -> str:
     words = [f"n = {cell.n}, trunk {cell.trunk}"]
     words += [{"answers": "answers only", "answers x4": "answers ×4"}[cell.learns]] if cell.learns != "all tokens" else []
     words += ["heads stopped"] if cell.stopped else []
-    words += [f"head weight {cell.head_weight:g}"] if cell.head_weight != 1 else []
     words += [f"{cell.pause} pauses"] if cell.pause else []
     return ", ".join(words)
 
@@ -134,7 +133,7 @@ def label(cell: pd.Series) -> str:
 cells["label"] = cells.apply(label, axis=1)
 about = [*CELL, "seed"]
 REFERENCE = cells.label.iloc[0]
-plain = (cells.learns == "all tokens") & ~cells.stopped & (cells.head_weight == 1) & (cells.pause == 0)
+plain = (cells.learns == "all tokens") & ~cells.stopped & (cells.pause == 0)
 LAYERS = chosen.main[0].layers
 GROUPS = {
     f"equal parameters ({LAYERS} layers)": plain & (cells.trunk + cells.n == LAYERS),
@@ -513,6 +512,7 @@ TRUNK = chosen.main[0].trunk
 for n in (2, 4):
     verdict("The same with the trunk's depth kept (more parameters)", "not separated", f"n = {n}, trunk {TRUNK}")
     verdict("The same with loss on answers alone", "", f"n = {n}, trunk {LAYERS - n}, answers only", f"n = 1, trunk {TRUNK}, answers only")
+    verdict("The same against a next-token model whose path is as deep", "", f"n = {n}, trunk {LAYERS - n}", f"n = 1, trunk {LAYERS - n}")
 verdict("A larger model gains less than a second head does", "30M to 100M gains less than n > 1 (section 4.2)", MAIN[1], "n = 1, trunk 8")
 verdict("Heads that do not shape the trunk do not help", "", f"n = 2, trunk {TRUNK}, heads stopped")
 verdict("Next-token prediction on answers alone against all tokens", "", f"n = 1, trunk {TRUNK}, answers only")
