@@ -63,7 +63,6 @@ def differences(table: pd.DataFrame, title: str, caption: str, unit: str = "poin
     titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
     figure, places, _ = panels(titles, len(titles), shared_yaxes=True, horizontal_spacing=0.05)
     for name, place in zip(titles, places, strict=True):
-        figure.add_vline(0, line=dict(color=INK, width=1), **place)
         for y, label in enumerate(labels):
             part = table[(table.panel == name) & (table.label == label)]
             if part.empty:
@@ -73,6 +72,7 @@ def differences(table: pd.DataFrame, title: str, caption: str, unit: str = "poin
             style = dict(mode="markers", marker=dict(color=color, size=10), error_x=bars([mean], [low], [high]))
             style["hovertemplate"] = "%{x:.1f} " + unit
             figure.add_trace(line([mean], [y], color, label, **style), **place)
+    figure.add_vline(0, line=dict(color=INK, width=1))  # after the traces: plotly leaves empty panels out
     rows = dict(tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5], ticks="")
     figure.update_yaxes(**rows, showgrid=False)
     figure.update_xaxes(title_text=f"difference ({unit}); above 0 is better")

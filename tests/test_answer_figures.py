@@ -41,6 +41,7 @@ def test_differences_stand_in_points_beside_their_own_label():
     assert [(trace.name, *trace.y) for trace in means] == [("n = 1", 0), ("n = 2", 1), ("n = 2", 1)]
     assert list(means[0].x) == pytest.approx([55]) and list(means[0].error_x.array) == pytest.approx([20])
     assert list(figure.layout.yaxis.ticktext) == ["n = 1", "n = 2"]
+    assert [(shape.x0, shape.x1) for shape in figure.layout.shapes] == [(0, 0)] * 2  # no difference, in every panel
     assert png(figure)[:4] == b"\x89PNG"
 
 
