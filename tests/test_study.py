@@ -170,7 +170,7 @@ def test_a_failing_cell_is_named_and_leaves_the_other_results(history):
     assert (outcome.failed, outcome.cell, outcome.error) == (True, 4, "ValueError: no such value")
     assert f"{SECOND}: FAILED in cell [4] after" in first.printed
     assert outcome.path.name == f"{SECOND}.failed.ipynb"
-    assert "starting it again" not in first.progress
+    assert "no such value; starting it again" not in first.progress  # only a dead kernel is given another try
     cells = nbformat.reads(first.files[f"notebooks/{SECOND}.failed.ipynb"], as_version=4).cells
     assert "raise ValueError" in outcome.traceback and outcome.traceback.endswith("no such value\nin detail")
     assert "\x1b" not in outcome.traceback and len(outcome.traceback.splitlines()) <= 8
