@@ -25,31 +25,52 @@ def by_operations(
         baseline: m, value: what needs no reading, drawn dotted in every panel.
         trained: the largest m of training; what lies beyond it is shaded.
     """
-    checked(table, "bits", "panel", "label", "m", "seed", "value", "mean", "low", "high")
-    titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
-    figure, places, rows = panels(titles, min(3, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
-    last, told = int(table.m.max()), set()
-    for title_of, place in zip(titles, places, strict=True):
-        style = dict(line=dict(color=GREY, width=2, dash="dot"), legendgroup=name, showlegend=not told, legendrank=2000)
-        figure.add_trace(line(baseline.m, baseline.value, GREY, name, **style, hovertemplate="%{y:.1%}"), **place)
-        for k, label in enumerate(labels):
-            part = table[(table.panel == title_of) & (table.label == label)]
-            if part.empty:
-                continue
-            color, ends = COLORS[k % len(COLORS)], part.drop_duplicates("m").sort_values("m")
-            shift = 0.09 * (k - (len(labels) - 1) / 2)  # lines that lie on one another stay visible
-            figure.add_trace(dots(part.m + shift, part.value, part.seed, color, label, "y"), **place)
-            style = dict(marker=dict(color=color, size=7, symbol=SYMBOLS[k % len(SYMBOLS)]), legendgroup=label)
-            style |= dict(error_y=bars(ends["mean"], ends.low, ends.high), hovertemplate="m = %{x:.0f}: %{y:.1%}")
-            style |= dict(mode="lines+markers", showlegend=label not in told)
-            figure.add_trace(line(ends.m + shift, ends["mean"], color, label, **style), **place)
-            told.add(label)
+    figure, rows = curves(table, "m", baseline, name, "m = %{x:.0f}: %{y:.1%}", apart=0.09)
+    last = int(table.m.max())
     if last > trained:
         figure.add_vrect(trained + 0.5, last + 0.5, fillcolor=RULE, opacity=0.6, line_width=0, layer="below")
     figure.update_xaxes(title_text="operations m; shaded: more than in training", dtick=1, range=[0.5, last + 0.5])
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%")
     figure.update_yaxes(title_text="answers right", col=1)
     return framed(figure, title, caption, 320 * rows)
+
+
+def curves(
+    table: pd.DataFrame, x: str, baseline: pd.DataFrame, name: str, hover: str, apart: float = 0.0
+) -> tuple[go.Figure, int]:
+    """Means with seeds and intervals against a number: a panel for each setting, a line for each label.
+
+    Args:
+        table: panel, label, seed, value, the column of `x` and, the same in all rows of (panel, label, x), mean, low,
+            high. One seed has no dots: its numbers are exact.
+        baseline: value and the column of `x`, drawn dotted in every panel under its `name`.
+        hover: what is said of a mean under the pointer.
+        apart: between the lines of two labels along x, so that those that lie on one another stay visible.
+
+    Returns:
+        The figure, without titles of its axes, and its rows of panels.
+    """
+    checked(table, "bits", "panel", "label", x, "seed", "value", "mean", "low", "high")
+    titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
+    figure, places, rows = panels(titles, min(3, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
+    told = set()
+    for title_of, place in zip(titles, places, strict=True):
+        style = dict(line=dict(color=GREY, width=2, dash="dot"), legendgroup=name, showlegend=not told, legendrank=2000)
+        figure.add_trace(line(baseline[x], baseline.value, GREY, name, hovertemplate=hover, **style), **place)
+        for k, label in enumerate(labels):
+            part = table[(table.panel == title_of) & (table.label == label)]
+            if part.empty:
+                continue
+            color, ends = COLORS[k % len(COLORS)], part.drop_duplicates(x).sort_values(x)
+            shift = apart * (k - (len(labels) - 1) / 2)
+            if part.seed.nunique() > 1:
+                figure.add_trace(dots(part[x] + shift, part.value, part.seed, color, label, "y"), **place)
+            style = dict(marker=dict(color=color, size=8, symbol=SYMBOLS[k % len(SYMBOLS)]), legendgroup=label)
+            style |= dict(error_y=bars(ends["mean"], ends.low, ends.high), hovertemplate=hover)
+            style |= dict(mode="lines+markers", showlegend=label not in told)
+            figure.add_trace(line(ends[x] + shift, ends["mean"], color, label, **style), **place)
+            told.add(label)
+    return figure, rows
 
 
 def differences(table: pd.DataFrame, title: str, caption: str, unit: str = "points") -> go.Figure:

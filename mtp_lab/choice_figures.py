@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from mtp_lab.answer_figures import curves
 from mtp_lab.diagrams import canvas, label
-from mtp_lab.figures import GREY, MODELS, SEEDS, bars, checked, dots, framed, line, panels
+from mtp_lab.figures import SEEDS, framed, line
 from mtp_lab.stream_figures import CAST, LEFT, THING, Mark, text_height, write
 
-COLORS, SYMBOLS = zip(*MODELS.values(), strict=True)
 CHOICE, ALONE, READ = "the choice point's", "of tokens on which nothing depends", "of tokens whose cause has been read"
 TERMS = {CHOICE: CAST[0], ALONE: CAST[1], READ: THING}
 MOST = "(n + 1)/2, the most that can be"
@@ -24,7 +24,7 @@ def terms(names: Sequence[str], cause: np.ndarray, owners: np.ndarray, title: st
     Args:
         names: (seq,) of the tokens.
         cause: (seq,) distance back to the choice that determines a token; 0 or less: none.
-        owners: (n, seq) the token that each term belongs to; -1: no term (`choice_study.owners`).
+        owners: (n, seq) the token that each term belongs to; -1: no term (`choice_points.owners`).
     """
     cause, position = np.asarray(cause), np.arange(len(names))
     decides = np.isin(position, (position - cause)[cause > 0])  # (seq,)
@@ -50,25 +50,9 @@ def weights_by_n(table: pd.DataFrame, title: str, caption: str = SEEDS) -> go.Fi
         table: panel, label, n, seed, value and, the same in all rows of (panel, label, n), mean, low, high. Exact
             numbers are those of one seed.
     """
-    checked(table, "bits", "panel", "label", "n", "seed", "value", "mean", "low", "high")
-    titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
-    figure, places, rows = panels(titles, min(3, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
-    n, told = sorted(table.n.unique().tolist()), set()
-    for name, place in zip(titles, places, strict=True):
-        style = dict(line=dict(color=GREY, width=2, dash="dot"), legendgroup=MOST, showlegend=place == places[0])
-        figure.add_trace(line(n, [(k + 1) / 2 for k in n], GREY, MOST, legendrank=2000, **style), **place)
-        for k, label_of in enumerate(labels):
-            part = table[(table.panel == name) & (table.label == label_of)]
-            if part.empty:
-                continue
-            color, ends = COLORS[k % len(COLORS)], part.drop_duplicates("n").sort_values("n")
-            if part.seed.nunique() > 1:
-                figure.add_trace(dots(part.n, part.value, part.seed, color, label_of, "y"), **place)
-            marker = dict(color=color, size=8, symbol=SYMBOLS[k % len(SYMBOLS)])
-            style = dict(mode="lines+markers", marker=marker, legendgroup=label_of, showlegend=label_of not in told)
-            style |= dict(error_y=bars(ends["mean"], ends.low, ends.high), hovertemplate="n = %{x}: %{y:.2f}")
-            figure.add_trace(line(ends.n, ends["mean"], color, label_of, **style), **place)
-            told.add(label_of)
+    n = sorted(table.n.unique().tolist())
+    most = pd.DataFrame({"n": n, "value": [(k + 1) / 2 for k in n]})
+    figure, rows = curves(table, "n", most, MOST, "n = %{x}: %{y:.2f}")
     figure.update_xaxes(title_text="future tokens n in the loss", tickvals=n)
     figure.update_yaxes(title_text="weight, relative", col=1)
     return framed(figure, title, caption, 300 * rows)

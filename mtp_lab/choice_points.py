@@ -23,37 +23,48 @@ import numpy as np
 import pandas as pd
 
 from data_gen.choice_process import ChoiceProcess
+from mtp_lab.evaluate import check_nats
 
 
-def loss_terms(cause: np.ndarray, n: int) -> np.ndarray:
-    """The loss terms x_t -> x_{t+i} that belong to each token, marked and counted (section 5.1, Figure 9).
+def owners(cause: np.ndarray, n: int) -> np.ndarray:
+    """Which token each loss term x_t -> x_{t+i} belongs to (section 5.1, Figure 9).
 
     A term belongs to its target's cause if the cause lies after x_t, where it has not been read; otherwise to the
-    target itself. So every term is counted once, and a token at distance d < n after its cause keeps d terms.
+    target itself.
 
     Args:
         cause: (seq,) distance from each token back to the choice point that determines it; 0 or less: none, as in
             `ChoiceProcess`' mark of that name.
-        n: the most future tokens.
+        n: horizons.
 
     Returns:
-        (n, seq) int, row k - 1 for the k-token loss.
+        (n, seq) int, row i - 1 for horizon i, at the target; -1 where nothing stands i tokens before it.
 
     Raises:
         ValueError: for n < 1, and a cause before the first token.
     """
-    cause = np.asarray(cause).astype(int)  # (seq,)
     _check_n(n)
-    position = np.arange(len(cause))
-    owner = position - np.maximum(cause, 0)  # (seq,) the cause, or the token itself
+    target = np.arange(len(cause))
+    owner = target - np.maximum(np.asarray(cause).astype(int), 0)  # (seq,) the cause, or the token itself
     if (owner < 0).any():
         at = int(np.argmax(owner < 0))
-        raise ValueError(f"cause={cause[at]} of token {at} lies before the first token; use a distance up to {at}")
-    terms = np.zeros((n, len(cause)), int)
-    for i in range(1, n + 1):
-        target = position[i:]
-        np.add.at(terms[i - 1], np.where(target - i < owner[target], owner[target], target), 1)
-    return terms.cumsum(axis=0)
+        raise ValueError(f"cause={at - owner[at]} of token {at} lies before the first token; use a distance up to {at}")
+    read = target - np.arange(1, n + 1)[:, None]  # (n, seq) the last token that was read
+    return np.where(read < 0, -1, np.where(read < owner, owner, target))
+
+
+def loss_terms(cause: np.ndarray, n: int) -> np.ndarray:
+    """The loss terms that belong to each token, counted: every term once, see `owners`.
+
+    A token at distance d < n after its cause keeps d terms.
+
+    Args, Raises: as `owners`.
+
+    Returns:
+        (n, seq) int, row k - 1 for the k-token loss.
+    """
+    belong = owners(cause, n)  # (n, seq)
+    return np.array([np.bincount(row[row >= 0], minlength=len(row)) for row in belong]).cumsum(axis=0)
 
 
 def counted(most: int = 8) -> pd.DataFrame:
@@ -111,7 +122,7 @@ def attributed(nats: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: for nats of another number of dimensions, and where a horizon was asked but the one before was not.
     """
-    _check_nats(nats)
+    _check_prefix(nats)
     n, _, seq = nats.shape
     gains = np.full(nats.shape, np.nan)
     gains[0] = nats[0]
@@ -147,7 +158,7 @@ def whole(nats: np.ndarray) -> np.ndarray:
 
     Theory is about these. Args, Raises: as `attributed`.
     """
-    _check_nats(nats)
+    _check_prefix(nats)
     n, _, seq = nats.shape
     asked = ~np.isnan(nats[-1])  # (rows, seq) of horizon n
     last = np.zeros_like(asked)  # the same of x_{s+n-1}
@@ -215,11 +226,8 @@ def _check_n(n: int) -> None:
         raise ValueError(f"n={n} must be at least 1 future token")
 
 
-def _check_nats(nats: np.ndarray) -> None:
-    if nats.ndim != 3 or not len(nats):
-        raise ValueError(
-            f"nats must be (n, rows, seq) with n >= 1, got shape {nats.shape}; for one row use nats[:, None]"
-        )
+def _check_prefix(nats: np.ndarray) -> None:
+    check_nats(nats)
     skipped = np.argwhere(~np.isnan(nats[1:]) & np.isnan(nats[:-1]))  # (skips, 3)
     if len(skipped):
         i, row, at = skipped[0] + (2, 0, 0)

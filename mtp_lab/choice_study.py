@@ -4,20 +4,20 @@ Exact numbers are those of an ideal predictor of the choice process. Models are 
 chosen, and by sampling: whether forced tokens of a continuation follow from the choices that the model made itself.
 """
 
-from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 
 from data_gen.choice_process import ChoiceProcess
+from mtp_lab import cells
 from mtp_lab.choice_points import by_class, exact_nats, implicit_weights, whole
 from mtp_lab.choice_presets import CHOICE
 from mtp_lab.config import TrainConfig
 from mtp_lab.decode import generate
 from mtp_lab.evaluate import next_token, tensors, token_nats
 from mtp_lab.interp.gradients import class_shares, target_norms
-from mtp_lab.polynomial_study import paired
 from mtp_lab.runs import Run
 
 CELL = ["n", "weight"]
@@ -31,54 +31,17 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
     return {"n": n, "weight": weight, "label": label, "seed": config.seed}
 
 
-def of_all(trained: Sequence[Run], measure: Callable[..., pd.DataFrame], **options: object) -> pd.DataFrame:
-    """`measure(run, **options)` of every run, below each other; the cell's n is the column n_future.
-
-    (Measures have an n of their own: that of the loss whose weights they tell.)
-    """
-    tables = []
-    for run in trained:
-        cell = cell_of(run.config)
-        tables.append(measure(run, **options).assign(n_future=cell.pop("n"), **cell))
-    return pd.concat(tables, ignore_index=True)
+def _columns(config: TrainConfig) -> dict[str, object]:
+    """`cell_of` with n as n_future: measures have an n of their own, that of the loss whose weights they tell."""
+    cell = cell_of(config)
+    return {"n_future": cell.pop("n"), **cell}
 
 
-def differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Every label against one of them, seed by seed, for `answer_figures.differences`.
-
-    Args:
-        table: panel, label, seed, value; a row a seed.
-
-    Returns:
-        panel, label, seed, value (the difference), mean, low, high (paired t); labels of no shared seeds are an error.
-    """
-    rows = []
-    for (panel, label), part in table.groupby(["panel", "label"], sort=False):
-        other = table[(table.panel == panel) & (table.label == reference)]
-        if label != reference:
-            gain = paired(part, other)
-            joined = part.merge(other[["seed", "value"]], on="seed", suffixes=("", "_reference"))
-            joined["value"] -= joined.pop("value_reference")
-            rows.append(joined.assign(mean=gain.mean, low=gain.low, high=gain.high))
-    return pd.concat(rows, ignore_index=True)[["panel", "label", "seed", "value", "mean", "low", "high"]]
+of_all = partial(cells.of_all, _columns)
+"""`cells.of_all` with this study's columns."""
 
 
 # --- what losses weigh, exactly
-
-
-def owners(cause: np.ndarray, n: int) -> np.ndarray:
-    """Which token each loss term belongs to: what `choice_points.loss_terms` counts, term by term.
-
-    Args:
-        cause: (seq,) distance of each token back to the choice that determines it; 0 or less: none.
-
-    Returns:
-        (n, seq) int, row i - 1 for horizon i, at the target; -1 where nothing stands i tokens before it.
-    """
-    cause = np.maximum(np.asarray(cause).astype(int), 0)  # (seq,)
-    target = np.arange(len(cause))
-    read = target - np.arange(1, n + 1)[:, None]  # (n, seq) the last token that was read
-    return np.where(read < 0, -1, np.where(read < target - cause, target - cause, target))
 
 
 def classes_of(marks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -153,9 +116,9 @@ def learnt(run: Run, threshold: float = 0.95) -> pd.DataFrame:
 
     A training that never had is censored: reached is False, and step is its last.
     """
-    log = [row for row in run.log() if "measures" in row]
-    steps = [row["step"] for row in log if row["measures"]["forced"] >= threshold]
-    return pd.DataFrame({"step": [(steps or [log[-1]["step"]])[0]], "reached": [bool(steps)]})
+    curve = [{"step": row["step"], "forced": row["measures"]["forced"]} for row in run.log() if "measures" in row]
+    first = cells.first_reached(pd.DataFrame(curve), "forced", threshold)
+    return pd.DataFrame({"step": [int(first["step"])], "reached": [first["reached"]]})
 
 
 def scores(run: Run, rows: int) -> pd.DataFrame:

@@ -58,6 +58,14 @@ def token_nats(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> n
     return nats
 
 
+def check_nats(nats: np.ndarray) -> None:
+    """Raise ValueError unless `nats` is laid out as `token_nats` does it: (n, rows, seq), one horizon or more."""
+    if nats.ndim != 3 or not len(nats):
+        raise ValueError(
+            f"nats must be (n, rows, seq) with n >= 1, got shape {nats.shape}; for one row use nats[:, None]"
+        )
+
+
 def losses(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Cross-entropy of every horizon on a batch, in fp32.
 

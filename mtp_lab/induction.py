@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from data_gen.stories import of_characters
+from mtp_lab.cells import first_reached
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.evaluate import Interval, next_token
 from mtp_lab.runs import Run
@@ -76,12 +77,9 @@ def reached(table: pd.DataFrame, threshold: float = 0.5, measure: str = "inducti
     Args:
         table: as `curves` gives it.
     """
-    rows = []
-    for _, run in table.sort_values("step").groupby([*CELL, "seed"], sort=False):
-        above = run[run[measure] >= threshold]
-        row = (above if len(above) else run).iloc[0 if len(above) else -1]
-        rows.append({**row[[*CELL, "seed", "step", "tokens", "flops", "seconds"]], "reached": bool(len(above))})
-    return pd.DataFrame(rows)
+    kept = [*CELL, "seed", "step", "tokens", "flops", "seconds", "reached"]
+    runs = table.groupby([*CELL, "seed"], sort=False)
+    return pd.DataFrame([first_reached(run, measure, threshold) for _, run in runs])[kept]
 
 
 def final(run: Run, split: Split, rows: int) -> dict[str, float]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtp_lab.evaluate import check_nats
+
 
 @dataclass(frozen=True)
 class Decomposition:
@@ -84,10 +86,7 @@ def total_correlation(nats: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: for nats of another number of dimensions.
     """
-    if nats.ndim != 3 or not len(nats):
-        raise ValueError(
-            f"nats must be (n, rows, seq) with n >= 1, got shape {nats.shape}; for one row use nats[:, None]"
-        )
+    check_nats(nats)
     n, rows, seq = nats.shape
     total = np.full((rows, seq), np.nan)
     if n < seq:

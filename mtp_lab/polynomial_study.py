@@ -1,25 +1,27 @@
 """The polynomial study's measures: how often a model's answers are right, by number of operations, and why.
 
 What is chosen is chosen on validation questions; the test questions are asked once, of trained models. Answers are
-judged in one pass, which is what greedy decoding says (mtp_lab.answers). Cells of trainings are compared seed by seed:
-trainings of one seed see the same data in the same order.
+judged in one pass, which is what greedy decoding says (mtp_lab.answers). Trainings of one seed see the same
+data in the same order, so that cells can be compared seed by seed (mtp_lab.cells).
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
-import torch
 
 from data_gen import Batch
+from data_gen.expressions import OPERATIONS
 from data_gen.polynomials import HeldOut, Polynomials
+from mtp_lab import cells
 from mtp_lab.answers import answer_probability, exact_match, expected_pass_at_k, modal, one_pass, questions
 from mtp_lab.config import TrainConfig
-from mtp_lab.evaluate import Interval, seed_interval, tensors, token_nats
+from mtp_lab.evaluate import tensors, token_nats
 from mtp_lab.interp.gradients import target_norms
 from mtp_lab.polynomial_presets import MARK_WEIGHTS, MOST_OPERATIONS
 from mtp_lab.runs import Run
+from mtp_lab.targets import token_weights
 
 CELL = ["n", "trunk", "learns", "stopped", "pause"]
 """Columns that tell cells of trainings apart; see `polynomial_presets.PolynomialCell`."""
@@ -40,22 +42,8 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
     }
 
 
-def of_all(
-    trained: Sequence[Run], measure: Callable[..., pd.DataFrame], workers: int = 1, **options: object
-) -> pd.DataFrame:
-    """`measure(run, **options)` of every run, below each other with the columns of `cell_of`.
-
-    Args:
-        workers: runs at a time, on a thread each: small models do not keep two cores busy together.
-    """
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(workers, "measure", torch.set_num_threads, (max(1, threads // workers),)) as pool:
-            tables = list(pool.map(lambda run: measure(run, **options), trained))
-    finally:
-        torch.set_num_threads(threads)
-    told = [table.assign(**cell_of(run.config)) for run, table in zip(trained, tables, strict=True)]
-    return pd.concat(told, ignore_index=True)
+of_all = partial(cells.of_all, cell_of)
+"""`cells.of_all` with this study's columns."""
 
 
 def scores(run: Run, split: HeldOut = "test", items: int = 2000, operations: Sequence[int] = ASKED) -> pd.DataFrame:
@@ -66,7 +54,6 @@ def scores(run: Run, split: HeldOut = "test", items: int = 2000, operations: Seq
         coefficient of the answer, given the ones before it).
     """
     stream, model, rows = run.config.task.stream, run.model(), []
-    names = stream.token_names
     for m in operations:
         documents = stream.held_out(split, m)[:items]
         judged = one_pass(model, documents)
@@ -74,7 +61,7 @@ def scores(run: Run, split: HeldOut = "test", items: int = 2000, operations: Seq
         rows.append((m, "all", "", judged.exact.mean(), len(judged.exact)))
         for number in np.unique(root).astype(int):
             mine = root == number
-            rows.append((m, "root", names[stream.equals - 7 + number], judged.exact[mine].mean(), mine.sum()))
+            rows.append((m, "root", OPERATIONS[number], judged.exact[mine].mean(), mine.sum()))
         degrees = range(stream.d)[:: -1 if stream.high_first else 1]
         rows += [(m, "degree", f"X^{k}", judged.right[:, i].mean(), len(documents)) for i, k in enumerate(degrees)]
     return pd.DataFrame(rows, columns=["m", "group", "of", "value", "items"])
@@ -130,29 +117,12 @@ def _shares(config: TrainConfig, batch: Batch, values: np.ndarray, power: int) -
     """Values of targets, (n_future, rows, seq), by class; weights count to a power."""
     marks = {name: batch.marks[name] for name in ("answer", "operand", "operator")}
     marks["the rest"] = ~np.logical_or.reduce(list(marks.values()))
-    weights = dict(config.mark_weights)
-    table, rest = [], weights.get("rest", 1.0)
+    weights, table = token_weights(batch, config.mark_weights).numpy(), []  # (rows, seq)
     for i, (each, horizon_weight) in enumerate(zip(values, config.horizon_weights, strict=True), start=1):
         told = ~np.isnan(each)
-        counted = sum((told & mark).sum() * weights.get(name, rest) for name, mark in marks.items())
+        parts = (horizon_weight * weights / weights[told].sum()) ** power * each
         for name, mark in marks.items():
-            mine = each[told & mark]
-            part = (horizon_weight * weights.get(name, rest) / counted) ** power * mine.sum()
-            table.append((i, name, mine.mean(), len(mine) / told.sum(), part))
+            mine = told & mark
+            table.append((i, name, each[mine].mean(), mine.sum() / told.sum(), parts[mine].sum()))
     table = pd.DataFrame(table, columns=["horizon", "token", "value", "targets", "share"])
     return table.assign(share=table.share / table.share.sum())
-
-
-def paired(one: pd.DataFrame, other: pd.DataFrame, value: str = "value") -> Interval:
-    """Mean difference of two cells over the seeds they share, with its 95 % interval (paired t).
-
-    Args:
-        one, other: a row a seed, with the columns seed and `value`.
-
-    Raises:
-        ValueError: for fewer than two seeds in common, or several rows of a seed.
-    """
-    both = one[["seed", value]].merge(other[["seed", value]], on="seed")
-    if both.seed.duplicated().any():
-        raise ValueError("a seed has several rows; average them first")
-    return seed_interval((both[f"{value}_x"] - both[f"{value}_y"]).tolist())

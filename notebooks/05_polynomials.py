@@ -47,12 +47,13 @@ import torch
 
 from data_gen.partial_results import with_partial_results
 from mtp_lab import answer_figures, answers, figures, interp_figures, polynomial_study, runs, stream_figures
+from mtp_lab.cells import differences, paired
 from mtp_lab.evaluate import over_seeds, tensors
 from mtp_lab.interp import patching, probes
 from mtp_lab.interp.pairs import Pairs
 from mtp_lab.interp.polynomial_pairs import draw_polynomial_pairs
 from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, polynomial_configs
-from mtp_lab.polynomial_study import CELL, of_all, paired, scores
+from mtp_lab.polynomial_study import CELL, of_all, scores
 from mtp_lab.stream_figures import CAST, THING, Mark
 from mtp_lab.verdicts import Verdict, record
 
@@ -221,17 +222,7 @@ pd.concat([shown, modal.set_index("m").value.mul(100).round(1).astype(str).to_fr
 # shape the trunk), size (a larger next-token model), time to think (pauses), and what the loss is about.
 
 # %%
-rows = []
-for name in cells.label.unique():
-    if name == REFERENCE:
-        continue
-    for span in SPAN.values():
-        joined = of(name, span).merge(of(REFERENCE, span), on="seed", suffixes=("", "_reference"))
-        gain = paired(of(name, span), of(REFERENCE, span))
-        rows.append(
-            joined.assign(panel=span, label=name, value=joined.value - joined.value_reference, mean=gain.mean, low=gain.low, high=gain.high)
-        )
-against_reference = pd.concat(rows, ignore_index=True)
+against_reference = differences(spans.rename(columns={"span": "panel"}), REFERENCE)
 clear = against_reference.drop_duplicates(["panel", "label"])
 better, worse = ((clear.low > 0) & (clear.panel == IN)).sum(), ((clear.high < 0) & (clear.panel == IN)).sum()
 figure = answer_figures.differences(
@@ -239,7 +230,7 @@ figure = answer_figures.differences(
     f"Against {REFERENCE}: of {clear.label.nunique()} cells {better} are clearly better and {worse} clearly worse on questions as long as training's",
     "Share of right answers, difference seed by seed, mean over the m of a panel. Dots: seeds. Bars: 95 % interval of the mean (paired t).",
 )
-figures.save(figure, FOLDER, "controls", against_reference[["panel", "label", "seed", "value", "mean", "low", "high"]])
+figures.save(figure, FOLDER, "controls", against_reference)
 figures.show(figure)
 
 # %% [markdown]
@@ -317,11 +308,12 @@ tested = of_all(main_runs, polynomial_study.samples, workers, **options).merge(c
 passed = tested.merge(best, on=["label", "m", "k", "temperature"])
 shown = passed.groupby(["m", "label", "k"], sort=False, as_index=False).value.mean().assign(panel=lambda t: "m = " + t.m.astype(str))
 shown = shown.sort_values(["m", "k"], kind="stable")
+at_k = shown[shown.m == LENGTHS[0]].groupby("k").value.mean()
 figure = answer_figures.against(
     shown,
     "k",
     ("samples k", "pass@k"),
-    "Of 100 samples one is nearly always right: 16 polynomials are few" if ring == "F2X4" else "pass@k",
+    f"m = {LENGTHS[0]}: one sample is right for {at_k[1]:.0%} of the questions, one of {KS[-1]} for {at_k[KS[-1]]:.0%}, of {stream.p**stream.d:,} possible answers",
     f"Expected pass@k, exact, {items} test questions; temperature chosen for each k on validation questions. Mean over seeds.",
     log=True,
     ticks=KS,
@@ -334,7 +326,7 @@ best.pivot(index=["label", "m"], columns="k", values="temperature").rename_axis(
 # Now with the decoder itself, keys and values cached: greedy answers must be those of the one-pass judgement, sampled ones as frequent as their probability, and a *majority vote* needs no judge at all.
 
 # %%
-N_QUESTIONS, N_SAMPLES = (10, 8) if preset == "smoke" else (100, 64)
+N_QUESTIONS, N_SAMPLES, K = (10, 8, 5) if preset == "smoke" else (100, 64, 10)
 voted, agree = [], []
 for i in cells.index[is_main & SOME]:
     model = trained[i].model()
@@ -349,7 +341,7 @@ for i in cells.index[is_main & SOME]:
         {"label": cells.label[i], "seed": cells.seed[i], "greedy": judged.mean(), "one sample": hits.mean()}
         | {"one sample, exact": answers.answer_probability(model, documents, [0.8]).mean()}
         | {f"majority of {N_SAMPLES}": answers.exact_match(answers.majority(said), right).mean()}
-        | {f"pass@10 of {N_SAMPLES}" if N_SAMPLES >= 10 else "pass@5": answers.pass_at_k(hits.sum(1), N_SAMPLES, min(10, N_SAMPLES)).mean()}
+        | {f"pass@{K} of {N_SAMPLES}": answers.pass_at_k(hits.sum(1), N_SAMPLES, K).mean()}
     )
 assert np.mean(agree) > 0.99, "greedy decoding and the one-pass judgement differ"
 print(f"greedy decoding agrees with the one-pass judgement on {np.mean(agree):.2%} of {np.size(agree)} answers")
@@ -510,7 +502,7 @@ for span in SPAN.values():
         verdict("Multi-token prediction answers better than next-token prediction, equal parameters", paper_42, name, span=span)
 TRUNK = chosen.main[0].trunk
 for n in (2, 4):
-    verdict("The same with the trunk's depth kept (more parameters)", "not separated", f"n = {n}, trunk {TRUNK}")
+    verdict("The same with the trunk's depth kept (more parameters)", "", f"n = {n}, trunk {TRUNK}")
     verdict("The same with loss on answers alone", "", f"n = {n}, trunk {LAYERS - n}, answers only", f"n = 1, trunk {TRUNK}, answers only")
     verdict("The same against a next-token model whose path is as deep", "", f"n = {n}, trunk {LAYERS - n}", f"n = 1, trunk {LAYERS - n}")
 verdict("A larger model gains less than a second head does", "30M to 100M gains less than n > 1 (section 4.2)", MAIN[1], "n = 1, trunk 8")
@@ -536,8 +528,8 @@ for symbol, number in zip("-+*o", range(4), strict=True):
     print(f"{symbol}  mean probability of the right answer {sure.mean():.2f}   e.g. {stream.text(mine[int(np.flatnonzero(root == number)[0]):][:1].tokens)}")
 
 # %% [markdown]
-# ★★ **2.** The unbiased estimator of pass@k needs more than k samples. How wrong is the obvious one, "draw k, look whether one is right", as an estimate of the same number from 64 samples?
-# Compare `answers.pass_at_k` with $1 - (1 - \hat p)^k$, whose bias you can compute exactly.
+# ★★ **2.** From 20 samples pass@10 could be estimated by plugging the share of right ones in: $1 - (1 - \hat p)^{10}$. Is that too high or too low on average, if 5 % of samples are right? Compare it with
+# `answers.pass_at_k`; both expectations can be computed exactly.
 
 # %%
 from scipy import stats

@@ -53,6 +53,7 @@ from mtp_lab import (
     interp_figures,
     runs,
 )
+from mtp_lab.cells import differences
 from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, STORY_HEADS, all_configs
 from mtp_lab.choice_study import of_all
 from mtp_lab.evaluate import over_seeds, seed_interval, token_nats
@@ -73,7 +74,7 @@ FEW = (1, 2, 4, 8)  # values of n that figures show
 # %%
 TEXT, HORIZONS = "12345ABCD", 4
 cause = np.array([max(0, k - TEXT.index("A")) for k in range(len(TEXT))])
-owner = choice_study.owners(cause, HORIZONS)
+owner = choice_points.owners(cause, HORIZONS)
 counts = choice_points.loss_terms(cause, HORIZONS)[-1]
 table = choice_points.counted(8)
 at_most = table.set_index("n").loc[HORIZONS]
@@ -422,7 +423,7 @@ summary["sampled: choices that are choices"] = sampled[~sampled.forced].groupby(
 summary.mul(100).round(1).rename_axis(columns="% (mean over seeds)")
 
 # %%
-gains = choice_study.differences(outcomes, REFERENCE)
+gains = differences(outcomes, REFERENCE)
 clear = gains[gains.panel == FOLLOW].drop_duplicates("label")
 figure = answer_figures.differences(
     gains,
@@ -445,13 +446,13 @@ figure = interp_figures.survival(
 )
 figures.save(figure, FOLDER, "sooner", when)
 figures.show(figure)
-sooner = choice_study.differences(when.assign(panel="steps", value=when.step.astype(float)), REFERENCE)
+sooner = differences(when.assign(panel="steps", value=when.step.astype(float)), REFERENCE)
 in_steps = sooner.drop_duplicates("label").set_index("label")[["mean", "low", "high"]].round(0)
 in_steps.assign(reached=when.groupby("label").reached.agg(lambda r: f"{r.sum()} of {len(r)}")).rename(columns={"mean": f"steps against {REFERENCE}"})
 
 # %%
 excess = judged[judged.measure == "excess"].assign(panel=lambda t: t.of + " choices", value=lambda t: -t.value)
-saved_nats = choice_study.differences(excess[["panel", "label", "seed", "value"]], REFERENCE)
+saved_nats = differences(excess[["panel", "label", "seed", "value"]], REFERENCE)
 above = -excess[excess.label == REFERENCE].groupby("panel", sort=False).value.mean()
 figure = answer_figures.differences(
     saved_nats,
@@ -553,7 +554,7 @@ def verdict(claim: str, paper: str, label: str, reference: str = REFERENCE) -> N
     both = derailing[(derailing.panel == FOLLOW) & derailing.label.isin([label, reference])]
     if both.label.nunique() < 2:
         return
-    gap = choice_study.differences(both, reference).iloc[0]
+    gap = differences(both, reference).iloc[0]
     mean = both.groupby("label").value.mean()
     said = "reproduced" if gap.low > 0 else "not at this scale"
     verdicts.append(
@@ -573,7 +574,7 @@ def verdict_on_time(claim: str, label: str, reference: str = REFERENCE) -> None:
     both = when[when.label.isin([label, reference])]
     if both.label.nunique() < 2:
         return
-    gap = choice_study.differences(both.assign(panel="steps", value=both.step.astype(float)), reference).iloc[0]
+    gap = differences(both.assign(panel="steps", value=both.step.astype(float)), reference).iloc[0]
     mean = both.groupby("label").step.mean()
     ours = f"95 % of forced tokens right at step {mean[label]:.0f} ({label}) and {mean[reference]:.0f} ({reference}), means, {SIZE}"
     verdicts.append(Verdict(claim, "", ours, f"difference, 95 %: {gap.low:+.0f} to {gap.high:+.0f} steps", SEEDS, "beyond the paper"))

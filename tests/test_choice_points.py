@@ -61,6 +61,20 @@ def asked(batch: Batch, n: int) -> np.ndarray:
 # --- counting
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_term_belongs_to_its_cause_until_that_is_read(seed):
+    """Term by term, as Figure 9 says it; counts are of these terms, over all horizons up to n."""
+    cause = np.random.default_rng(seed).integers(-1, np.arange(1, 16))
+    owners = choice_points.owners(cause, 5)
+    assert (owners == -1).sum(axis=1).tolist() == [1, 2, 3, 4, 5]
+    for i in range(1, 6):
+        for target in range(i, 15):
+            decided_at = target - cause[target] if cause[target] > 0 else target
+            assert owners[i - 1, target] == (decided_at if decided_at > target - i else target)
+    counted = np.cumsum([np.bincount(row[row >= 0], minlength=15) for row in owners], axis=0)
+    assert (counted == choice_points.loss_terms(cause, 5)).all()
+
+
 def test_figure_9_by_hand():
     """The figure's sequence 1 2 3 4 5 A B C D with n = 3: 5 -> A and its correlates 3 -> A to 5 -> C are six terms."""
     cause = np.array([0, 0, 0, 0, 0, 0, 1, 2, 3])

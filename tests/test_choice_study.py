@@ -11,7 +11,7 @@ import torch
 from data_gen.choice_process import ChoiceProcess
 from mtp_lab import choice_points, choice_study, runs
 from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, ChoiceCell, choice_configs, story_config
-from mtp_lab.evaluate import next_token, seed_interval
+from mtp_lab.evaluate import next_token
 from mtp_lab.model import MTPTransformer
 
 PROCESSES = {
@@ -69,15 +69,6 @@ def test_unknown_presets_are_named():
 
 
 # --- exact weights
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_owners_are_what_loss_terms_counts(seed):
-    cause = np.random.default_rng(seed).integers(-1, np.arange(1, 16))
-    owners = choice_study.owners(cause, 5)
-    assert (owners == -1).sum(axis=1).tolist() == [1, 2, 3, 4, 5]
-    counted = np.cumsum([np.bincount(row[row >= 0], minlength=15) for row in owners], axis=0)
-    assert (counted == choice_points.loss_terms(cause, 5)).all()
 
 
 def test_emphasis_is_weight_and_consequences():
@@ -231,14 +222,3 @@ def test_all_runs_are_measured_under_their_own_name(trained):
     assert table.groupby("label").n_future.unique().map(list).to_dict()["n = 2"] == [2]
     widest = choice_study.of_all(trained[-1:], choice_study.trained_weights, rows=2)
     assert set(widest.n) == {1, 2} and set(widest.n_future) == {2}
-
-
-def test_differences_are_taken_seed_by_seed():
-    rows = [("p", "a", 0, 0.1), ("p", "a", 1, 0.3), ("p", "b", 1, 0.4), ("p", "b", 0, 0.15), ("q", "a", 0, 1.0)]
-    rows += [("q", "a", 1, 1.0), ("q", "b", 0, 0.0), ("q", "b", 1, 0.0)]
-    table = choice_study.differences(pd.DataFrame(rows, columns=["panel", "label", "seed", "value"]), "a")
-    first = table[table.panel == "p"].set_index("seed")
-    assert first.value.to_dict() == pytest.approx({0: 0.05, 1: 0.1}) and set(table.label) == {"b"}
-    expected = seed_interval([0.05, 0.1])
-    assert first.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx([expected.mean, expected.low, expected.high])
-    assert table[table.panel == "q"].value.tolist() == [-1, -1]

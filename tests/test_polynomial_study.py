@@ -9,7 +9,7 @@ import torch
 
 from mtp_lab import polynomial_study, runs
 from mtp_lab.answers import one_pass
-from mtp_lab.evaluate import next_token, seed_interval
+from mtp_lab.evaluate import next_token
 from mtp_lab.interp.probes import most_frequent
 from mtp_lab.loss import mtp_loss
 from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, polynomial_configs
@@ -140,16 +140,3 @@ def test_all_runs_are_measured_alike_by_any_number_of_workers(trained):
     pd.testing.assert_frame_equal(one, two)
     assert torch.get_num_threads() == threads
     assert one.groupby(["n", "learns"]).seed.unique().map(sorted).to_list() == [[0, 1]] * 3
-
-
-def test_cells_are_compared_seed_by_seed():
-    """Seeds that one cell lacks are left out; their spread is that of the differences."""
-    one = pd.DataFrame({"seed": [2, 0, 1], "value": [0.5, 0.1, 0.3]})
-    other = pd.DataFrame({"seed": [0, 1, 2, 3], "value": [0.0, 0.1, 0.2, 9.0]})
-    found = polynomial_study.paired(one, other)
-    expected = seed_interval([0.1, 0.2, 0.3])
-    assert (found.mean, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
-    with pytest.raises(ValueError, match="several rows"):
-        polynomial_study.paired(pd.concat([one, one]), other)
-    with pytest.raises(ValueError, match="at least 2 seeds"):
-        polynomial_study.paired(one[:1], other)
