@@ -114,7 +114,7 @@ def against(
     """
     checked(table, "bits", "panel", "label", "value", x)
     names, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
-    figure, places, rows = panels(names, min(3, len(names)), shared_yaxes="all", horizontal_spacing=0.03)
+    figure, places, rows = panels(names, min(4, len(names)), shared_yaxes="all", horizontal_spacing=0.03)
     told = set()
     for name, place in zip(names, places, strict=True):
         for k, label in enumerate(labels):
