@@ -20,10 +20,8 @@ test: $(STAMP) ## run the tests
 	@echo "test: every test under tests/"
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-bench: $(STAMP) ## measure the memory of the loss, the speed of training and of token streams
-	$(PY) benchmarks/loss_memory.py
-	$(PY) benchmarks/train_throughput.py
-	$(PY) benchmarks/data_rates.py
+bench: $(STAMP) ## measure all that benchmarks/ holds and write benchmarks/results/report.html; NANOGPT=path of its model.py
+	@$(PY) benchmarks/report.py $(if $(NANOGPT),--nanogpt "$(NANOGPT)")
 
 notebooks: $(STAMP) ## open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab notebooks

@@ -1,5 +1,10 @@
-"""What the benchmark scripts share: fresh processes for contestants, and one JSON file a benchmark."""
+"""What the benchmark scripts share: fresh processes for contestants, and one JSON file a benchmark.
 
+Torch is imported where it is needed, so that processes without it start ten times as fast.
+"""
+
+import argparse
+import datetime
 import json
 import os
 import platform
@@ -8,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
+from mtp_lab.files import write_atomic
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -17,22 +22,40 @@ def fresh_process(script: str, task: dict[str, Any], timeout: int = 600) -> dict
     """Runs `script --worker <task as JSON>` in a new interpreter and returns the JSON it prints last.
 
     Raises:
-        RuntimeError: with the worker's own words, if it fails.
+        RuntimeError: with the worker's own words, if it fails; or if it takes longer than `timeout` seconds.
     """
     command = [sys.executable, script, "--worker", json.dumps(task)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    what = {name: value for name, value in task.items() if not isinstance(value, list | dict)}
+    where = f"in a worker of {Path(script).name}, {what}"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"not done after {timeout} s; {where}") from error
     if done.returncode:
-        raise RuntimeError(f"{task} failed: {done.stderr.strip().splitlines()[-1]}")
+        words = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}, without a word"])[-1]
+        raise RuntimeError(f"{words}; {where}")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def existing_file(path: str) -> str:
+    """The path, for argparse, which refuses others."""
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"{path} is no file")
+    return path
 
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
+    import torch
+
+    from mtp_lab.precision import bf16_is_fast
+
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "bf16": bf16_is_fast("cpu"),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
@@ -40,6 +63,6 @@ def machine() -> dict[str, Any]:
 
 def save(name: str, content: dict[str, Any]) -> None:
     """Writes benchmarks/results/<name>.json."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
+    told = {"machine": machine(), "date": datetime.date.today().isoformat(), **content}
+    write_atomic(RESULTS / f"{name}.json", json.dumps(told, indent=1) + "\n")
     print(f"written: benchmarks/results/{name}.json")

@@ -115,8 +115,8 @@ def shares(steps: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each rate, of which the fastest counts")
-    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of a round, above 0")
-    parser.add_argument("--steps", type=int, default=30, help="steps of the trainings that shares are read from")
+    parser.add_argument("--seconds", type=float, default=0.5, help="seconds of a round, above 0")
+    parser.add_argument("--steps", type=int, default=20, help="steps of the trainings that shares are read from")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

@@ -1,13 +1,15 @@
 """Decoding against Hugging Face on the same weights: tokens a second, and what a forward costs as the context grows.
 
-A finished run of a byte model is exported and read back as a LlamaForCausalLM. Then everyone continues the same
-held-out text greedily in fp32: Hugging Face's generate, a bare loop around its model and cache, its two ways of
-speculating (prompt lookup, a small assistant; one row at a time is all they do), and our generate with k heads. Peers
-use sdpa or eager attention, whichever a first measurement of generate finds faster. A round is a fresh process in which
-all take turns, in an order that rotates; the fastest round counts, the slowest is kept beside it. Whoever writes other
-tokens than Hugging Face's generate on single rows is named, with the place and the distance of the two logits.
+A run of a byte model is exported and read back as a LlamaForCausalLM: by default notebook 03's of n = 8 on code at
+preset quick, with a smaller one of n = 1 as the assistant; they are trained first where they are not in runs/ (a minute
+or two). Then everyone continues the same held-out text greedily in fp32: Hugging Face's generate, a bare loop around
+its model and cache, its two ways of speculating (prompt lookup, a small assistant; one row at a time is all they do),
+and our generate with k heads. Peers use sdpa or eager attention, whichever a first measurement of generate finds
+faster. A round is a fresh process in which all take turns, in an order that rotates; the fastest round counts, the
+slowest is kept beside it. Whoever writes other tokens than Hugging Face's generate on single rows is named, with the
+place and the distance of the two logits.
 
-Example: python benchmarks/decoding.py --run runs/bytes/full-library-n8-ca0103e5c9 --assistant runs/bytes/FOLDER
+Example: python benchmarks/decoding.py --run runs/bytes/full-library-n8-ca0103e5c9 --new 128 --rounds 3
 """
 
 import argparse
@@ -22,18 +24,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from common import RESULTS, fresh_process, save
 from torch import Tensor
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaForCausalLM
 
-from mtp_lab import figures
+from mtp_lab import figures, runs
+from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.decode import generate
 from mtp_lab.decoding_figures import decoding_speed
 from mtp_lab.export import export
 from mtp_lab.inference import Decoder
 from mtp_lab.model import MTPTransformer
-from mtp_lab.runs import open_run
+from mtp_lab.presets import speculation_configs
+from mtp_lab.runs import Run, open_run
 from mtp_lab.speculation import real_prompts
 
 BATCHES = (1, 8, 32)
@@ -42,6 +48,8 @@ LOOKUPS, ASSISTED = (3, 10), (5, 20)  # tokens proposed at once: few, and what H
 BARS = {"k = best to k = 1": 3.5, "k = 1 to HF generate": 1.5, "k = 1 to HF bare loop": 1.0}
 LONGEST, TRIES = 2048, 3  # tokens in the cache at the end of the measurement of growth, and how often it is made
 HOUR = 3600
+RUNS = Path(__file__).parents[1] / "runs"
+SMALL = dict(d_model=32, n_attention_heads=2, n_layers=2)  # the assistant by default
 
 Contestant = Callable[[Tensor], tuple[Tensor, list[int]]]
 """(rows, length) prompts -> (rows, new) tokens, and the forwards that each row took."""
@@ -226,25 +234,51 @@ def growth(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+# --- The models ------------------------------------------------------------------------------------------------------
+
+
+def default_configs() -> tuple[TrainConfig, TrainConfig]:
+    """Of the model that is decoded, and of the assistant."""
+    quick = speculation_configs("quick", seeds=1)
+    model = next(c for c in quick if c.task.source == "library" and c.model.n_future == 8)
+    small = ModelConfig(**SMALL, max_seq=model.model.max_seq)
+    return model, replace(model, model=small, horizon_weights=(), name="bench-assistant")
+
+
+def models(run: str | None, assistant: str | None) -> tuple[Run, Run | None]:
+    """The runs that were named, otherwise those of default_configs, found or trained.
+
+    Raises:
+        ValueError: for a folder without a finished run.
+    """
+    if run is None:
+        model, small = (runs.get(config, RUNS) for config in default_configs())
+        return model, open_run(assistant) if assistant else small
+    return open_run(run), open_run(assistant) if assistant else None
+
+
 # --- The whole ------------------------------------------------------------------------------------------------------
 
 
 def measured(task: dict[str, Any], threads: list[int], rounds: int) -> dict[str, Any]:
     """All processes, one after the other, and what they found: the best of the rounds, and all that differed."""
     script, rows, differing, kinds = __file__, [], [], {}
-    for count in threads:
-        task = task | {"threads": count}
-        seconds = fresh_process(script, task | {"measure": "attention"}, HOUR)
-        kinds[str(count)] = seconds
-        chosen = {batch: min(found, key=found.get) for batch, found in seconds.items()}
-        print(f"{count} thread(s), attention of the peers: " + ", ".join(f"batch {b} {k}" for b, k in chosen.items()))
-        for number in range(rounds):
-            turn = {"measure": "round", "round": number, "attention": chosen}
-            found = fresh_process(script, task | turn, HOUR)
-            rows += found["rows"]
-            differing += found["differences"]
-            print(f"{count} thread(s), round {number + 1} of {rounds} done", flush=True)
-    grown = fresh_process(script, task | {"measure": "growth", "threads": threads[0]}, HOUR)
+    with tqdm(total=len(threads) * (1 + rounds) + 1, desc="decoding", unit="process") as bar:
+
+        def process(task: dict[str, Any]) -> dict[str, Any]:
+            found = fresh_process(script, task, HOUR)
+            bar.update()
+            return found
+
+        for count in threads:
+            task = task | {"threads": count}
+            kinds[str(count)] = process(task | {"measure": "attention"})
+            chosen = {batch: min(found, key=found.get) for batch, found in kinds[str(count)].items()}
+            for number in range(rounds):
+                found = process(task | {"measure": "round", "round": number, "attention": chosen})
+                rows += found["rows"]
+                differing += found["differences"]
+        grown = process(task | {"measure": "growth", "threads": threads[0]})
     return {"rows": best(rows), "differences": differing, "attention_seconds": kinds, "growth": grown}
 
 
@@ -266,6 +300,22 @@ def ratios(rows: list[dict[str, Any]], threads: int) -> dict[str, Any]:
     plain, fastest = speed[f"{OURS}, k = 1"], max((name for name in speed if name.startswith(OURS)), key=speed.get)
     values = (speed[fastest] / plain, plain / speed[GENERATE], plain / speed[LOOP])
     return {"threads": threads, "best": fastest} | dict(zip(BARS, values, strict=True))
+
+
+def speeds(content: dict[str, Any]) -> pd.DataFrame:
+    """The rows as a table for decoding_speed."""
+    table = pd.DataFrame(content["rows"]).drop(columns="rounds")
+    return table.assign(ours=table.contestant.str.startswith(OURS))
+
+
+def picture(content: dict[str, Any]) -> go.Figure:
+    """Tokens a second of everyone."""
+    rounds = len(content["rows"][0]["rounds"])
+    caption = (
+        f"Greedy, fp32, {content['prompts']} prompts of {content['prompt']} bytes of code, {content['new']} more "
+        f"written behind each. Bars: fastest of {rounds} rounds; whiskers reach to the slowest. k: heads used."
+    )
+    return decoding_speed(speeds(content), "Decoding on the same weights: Hugging Face and mtp-lab", caption)
 
 
 def report(content: dict[str, Any]) -> None:
@@ -300,47 +350,45 @@ def report(content: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="folder of a finished run of a byte model")
+    parser.add_argument("--run", help="folder of a finished run of a byte model; by default a small one, trained first")
     parser.add_argument("--assistant", help="folder of a finished run of a smaller byte model, for assisted generation")
     parser.add_argument("--prompt", type=int, default=64, help="bytes of a prompt")
-    parser.add_argument("--new", type=int, default=128, help="bytes to write behind it")
+    parser.add_argument("--new", type=int, default=48, help="bytes to write behind it")
     parser.add_argument("--rows", type=int, default=32, help="prompts; a multiple of every batch size it allows")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads, in turn")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in which the contestants take turns")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds in which the contestants take turns")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(worker(json.loads(options.worker))))
         return
-    if options.run is None:
-        parser.error("--run is missing: the folder of a finished run of a byte model; `mtp-lab runs` lists them")
-    run = open_run(options.run)
-    if run.config.task.name != "bytes":
-        parser.error(f"--run {options.run} is a run of {run.config.task.name}; give one of bytes")
-    if options.prompt + options.new > run.config.model.max_seq:
-        parser.error(f"--prompt {options.prompt} + --new {options.new} exceed max_seq={run.config.model.max_seq}")
+    if options.rounds < 1 or options.rows < 1 or min(options.threads) < 1:
+        parser.error(f"--rounds {options.rounds}, --rows {options.rows}, --threads {options.threads}: all at least 1")
+    try:
+        run, assistant = models(options.run, options.assistant)
+    except ValueError as error:
+        parser.error(str(error))
+    for each in filter(None, (run, assistant)):
+        if each.config.task.name != "bytes":
+            parser.error(f"{each.path} is a run of {each.config.task.name}; give one of bytes")
+        if options.prompt + options.new > each.config.model.max_seq:
+            limit = f"max_seq={each.config.model.max_seq} of {each.path.name}"
+            parser.error(f"--prompt {options.prompt} + --new {options.new} exceed {limit}")
     batches = [batch for batch in BATCHES if options.rows % batch == 0]
     prompts = real_prompts(run.config.task, options.rows, options.prompt)
     with tempfile.TemporaryDirectory() as folder:
-        task = {"run": options.run, "llama": str(Path(folder, "llama")), "assistant": None}
+        task = {"run": str(run.path), "llama": str(Path(folder, "llama")), "assistant": None}
         export(run.model(), task["llama"], byte_tokenizer=True)
-        if options.assistant:
+        if assistant:
             task["assistant"] = str(Path(folder, "assistant"))
-            export(open_run(options.assistant).model(), task["assistant"], byte_tokenizer=True)
+            export(assistant.model(), task["assistant"], byte_tokenizer=True)
         task |= {"prompts": prompts, "new": options.new, "batches": batches}
         content = measured(task, options.threads, options.rounds)
     content["ratios"] = [ratios(content["rows"], threads) for threads in options.threads]
-    told = {name: getattr(options, name) for name in ("run", "assistant", "prompt", "new")}
-    content = told | {"prompts": options.rows} | content
+    told = {"run": run.path.name, "assistant": assistant and assistant.path.name, "new": options.new}
+    content = told | {"prompt": options.prompt, "prompts": options.rows} | content
     save("decoding", content)
-    table = pd.DataFrame(content["rows"]).drop(columns="rounds")
-    table["ours"] = table.contestant.str.startswith(OURS)
-    title = "Decoding on the same weights: Hugging Face and mtp-lab"
-    caption = (
-        f"Greedy, fp32, {options.rows} prompts of {options.prompt} bytes of code, {options.new} more written "
-        f"behind each. Bars: fastest of {options.rounds} rounds; whiskers reach to the slowest. k: heads used."
-    )
-    figures.save(decoding_speed(table, title, caption), RESULTS, "decoding_speed", table)
+    figures.save(picture(content), RESULTS, "decoding_speed", speeds(content))
     report(content)
 
 

@@ -1,10 +1,10 @@
 """Training steps a second against nanoGPT and Hugging Face Llama: same shape, batch, optimizer and machine, one run.
 
 Every contestant trains in a process of its own, in rounds that take turns, so that a slow moment of the machine hits
-all alike; the median step of the fastest round counts. Peers run as shipped (fp32) and at their own best (bf16
-autocast, SDPA or eager attention), and once more with our allocator's thresholds, which anyone could set. Then the
-cost of n = 4 against n = 1 at equal parameters, beside the ratio of floating-point operations in matrices, which an
-exact loss cannot avoid.
+all alike; the median step of the fastest round counts. Peers run as shipped (fp32) and at their own best (SDPA or eager
+attention; bf16 autocast where the processor has instructions for it), and once more with our allocator's thresholds,
+which anyone could set. Then the cost of n = 4 against n = 1 at equal parameters, beside the ratio of floating-point
+operations in matrices, which an exact loss cannot avoid.
 
 nanoGPT is not installable: point --nanogpt at its model.py; without, it is left out.
 
@@ -20,20 +20,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import fresh_process, save
+from common import existing_file, fresh_process, save
+
+from mtp_lab.precision import bf16_is_fast
 
 SHAPES = ((32, 128), (8, 512))
 LAYERS, WIDTH, HEADS, VOCAB = 6, 128, 4, 2048
-PEERS = (
+AS_SHIPPED = (
     {"who": "nanoGPT", "precision": "fp32", "shipped": True},
-    {"who": "nanoGPT", "precision": "bf16"},
-    {"who": "nanoGPT", "precision": "bf16", "thresholds": True},
     {"who": "HF Llama sdpa", "precision": "fp32", "shipped": True},
-    {"who": "HF Llama sdpa", "precision": "bf16"},
-    {"who": "HF Llama eager", "precision": "bf16"},
-    {"who": "HF Llama eager", "precision": "bf16", "thresholds": True},
 )
-OURS = {"who": "mtp-lab", "precision": "bf16", "thresholds": True}
+BARS = {128: 1.5, 512: 1.3}  # by length: times the best peer at its own best
+SHIPPED_BAR = 2.0  # times the best peer as shipped
 
 
 def nanogpt(task: dict[str, Any], tokens: torch.Tensor) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
@@ -105,6 +103,19 @@ def worker(task: dict[str, Any]) -> dict[str, float]:
     return {"seconds": statistics.median(seconds[3:]), "parameters": parameters}
 
 
+def contestants(best: str) -> list[dict[str, Any]]:
+    """All, ours last; `best` is the precision that is fast here."""
+    tuned = [{"who": who, "precision": best} for who in ("nanoGPT", "HF Llama sdpa", "HF Llama eager")]
+    shipped = {(task["who"], task["precision"]) for task in AS_SHIPPED}
+    own_best = [task for task in tuned if (task["who"], task["precision"]) not in shipped]
+    helped = [task | {"thresholds": True} for task in tuned]
+    return [*AS_SHIPPED, *own_best, *helped, ours_at(best)]
+
+
+def ours_at(best: str) -> dict[str, Any]:
+    return {"who": "mtp-lab", "precision": best, "thresholds": True}
+
+
 def label(task: dict[str, Any]) -> str:
     return f"{task['who']} {task['precision']}" + (" + thresholds" if task.get("thresholds") else "")
 
@@ -116,37 +127,49 @@ def in_rounds(tasks: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
     return [task | r for task, r in zip(tasks, best, strict=True)]
 
 
-def against_peers(nanogpt: str | None, rounds: int, steps: int) -> list[dict[str, Any]]:
+def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Our tokens a second by those of the best peer: a row for each length and kind of peer, its bar beside it."""
+    found = []
+    for seq in dict.fromkeys(row["seq"] for row in rows):
+        same = [row for row in rows if row["seq"] == seq]
+        mine = next(row["tokens_per_second"] for row in same if row["who"] == "mtp-lab")
+        peers = [row for row in same if row["who"] != "mtp-lab"]
+        kinds = {
+            "the best peer at its own best": ([row for row in peers if not row.get("thresholds")], BARS.get(seq)),
+            "the best as shipped": ([row for row in peers if row.get("shipped")], SHIPPED_BAR),
+            "the best with our thresholds": ([row for row in peers if row.get("thresholds")], None),
+        }
+        for kind, (some, bar) in kinds.items():
+            ratio = mine / max(row["tokens_per_second"] for row in some)
+            found.append({"seq": seq, "to": kind, "ratio": ratio, "bar": bar})
+    return found
+
+
+def against_peers(nanogpt: str | None, best: str, rounds: int, steps: int) -> list[dict[str, Any]]:
     rows = []
     for batch, seq in SHAPES:
         shape = {"batch": batch, "seq": seq, "vocab": VOCAB, "steps": steps}
-        tasks = [{**task, **shape} for task in (*PEERS, OURS) if nanogpt or task["who"] != "nanoGPT"]
+        tasks = [{**task, **shape} for task in contestants(best) if nanogpt or task["who"] != "nanoGPT"]
         done = in_rounds([task | {"nanogpt": nanogpt} for task in tasks], rounds)
         print(f"\nbatch {batch}, length {seq}: tokens/s")
         for row in done:
             row["tokens_per_second"] = batch * seq / row["seconds"]
             row.pop("nanogpt")
             print(f"  {label(row):36s} {row['tokens_per_second']:8.0f}")
-        mine = done[-1]["tokens_per_second"]
-        own_best = max(row["tokens_per_second"] for row in done[:-1] if not row.get("thresholds"))
-        helped = max(row["tokens_per_second"] for row in done[:-1] if row.get("thresholds"))
-        shipped = max(row["tokens_per_second"] for row in done[:-1] if row.get("shipped"))
-        print(
-            f"  ours: x{mine / own_best:.2f} of the best peer at its own best, x{mine / shipped:.2f} of the best as "
-            "shipped, "
-            f"x{mine / helped:.2f} of the best with our thresholds"
-        )
+        for found in ratios(done):
+            bar = f" (bar {found['bar']})" if found["bar"] else ""
+            print(f"  ours: x{found['ratio']:.2f} of {found['to']}{bar}")
         rows += done
     return rows
 
 
-def cost_of_heads(vocabularies: list[int], rounds: int, steps: int) -> list[dict[str, Any]]:
+def cost_of_heads(vocabularies: list[int], best: str, rounds: int, steps: int) -> list[dict[str, Any]]:
     """A step at n = 4 against n = 1, equal parameters."""
     print("\nn = 4 against n = 1, equal parameters, batch 32, length 128")
     rows = []
     for vocab in vocabularies:
         shape = {"batch": 32, "seq": 128, "vocab": vocab, "steps": steps}
-        one, four = in_rounds([{**OURS, **shape, "n": n} for n in (1, 4)], rounds)
+        one, four = in_rounds([{**ours_at(best), **shape, "n": n} for n in (1, 4)], rounds)
         layers = one["parameters"] - 2 * vocab * WIDTH
         flops = (layers + 4 * vocab * WIDTH) / (layers + vocab * WIDTH)
         ratio = four["seconds"] / one["seconds"]
@@ -157,17 +180,20 @@ def cost_of_heads(vocabularies: list[int], rounds: int, steps: int) -> list[dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nanogpt", help="path of nanoGPT's model.py")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in which the contestants take turns")
-    parser.add_argument("--steps", type=int, default=12, help="steps timed in a round")
+    parser.add_argument("--nanogpt", type=existing_file, help="path of nanoGPT's model.py")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds in which the contestants take turns")
+    parser.add_argument("--steps", type=int, default=5, help="steps timed in a round")
     parser.add_argument("--vocabularies", type=int, nargs="*", default=[1024, 4096, 32768], help="for the cost of n")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(worker(json.loads(options.worker))))
         return
-    peers = against_peers(options.nanogpt, options.rounds, options.steps)
-    heads = cost_of_heads(options.vocabularies, max(2, options.rounds - 1), options.steps)
+    if options.rounds < 1 or options.steps < 1:
+        parser.error(f"--rounds {options.rounds} and --steps {options.steps} must be at least 1")
+    best = "bf16" if bf16_is_fast("cpu") else "fp32"
+    peers = against_peers(options.nanogpt, best, options.rounds, options.steps)
+    heads = cost_of_heads(options.vocabularies, best, options.rounds, options.steps)
     shape = f"{LAYERS} layers, d={WIDTH}, {HEADS} attention heads, V={VOCAB}, AdamW"
     save("train_throughput", {"shape": shape, "peers": peers, "cost_of_four_heads": heads})
 

@@ -1,0 +1,66 @@
+"""How long the study takes: each notebook's last execution, and the trainings that it rests on.
+
+Nothing is run. Executions left their seconds in stamps (figures/, results/<preset>/figures/), trainings in runs/. An
+execution that found its trainings done only measures and draws, so the two stand side by side. Nobody else runs this
+study, so there are no peers.
+
+Example: python benchmarks/study_time.py
+"""
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from common import save
+
+from mtp_lab.batch_report import TRAININGS, read_stamp
+from mtp_lab.study import NOTEBOOKS, PRESETS
+
+ROOT = Path(__file__).parents[1]
+
+
+def gathered(root: Path) -> list[dict[str, Any]]:
+    """A row for every preset and notebook with a stamp; of two stamps, that of results/ counts."""
+    stamps: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in [*root.glob("figures/*/stamp.json"), *root.glob("results/*/figures/*/stamp.json")]:
+        stamp = read_stamp(path)
+        if {"preset", "seconds"} <= set(stamp):
+            stamps[stamp["preset"], path.parent.name] = stamp
+    return [
+        {"preset": preset, "notebook": notebook, "seconds": stamp["seconds"]}
+        | trainings(notebook, preset, stamp.get("seeds", 0), root / "runs")
+        for preset in PRESETS
+        for notebook in NOTEBOOKS
+        if (stamp := stamps.get((preset, notebook)))
+    ]
+
+
+def trainings(notebook: str, preset: str, seeds: int, runs: Path) -> dict[str, Any]:
+    """How many trainings a notebook asks for, how many of them are in runs/, and their seconds added up (or None)."""
+    if notebook not in TRAININGS or not runs.is_dir():
+        return {}
+    module, function = TRAININGS[notebook].split(".")
+    configs = getattr(importlib.import_module(f"mtp_lab.{module}"), function)(preset, seeds)
+    folders = {config.folder for config in configs}
+    facts = [json.loads(done.read_text()) for folder in folders if (done := runs / folder / "done.json").exists()]
+    # a training that was resumed has timed its last part only
+    seconds = sum(one["seconds"] * one["steps"] / one["steps_in_seconds"] for one in facts if one["steps_in_seconds"])
+    return {"trainings": len(folders), "there": len(facts), "training_seconds": seconds if facts else None}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    rows = gathered(ROOT)
+    for row in rows:
+        told = f"{row['preset']:6s} {row['notebook']:24s} {row['seconds']:7.0f} s"
+        if row.get("there"):
+            told += f"; {row['there']} of {row['trainings']} trainings, {row['training_seconds']:.0f} s added up"
+        print(told)
+    save("study_time", {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()
