@@ -12,6 +12,7 @@ import numpy as np
 
 PADDING = -1  # in `documents`: a position that belongs to no document
 NO_VALUE = -1  # in marks that are numbers: a token they say nothing about, and padding
+TARGET = "target"  # a mark of numbers: the token to be said behind this place instead of the next one; see Batch.wanted
 LARGEST_TOKEN = np.iinfo(np.int32).max
 
 
@@ -61,6 +62,16 @@ class Batch:
     def real_tokens(self) -> int:
         """Number of positions that are not padding."""
         return int(np.count_nonzero(self.documents != PADDING))
+
+    @property
+    def wanted(self) -> np.ndarray:
+        """(rows, seq) the token to be said in each place: the one that stands there, unless the mark `target` of the
+        place before names another (teacherless training: an answer is read as dummies, and still has to be said)."""
+        if TARGET not in self.marks:
+            return self.tokens
+        wanted, named = self.tokens.copy(), self.marks[TARGET][:, :-1]
+        np.copyto(wanted[:, 1:], named.astype(np.int32), where=named != NO_VALUE)
+        return wanted
 
     def __len__(self) -> int:
         return self.rows

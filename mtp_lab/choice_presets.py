@@ -1,8 +1,9 @@
 """What notebook 06 trains at each preset: models of the choice process that differ in n and in what choices weigh.
 
 The trunk is the same in all cells. Next-token models whose consequential choices weigh (n + 1)/2 have the emphasis of
-the n-token loss without its heads; n-token models whose choices weigh (3 - n)/2 have the heads without the emphasis.
-Beside them stands one model of stories, whose eight heads colour a text. Presets are those of mtp_lab.presets.
+the n-token loss without its heads; n-token models without the targets that come before their cause has been read have
+the heads without the emphasis. Beside them stands one model of stories, whose eight heads colour a text. Presets are
+those of mtp_lab.presets.
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.presets import GIVEN, INDUCTION
 from mtp_lab.tasks import ChoiceProcessTask, StoriesTask
 
-PROCESS = ChoiceProcess(options=4, forced=3, relevance=(15, 0))
-"""Every other choice is of no consequence; each forced token is the sum of the last two that are."""
+PROCESS = ChoiceProcess(options=4, forced=3, relevance=(23, 0))
+"""Every other choice is of no consequence; each forced token is the sum of the last three that are."""
 CHOICE = "consequential"
 """The mark of the choices that weights are about."""
 STORY_HEADS = 8
@@ -28,6 +29,8 @@ class ChoiceCell:
     n: int = 1
     weight: float = 1.0
     """What consequential choices count in the loss, at every horizon; other tokens count 1."""
+    cancelled: bool = False
+    """Whether targets count only where their cause has been read, which leaves a choice the terms of any token."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,19 @@ class ChoicePreset:
 _CELLS = (
     ChoiceCell(1),
     ChoiceCell(1, 1.5),  # weighs as n = 2 does
-    ChoiceCell(1, 2.0),  # as n = 3
+    ChoiceCell(1, 2.5),  # as n = 4
     ChoiceCell(2),
-    ChoiceCell(2, 0.5),  # as n = 1
-    ChoiceCell(3),
-    ChoiceCell(3, 0.0),  # as n = 1
+    ChoiceCell(2, cancelled=True),  # as n = 1
     ChoiceCell(4),
+    ChoiceCell(4, cancelled=True),  # as n = 1
 )
+_TWO = tuple(cell for cell in _CELLS if cell.n <= 2 and cell.weight < 2)
 _STEADY = OptimizerConfig(kind="muon", learning_rate=5e-3)
 _SMALL = dict(d_model=64, n_attention_heads=4)
 
 CHOICES: dict[str, ChoicePreset] = {
     "smoke": ChoicePreset(
-        (ChoiceCell(1), ChoiceCell(1, 1.5), ChoiceCell(2), ChoiceCell(2, 0.5)),
+        _TWO,
         2,
         2,
         2,
@@ -80,9 +83,7 @@ CHOICES: dict[str, ChoicePreset] = {
         2,
         1,
     ),
-    "quick": ChoicePreset(
-        (ChoiceCell(1), ChoiceCell(1, 1.5), ChoiceCell(2)), 2, 200, 8, 128, 3, _SMALL, _STEADY, 64, 100, 8, 3
-    ),
+    "quick": ChoicePreset(_TWO, 2, 150, 8, 128, 3, _SMALL, _STEADY, 64, 100, 8, 3),
     "full": ChoicePreset(_CELLS, 5, 500, 16, 128, 3, _SMALL, _STEADY, 256, 500, 8, 3),
     # Section 4's training: Adam, 100k steps of .25M tokens; the 30M model.
     "paper": ChoicePreset(
@@ -129,6 +130,7 @@ def choice_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
             steps=chosen.steps,
             batch_size=chosen.batch_size,
             mark_weights=() if cell.weight == 1 else ((CHOICE, cell.weight),),
+            causes_read=cell.cancelled,
             seed=seed,
             log_every=max(1, chosen.steps // 40),
             evaluate_every=max(1, chosen.steps // 20),

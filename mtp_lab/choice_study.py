@@ -12,7 +12,7 @@ import torch
 
 from data_gen.choice_process import ChoiceProcess
 from mtp_lab import cells
-from mtp_lab.choice_points import by_class, exact_nats, implicit_weights, whole
+from mtp_lab.choice_points import by_class, exact_nats, implicit_weights, owners, whole
 from mtp_lab.choice_presets import CHOICE
 from mtp_lab.config import TrainConfig
 from mtp_lab.decode import generate
@@ -20,15 +20,15 @@ from mtp_lab.evaluate import next_token, tensors, token_nats
 from mtp_lab.interp.gradients import class_shares, target_norms
 from mtp_lab.runs import Run
 
-CELL = ["n", "weight"]
+CELL = ["n", "weight", "cancelled"]
 """Columns that tell cells of trainings apart; see `choice_presets.ChoiceCell`."""
 
 
 def cell_of(config: TrainConfig) -> dict[str, object]:
     """The cell and the seed that a training belongs to, and the cell in words (label)."""
     n, weight = config.model.n_future, dict(config.mark_weights).get(CHOICE, 1.0)
-    label = f"n = {n}" + (f", choices ×{weight:g}" if weight != 1 else "")
-    return {"n": n, "weight": weight, "label": label, "seed": config.seed}
+    label = f"n = {n}" + (f", choices ×{weight:g}" if weight != 1 else "") + ", cancelled" * config.causes_read
+    return {"n": n, "weight": weight, "cancelled": config.causes_read, "label": label, "seed": config.seed}
 
 
 def _columns(config: TrainConfig) -> dict[str, object]:
@@ -60,19 +60,22 @@ def exact_weights(process: ChoiceProcess, n: int, seq: int) -> pd.DataFrame:
     return _by_class(nats, process.sample(1, seq, np.random.default_rng(0)).marks)
 
 
-def emphasis(process: ChoiceProcess, n: int, weight: float, seq: int = 128) -> float:
+def emphasis(process: ChoiceProcess, n: int, weight: float, cancelled: bool = False, seq: int = 128) -> float:
     """How much more an n-token loss weighs consequential choices than inconsequential ones, for an ideal predictor.
 
     Args:
         weight: of consequential choices as targets, at every horizon; other targets count 1.
+        cancelled: whether targets are left out where their cause has not been read.
 
     Returns:
-        Implicit weight of a consequential choice over n times its entropy: weight for n = 1; (n + 1)/2 at most for
-        weight 1; in general weight + (n - 1)/2 at most, so that weight (3 - n)/2 cancels the emphasis.
+        Implicit weight of a consequential choice over n times its entropy: weight + (n - 1)/2 at most, so (n + 1)/2 at
+        most for weight 1; cancelled, it is the weight.
     """
     nats = exact_nats(process, n, seq)  # (n, 1, seq)
     marks = process.sample(1, seq, np.random.default_rng(0)).marks
     of_target = np.where(marks[CHOICE], weight, 1.0)  # (1, seq)
+    if cancelled:
+        of_target = of_target * (owners(marks["cause"][0], n)[:, None] == np.arange(seq))  # (n, 1, seq)
     mine = marks[CHOICE] & whole(nats)
     return float(implicit_weights(nats * of_target)[-1, mine].mean() / (n * nats[0, mine].mean()))
 
@@ -109,16 +112,6 @@ def _by_class(nats: np.ndarray, marks: dict[str, np.ndarray]) -> pd.DataFrame:
 
 
 # --- how good models are
-
-
-def learnt(run: Run, threshold: float = 0.95) -> pd.DataFrame:
-    """When a training first had this share of forced tokens right on validation rows: one row, step and reached.
-
-    A training that never had is censored: reached is False, and step is its last.
-    """
-    curve = [{"step": row["step"], "forced": row["measures"]["forced"]} for row in run.log() if "measures" in row]
-    first = cells.first_reached(pd.DataFrame(curve), "forced", threshold)
-    return pd.DataFrame({"step": [int(first["step"])], "reached": [first["reached"]]})
 
 
 def scores(run: Run, rows: int) -> pd.DataFrame:

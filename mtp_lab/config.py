@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from mtp_lab.mapping import LATER, config_hash
-from mtp_lab.tasks import REST, BytesTask, Task
+from mtp_lab.tasks import CAUSE, REST, BytesTask, Task
 
 HeadKind = Literal["parallel", "causal", "anticausal", "linear", "sequential"]
 Position = Literal["rotary", "relative"]
@@ -265,6 +265,8 @@ class TrainConfig:
     """Steps between two snapshots of the weights, which the run keeps for analyses over training; 0: none."""
     mark_weights: tuple[tuple[str, float], ...] = field(default=(), metadata=LATER)
     """What tokens count in the training loss by the task's marks, the first that fits; "rest": tokens with none."""
+    causes_read: bool = field(default=False, metadata=LATER)
+    """Only targets count whose cause (the task's mark) has been read: n heads without emphasis on choice points."""
 
     def __post_init__(self) -> None:
         weights = tuple(float(w) for w in self.horizon_weights) or (1.0,) * self.model.n_future
@@ -278,6 +280,13 @@ class TrainConfig:
             raise ValueError(f"snapshot_every={self.snapshot_every!r} must be a number of steps, or 0 for none")
         object.__setattr__(self, "mark_weights", tuple((str(mark), float(w)) for mark, w in self.mark_weights))
         self._check_mark_weights()
+        if not isinstance(self.causes_read, bool):
+            raise ValueError(f"causes_read={self.causes_read!r} must be True or False")
+        if self.causes_read and CAUSE not in self.task.batch(1, 0, 0).marks:
+            raise ValueError(
+                f"causes_read=True needs the mark {CAUSE!r}, which the task {self.task.name} does not have; use "
+                "choice_process, or False"
+            )
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it becomes a folder")
         if len(weights) != self.model.n_future or not all(0 <= w < float("inf") for w in weights) or not any(weights):

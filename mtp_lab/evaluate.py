@@ -35,6 +35,11 @@ def tensors(batch: Batch, device: torch.device | str = "cpu") -> tuple[torch.Ten
     return tuple(torch.from_numpy(array).long().to(device) for array in (batch.tokens, batch.documents))
 
 
+def wanted(batch: Batch, device: torch.device | str = "cpu") -> torch.Tensor:
+    """(rows, seq) int64, what targets are read off: `Batch.wanted`, the tokens themselves but in teacherless rows."""
+    return torch.from_numpy(batch.wanted).long().to(device)
+
+
 @torch.no_grad()
 def token_nats(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> np.ndarray:
     """Cross-entropy of every horizon, aligned at the token that was predicted, in fp32.
@@ -48,7 +53,7 @@ def token_nats(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> n
     for start in range(0, batch.rows, rows_at_once):
         rows = slice(start, start + rows_at_once)
         tokens, documents = tensors(batch[rows], device)
-        targets = future_targets(tokens, model.config.n_future, documents)
+        targets = future_targets(wanted(batch[rows], device), model.config.n_future, documents)
         context = model.context(tokens, documents)
         latents = model.run_heads(model.trunk(tokens, context), tokens, context)
         for i in model.config.parents:
@@ -96,7 +101,7 @@ def next_token(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> t
     for start in range(0, batch.rows, rows_at_once):
         rows = slice(start, start + rows_at_once)
         tokens, documents = tensors(batch[rows], device)
-        targets = future_targets(tokens, 1, documents)[0]  # (rows, seq)
+        targets = future_targets(wanted(batch[rows], device), 1, documents)[0]  # (rows, seq)
         logits = model(tokens, documents).float()  # (rows, seq, vocab)
         cost = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORE)  # (rows, seq)
         asked = (targets != IGNORE)[:, :-1].cpu().numpy()

@@ -48,6 +48,8 @@ def mtp_loss(
     method: Method = "sequential",
     counts: Tensor | None = None,
     token_weights: Tensor | None = None,
+    wanted: Tensor | None = None,
+    causes: Tensor | None = None,
 ) -> Loss:
     """Eq. 2 on a batch.
 
@@ -61,16 +63,20 @@ def mtp_loss(
             (gradient accumulation, several processes); by default this batch's own. A horizon without any gives 0.
         token_weights: (batch, seq) what each token counts where it is a target, none negative; all 1 by default.
             `per_horizon` are means with the same weights.
+        wanted: (batch, seq) the token to be said in each place, where it is not the one that is read there
+            (teacherless training; `data_gen.Batch.wanted`).
+        causes: (batch, seq) how far before each token the one that decides it stands, where horizons that have not
+            read it are not to count (`targets.target_weights`).
 
     Raises:
         ValueError: for an unknown method, or weights that are not n_future non-negative numbers.
     """
     check_choice("method", method, Method)
     context = model.context(tokens, documents)  # checks the shapes
-    targets = future_targets(tokens, model.config.n_future, documents)
+    targets = future_targets(tokens if wanted is None else wanted, model.config.n_future, documents)
     trunk = model.trunk(tokens, context)
     weights = _checked(weights, model.config.n_future).to(trunk.device, torch.promote_types(trunk.dtype, torch.float32))
-    shares = target_weights(targets, token_weights).to(weights.dtype)
+    shares = target_weights(targets, token_weights, causes).to(weights.dtype)
     counts = shares.sum(dim=(1, 2)) if counts is None else counts
     counts = counts.where(counts > 0, 1)
     if method == "reference":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_gen import Batch
-from mtp_lab.tasks import REST
+from mtp_lab.tasks import CAUSE, REST
 
 IGNORE = -100  # torch's own ignore_index
 
@@ -40,17 +40,22 @@ def future_targets(tokens: Tensor, n_future: int, documents: Tensor | None = Non
     return targets
 
 
-def target_weights(targets: Tensor, weights: Tensor | None = None) -> Tensor:
+def target_weights(targets: Tensor, weights: Tensor | None = None, causes: Tensor | None = None) -> Tensor:
     """What each target counts in its horizon's mean: the weight of the token that is predicted, 0 without a target.
 
     Args:
         targets: (n_future, batch, seq), as `future_targets` gives them.
         weights: (batch, seq) weight of each token, whichever horizon predicts it; all 1 by default.
+        causes: (batch, seq) distance from each token back to the one that decides it; 0 or less: none. Horizons that
+            reach back beyond the cause, and so predict the token without having read it, count 0.
 
     Returns:
         (n_future, batch, seq), float32, or the weights' own precision.
     """
     valid = targets != IGNORE
+    if causes is not None:
+        for i in range(2, min(len(targets), causes.shape[1] - 1) + 1):
+            valid[i - 1, :, :-i] &= (causes[:, i:] <= 0) | (causes[:, i:] >= i)
     if weights is None:
         return valid.float()
     ahead = weights.new_zeros(targets.shape)
@@ -65,3 +70,8 @@ def token_weights(batch: Batch, by_mark: Sequence[tuple[str, float]]) -> Tensor:
     for mark, weight in reversed([pair for pair in by_mark if pair[0] != REST]):
         weights[batch.marks[mark]] = weight
     return torch.from_numpy(weights)
+
+
+def causes_of(batch: Batch, asked: bool) -> Tensor:
+    """(rows, seq) `causes` of `target_weights` by the mark of that name; all 0, no cause, unless asked for."""
+    return torch.from_numpy(batch.marks[CAUSE]) if asked else torch.zeros(batch.tokens.shape)

@@ -24,13 +24,13 @@ from data_gen import Batch
 from mtp_lab.allocator import keep_memory
 from mtp_lab.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint, save_weights
 from mtp_lab.config import Refused, TrainConfig
-from mtp_lab.evaluate import loss_per_horizon, next_token, tensors
-from mtp_lab.files import write_atomic
+from mtp_lab.evaluate import loss_per_horizon, next_token, tensors, wanted
+from mtp_lab.files import append_line, write_atomic
 from mtp_lab.loss import mtp_loss
 from mtp_lab.model import MTPTransformer
 from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
 from mtp_lab.precision import bf16_is_fast
-from mtp_lab.targets import future_targets, target_weights, token_weights
+from mtp_lab.targets import causes_of, future_targets, target_weights, token_weights
 
 
 class Diverged(Refused):
@@ -45,9 +45,17 @@ class Objective(nn.Module):
         self.model, self.processes = model, processes
 
     def forward(
-        self, tokens: Tensor, documents: Tensor, weights: list[float], counts: Tensor, token_weights: Tensor
+        self,
+        tokens: Tensor,
+        documents: Tensor,
+        wanted: Tensor,
+        token_weights: Tensor,
+        causes: Tensor,
+        weights: list[float],
+        counts: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        loss = mtp_loss(self.model, tokens, documents, weights, counts=counts, token_weights=token_weights)
+        options = dict(counts=counts, token_weights=token_weights, wanted=wanted, causes=causes)
+        loss = mtp_loss(self.model, tokens, documents, weights, **options)
         return loss.total * self.processes, loss.per_horizon
 
 
@@ -166,16 +174,19 @@ def _gradients(
     processes = dist.get_world_size() if dist.is_initialized() else 1
     tokens, documents = tensors(batch, device)
     emphasis = token_weights(batch, config.mark_weights).to(device)
-    counts = target_weights(future_targets(tokens, config.model.n_future, documents), emphasis).sum(dim=(1, 2))
+    causes, said = causes_of(batch, config.causes_read).to(device), wanted(batch, device)
+    targets = future_targets(said, config.model.n_future, documents)
+    counts = target_weights(targets, emphasis, causes).sum(dim=(1, 2))
     rows = config.batch_size // processes
     mine = slice(rank * rows, (rank + 1) * rows)
-    parts = list(zip(*(t[mine].chunk(config.accumulate) for t in (tokens, documents, emphasis)), strict=True))
+    aligned = (tokens, documents, said, emphasis, causes)  # (batch, seq) each
+    parts = list(zip(*(t[mine].chunk(config.accumulate) for t in aligned), strict=True))
     per_horizon = torch.zeros(config.model.n_future, device=device)
-    for k, (part, part_documents, part_emphasis) in enumerate(parts):
+    for k, part in enumerate(parts):
         if processes > 1:  # exchange gradients once a step
             objective.require_backward_grad_sync = k == len(parts) - 1
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_in_bf16(config, device)):
-            total, nats = objective(part, part_documents, weights, counts, part_emphasis)
+            total, nats = objective(*part, weights, counts)
         total.backward()
         per_horizon += nats
     if processes > 1:
@@ -211,8 +222,7 @@ class _Log:
 
     def write(self, row: dict[str, object]) -> None:
         if self.lead:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(self.path, json.dumps(row))
 
 
 def _finish(folder: Path, model: MTPTransformer, config: TrainConfig, first: int, seconds: float, device: str) -> None:

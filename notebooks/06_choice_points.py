@@ -25,8 +25,8 @@
 # relevant to it. Entropies and mutual information are closed forms, and every continuation can be judged.
 #
 # ✏️ **Write down first:** (a) For eight heads theory says 4.5. In one of the processes below a choice has a part in six of the next seven tokens, but in three of these only as a sum with the next choice. How much is it then?
-# (b) Do *trained* heads weigh choices more than ideal ones, or less? (c) A next-token model whose choices count 1.5 times: does it learn what follows from choices sooner, later, or at the same time? And a model of
-# two tokens whose choices count half, so that its emphasis is gone?
+# (b) Do *trained* heads weigh choices more than ideal ones, or less? (c) A next-token model whose choices count 1.5 times: does it err less after choices, more, or as much? And a model of two tokens whose loss leaves
+# out what makes it weigh choices more?
 
 # %% tags=["parameters"]
 preset: str = "quick"
@@ -145,16 +145,16 @@ figures.show(figure)
 # %% [markdown]
 # ## Train
 #
-# From here on models are asked, too. They learn the third process: each forced token is the sum of the last two choices *that matter*, every other choice does not, and nothing but its place tells which is which.
-# All cells have the same trunk, and a next-token path of the same depth; one seed's data are the same in every cell. "Choices ×w": consequential choices count w in the loss, at every
-# horizon, all other tokens 1. (Each horizon's loss is divided by the sum of its weights, so that cells differ in the ratio alone.) Why these w, the last part says.
+# From here on models are asked, too. They learn the third process: each forced token is the sum of the last three choices *that matter*, every other choice does not, and nothing but its place tells which is which.
+# All cells have the same trunk, and a next-token path of the same depth; one seed's data are the same in every cell. "Choices ×w": consequential choices count w in the loss,
+# all other tokens 1. "Cancelled": heads whose loss leaves out what stands behind a choice that they have not read. (Each horizon's loss is divided by the sum of its weights.) Why, the last part says.
 
 # %%
 *trained, storyteller = runs.get_all([*configs, story], runs_dir, workers=workers)
 cells = pd.DataFrame([choice_study.cell_of(config) for config in configs])
 REFERENCE = cells.label.iloc[0]
-WIDEST = int(cells.n[cells.weight == 1].max())
-widest = [trained[i] for i in cells.index[(cells.n == WIDEST) & (cells.weight == 1)]]
+WIDEST = int(cells.n.max())
+widest = [trained[i] for i in cells.index[cells.label == f"n = {WIDEST}"]]
 task = configs[0].task
 pd.DataFrame(
     [
@@ -166,9 +166,9 @@ pd.DataFrame(
 
 # %%
 def by_weight(table: pd.DataFrame) -> pd.DataFrame:
-    """A panel for each n, a label for each weight of choices: eight cells in one panel could not be told apart."""
+    """A panel for each n, a label for each weighting: so many cells in one panel could not be told apart."""
     where = cells.drop_duplicates("label").set_index("label").loc[table.label]
-    words = ["all tokens alike" if weight == 1 else f"choices ×{weight:g}" for weight in where.weight]
+    words = [label.partition(", ")[2] or "all tokens alike" for label in table.label]
     return table.assign(cell=table.label, panel=[f"n = {n}" for n in where.n], label=words)
 
 
@@ -387,25 +387,23 @@ of_class[of_class.n.isin(FEW)].pivot(index="class", columns="n", values="relativ
 #
 # Take the weighting alone, and take it away.
 #
-# **Alone:** a next-token model whose consequential choices count $(n+1)/2$ has the relative weights of the n-token loss, without its heads: ×1.5 for n = 2, ×2 for n = 3.
+# **Alone:** a next-token model whose consequential choices count $(n+1)/2$ has the relative weights of the n-token loss, without its heads: ×1.5 for n = 2, ×2.5 for n = 4.
 #
-# **Away:** let consequential choices count w as targets of an n-token model. Such a choice is its own target n times, each time for H: $w\,n\,H$. The tokens after it, which are forced and count 1, are predicted past it once at
-# horizon 2, twice at horizon 3, ...: $\tfrac{n(n-1)}2 H$ together. A token on which nothing depends has nH. The two are equal for
-# $$w\,n + \tfrac{n(n-1)}2 = n, \qquad w = \frac{3-n}2 :$$
-# ½ for two tokens, 0 for three, and for more no weight will do: consequences alone outweigh other tokens.
+# **Away:** a choice is its own target n times, as any token is. The other $\tfrac{n(n-1)}2$ terms that belong to it have as targets the tokens that it decides, predicted from *before* it: one at horizon 2, two at horizon 3, ...
+# Leave these out (`TrainConfig.causes_read`), and for any n the choice is left with nH, the weight of a token on which nothing depends. The heads still predict choices early, and forced tokens from wherever these are certain.
 
 # %%
-cells["emphasis"] = [round(choice_study.emphasis(PROCESS, cell.n, cell.weight), 6) for cell in cells.itertuples()]
-assert (cells.emphasis - (cells.weight + (cells.n - 1) / 2)).abs().max() < 1e-6  # the derivation above, from exact nats
-for n in (2, 3):
-    assert abs(choice_study.emphasis(PROCESS, n, (3 - n) / 2) - 1) < 1e-9
-    assert abs(dict(choice_points.theoretical_weights(n, CHOICE))[CHOICE] - choice_study.emphasis(PROCESS, n, 1.0)) < 1e-9
+cells["emphasis"] = [round(choice_study.emphasis(PROCESS, cell.n, cell.weight, cell.cancelled), 6) for cell in cells.itertuples()]
+derived = cells.weight + np.where(cells.cancelled, 0, (cells.n - 1) / 2)
+assert (cells.emphasis - derived).abs().max() < 1e-6  # from exact nats
+left = np.bincount(np.nonzero(owner == np.arange(len(TEXT)))[1], minlength=len(TEXT))  # terms that belong to their own target
+assert left[TEXT.index("A")] == left[TEXT.index("A") - 1] == HORIZONS  # counted
 cells.drop_duplicates("label")[["label", "emphasis"]].set_index("label").rename(columns={"emphasis": "weight of consequential choices, relative, exact"})
 
 # %% [markdown]
 # **On test rows**, the next-token head: nats above the optimum at choices, accuracy of forced tokens. *Distance* is how long ago the latest choice was made that matters: 1 to 3 after a choice that matters, where the sum is
 # new; 5 to 7 after one that does not, where it is as before. **On sampled text:** the models go on by themselves, at temperature 1, and are held to the choices that they made. A continuation has *derailed* once a token does not
-# follow. (At weight 0 nothing teaches a model what stands at consequential choices; where it writes no choice there, that counts as an error, too.)
+# follow. (Where it writes no choice though one is due, that counts as an error, too.)
 
 # %%
 AFTER, FOLLOW = "after a choice that matters", "sampled tokens that follow"
@@ -432,23 +430,6 @@ figure = answer_figures.differences(
 )
 figures.save(figure, FOLDER, "gains", gains)
 figures.show(figure)
-
-# %% [markdown]
-# **How soon?** At the end of training the cells may all be good. The step at which a training first had 95 % of forced tokens right on validation rows says who got there first.
-
-# %%
-when = of_all(trained, choice_study.learnt)
-figure = interp_figures.survival(
-    by_weight(when),
-    "step",
-    "95 % of forced tokens right: " + "; ".join(f"{name} at step {step:.0f}" for name, step in when.groupby("label", sort=False).step.mean().head(3).items()) + " ...",
-    "Seeds that are not there yet, validation rows; lines are set apart a little. A cross: training ended there. In the title: means, the end of training where a seed never was.",
-)
-figures.save(figure, FOLDER, "sooner", when)
-figures.show(figure)
-sooner = differences(when.assign(panel="steps", value=when.step.astype(float)), REFERENCE)
-in_steps = sooner.drop_duplicates("label").set_index("label")[["mean", "low", "high"]].round(0)
-in_steps.assign(reached=when.groupby("label").reached.agg(lambda r: f"{r.sum()} of {len(r)}")).rename(columns={"mean": f"steps against {REFERENCE}"})
 
 # %%
 excess = judged[judged.measure == "excess"].assign(panel=lambda t: t.of + " choices", value=lambda t: -t.value)
@@ -481,6 +462,40 @@ figures.save(figure, FOLDER, "survival", lasting)
 figures.show(figure)
 by_distance = judged[(judged.measure == "right") & judged.of.str.isdigit()]
 by_distance.pivot_table(index="label", columns="of", values="value", sort=False).mul(100).round(1).rename_axis(columns="% right, distance")
+
+# %% [markdown]
+# **Taken apart.** *Both*: n tokens against one. *Weighting alone*: what theory says n tokens weigh, in next-token training. *Heads alone*: n tokens without it. If the weighting were all, the first two would agree, the third be nothing, and so would the
+# heads when they are added to the weighting.
+
+# %%
+def apart(panel: str) -> pd.DataFrame:
+    """What weighting and heads do to an outcome, each without and with the other: a panel for each n, seed by seed."""
+    parts = []
+    for n in sorted(set(cells.n) - {1}):
+        both, heads = f"n = {n}", f"n = {n}, cancelled"
+        alone = f"n = 1, choices ×{dict(choice_points.theoretical_weights(n, CHOICE))[CHOICE]:g}"
+        for name, label, other in (
+            ("both", both, REFERENCE),
+            ("weighting alone", alone, REFERENCE),
+            ("heads alone", heads, REFERENCE),
+            ("heads, given the weighting", both, alone),
+            ("weighting, given the heads", both, heads),
+        ):
+            two = outcomes[(outcomes.panel == panel) & outcomes.label.isin([label, other])]
+            parts.append(differences(two, other).assign(panel=f"n = {n}", label=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+taken = apart(FOLLOW)
+told = taken.drop_duplicates(["panel", "label"]).set_index(["panel", "label"])
+figure = answer_figures.differences(
+    taken,
+    "Sampled tokens that follow, weighting alone and heads alone: "
+    + "; ".join(f"{100 * told.loc[(n, 'weighting alone'), 'mean']:+.1f} and {100 * told.loc[(n, 'heads alone'), 'mean']:+.1f} points ({n})" for n in dict.fromkeys(taken.panel)),
+    "Forced tokens of sampled text, differences seed by seed. Dots: seeds. Bars: 95 % interval of the mean (paired t).",
+)
+figures.save(figure, FOLDER, "apart", taken)
+figures.show(figure)
 
 # %% [markdown]
 # **Emphasis against outcome.** If the weighting were all, cells of equal emphasis would do equally well, whatever their n: the lines below would be one line. If it were nothing, each line would be level.
@@ -546,60 +561,32 @@ verdicts = [
         "not at this scale" if weight_of.low <= 1 else "reproduced" if weight_of.low <= bound <= weight_of.high else "mixed",
     ),
 ]
+
+
+def verdict(claim: str, parts: tuple[str, ...], panel: str = FOLLOW, paper: str = "") -> None:
+    """What parts of `apart` do to an outcome at each n; on a claim of the paper's, whether they clearly help."""
+    told = apart(panel).drop_duplicates(["panel", "label"])
+    rows = list(told[told.label.isin(parts)].itertuples())
+    start = outcomes[(outcomes.panel == panel) & (outcomes.label == REFERENCE)].value.mean()
+    gains = "; ".join(f"{row.label}, {row.panel}: {100 * row.mean:+.1f} points" for row in rows)
+    intervals = "; ".join(f"{100 * row.low:+.1f} to {100 * row.high:+.1f}" for row in rows)
+    clear = sum(row.low > 0 for row in rows)
+    word = "beyond the paper" if not paper else "reproduced" if clear == len(rows) else "mixed" if clear else "not at this scale"
+    verdicts.append(Verdict(claim, paper, f"{panel}: {REFERENCE} {start:.1%}; {gains} ({SIZE})", f"95 %: {intervals}", SEEDS, word))
+
+
 LESS = "surmised: training and generation differ less; not measured (section 5)"
-
-
-def verdict(claim: str, paper: str, label: str, reference: str = REFERENCE) -> None:
-    """What became of a claim that more sampled forced tokens follow in one cell than in another; none if one was not trained."""
-    both = derailing[(derailing.panel == FOLLOW) & derailing.label.isin([label, reference])]
-    if both.label.nunique() < 2:
-        return
-    gap = differences(both, reference).iloc[0]
-    mean = both.groupby("label").value.mean()
-    said = "reproduced" if gap.low > 0 else "not at this scale"
-    verdicts.append(
-        Verdict(
-            claim,
-            paper,
-            f"{label}: {mean[label]:.1%} of sampled forced tokens follow, {reference}: {mean[reference]:.1%} ({SIZE})",
-            f"difference, 95 %: {100 * gap.low:+.1f} to {100 * gap.high:+.1f} points",
-            SEEDS,
-            said if paper else "beyond the paper",
-        )
-    )
-
-
-def verdict_on_time(claim: str, label: str, reference: str = REFERENCE) -> None:
-    """Which of two cells learns what is forced sooner, in steps; none if one was not trained."""
-    both = when[when.label.isin([label, reference])]
-    if both.label.nunique() < 2:
-        return
-    gap = differences(both.assign(panel="steps", value=both.step.astype(float)), reference).iloc[0]
-    mean = both.groupby("label").step.mean()
-    ours = f"95 % of forced tokens right at step {mean[label]:.0f} ({label}) and {mean[reference]:.0f} ({reference}), means, {SIZE}"
-    verdicts.append(Verdict(claim, "", ours, f"difference, 95 %: {gap.low:+.0f} to {gap.high:+.0f} steps", SEEDS, "beyond the paper"))
-
-
-for n in (2, 3, 4):
-    verdict_on_time(f"Models of {n} tokens learn what choices force sooner, or later, than next-token models (same trunk)", f"n = {n}")
-for n in (2, 3):
-    weight = dict(choice_points.theoretical_weights(n, CHOICE))[CHOICE]
-    verdict_on_time(f"Next-token models with the weighting of n = {n} learn what choices force sooner, or later, than without", f"n = 1, choices ×{weight:g}")
-    verdict_on_time(f"Models of {n} tokens without their emphasis learn it sooner, or later, than with it", f"n = {n}, choices ×{(3 - n) / 2:g}", f"n = {n}")
-for n in (2, 3, 4):
-    verdict(f"Models of {n} tokens derail less than next-token models (same trunk)", LESS, f"n = {n}")
-for n in (2, 3):
-    weight = dict(choice_points.theoretical_weights(n, CHOICE))[CHOICE]
-    verdict(f"The weighting of n = {n} alone: next-token prediction with choices ×{weight:g} against all alike", "", f"n = 1, choices ×{weight:g}")
-    verdict(f"n = {n} against next-token prediction with its weighting", "", f"n = {n}", f"n = 1, choices ×{weight:g}")
-    verdict(f"n = {n} without its emphasis (choices ×{(3 - n) / 2:g}) against next-token prediction", "", f"n = {n}, choices ×{(3 - n) / 2:g}")
+verdict("Models of n tokens derail less than next-token models (same trunk)", ("both",), paper=LESS)
+verdict("Next-token models with the weighting of n tokens derail less, or more, than without", ("weighting alone",))
+verdict("Models of n tokens without their emphasis derail less, or more, than next-token models", ("heads alone",))
+verdict("Right after a choice, on test rows: n tokens, and their weighting alone", ("both", "weighting alone"), AFTER)
 record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --only {NAME}" + (f" --seeds {seeds}" if seeds else ""))
 pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
 # %% [markdown]
 # **What this is, and is not.** A small process, models that train for minutes, hyperparameters as in notebook 5 and not tuned for any cell. Weights that are equal in nats at the optimum are not equal in
 # gradients, and before the optimum not even in nats: ×1.5 pulls at the prediction of the choice itself, which is soon as good as it can be, while a second head pulls through the choice's *consequences*. That is the
-# difference the causal test is about. Several comparisons are made, and none is corrected for the others.
+# difference the causal test is about. Leaving targets out takes more away than emphasis, too: there is less to learn from. Several comparisons are made, and none is corrected for the others.
 #
 # **What would change our mind.** About the weighting: cells of equal emphasis that agree within their intervals, at an emphasis that differs clearly from that of plain next-token prediction, and in which n = 1 differs from
 # itself with other weights.
@@ -615,7 +602,8 @@ assert abs(found - (4 + 3 + 2) / 4) < 1e-9
 print(f"(4 + 3 + 2 + 0) H / 4 H = {found:.2f}; the most that can be: {(4 + 1) / 2}")
 
 # %% [markdown]
-# ★★ **2.** Far heads often get a smaller weight (`TrainConfig.horizon_weights=(1, h)`). Which weight of choices cancels the emphasis of two tokens then? Derive it, and check it at h = 0.3.
+# ★★ **2.** The emphasis of two tokens can be cancelled in another way: no target is left out, but choices that matter count w as targets, at both horizons. Which w does it, if the second head counts h (`TrainConfig.horizon_weights=(1, h)`)?
+# Derive it, and check it at h = 0.3. Why is there none for four tokens and h = 1?
 
 # %%
 h = 0.3
@@ -628,6 +616,7 @@ inside = choice_points.whole(nats)
 consequential, other = (total[mask & inside].mean() for mask in (marks[CHOICE], marks["choice"] & ~marks[CHOICE]))
 assert abs(consequential - other) < 1e-9
 print(f"w = {w:.3f}: {consequential:.4f} nats at choices that matter, {other:.4f} at the others")
+print("n = 4: 4 w H + (1 + 2 + 3) H = 4 H only for w = -1/2, and no loss should reward errors")
 
 # %% [markdown]
 # ★★★ **3.** Put the weight on *consequences* instead: forced tokens are where a next-token model errs. Does a next-token model that counts them three times learn them sooner? And in a process without inconsequential choices?

@@ -72,6 +72,16 @@ def test_rows_keep_their_documents_and_marks(index, rows):
         assert mark.tolist() == [batch.marks[name][row].tolist() for row in rows]
 
 
+def test_what_is_wanted_is_what_stands_there_or_what_the_place_before_names():
+    """Catches: a target at the place that names it, one that leaks into the next row, -1 taken for a token."""
+    tokens, owners = np.array([[1, 2, 3], [4, 5, 6]], np.int32), np.zeros((2, 3), np.int32)
+    assert (Batch(tokens, owners).wanted == tokens).all()
+    named = np.array([[7, -1, 9], [-1, 0, -1]], np.float32)
+    batch = Batch(tokens, owners, {"target": named})
+    assert batch.wanted.tolist() == [[1, 7, 3], [4, 5, 0]] and batch.wanted.dtype == np.int32
+    assert batch.tokens.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 @pytest.mark.parametrize("index", [0, np.int64(1), (slice(None), slice(0, 2)), np.array([0.5]), "even", [[0], [1]]])
 def test_an_index_that_leaves_no_whole_rows_is_refused(index):
     """batch[0] would be one-dimensional arrays under the name of a batch."""

@@ -15,7 +15,7 @@ from data_gen.batch import Batch, pack
 from data_gen.choice_process import ChoiceProcess
 from mtp_lab import choice_points
 from mtp_lab.evaluate import token_nats
-from mtp_lab.targets import IGNORE, future_targets, token_weights
+from mtp_lab.targets import IGNORE, future_targets, target_weights, token_weights
 
 N = 4
 SMALL = {
@@ -249,6 +249,23 @@ def test_training_weights_stand_at_the_mark():
     for n, relative in choice_points.counted(5)[["n", "relative"]].itertuples(index=False):
         weights = token_weights(batch, choice_points.theoretical_weights(int(n), "consequential")).numpy()
         assert (weights == np.where(batch.marks["consequential"], relative, 1)).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
+def test_targets_whose_causes_are_read_belong_to_themselves(n):
+    """What training leaves out (`causes_read`) is what the paper counts for the choice beyond its own n terms.
+
+    Then all tokens before the consequences have n terms, the choice too: its relative weight is 1.
+    """
+    cause = np.concatenate([np.zeros(9, int), np.arange(9)])  # Figure 9's: a choice, and eight tokens that it decides
+    seq = len(cause)
+    targets = future_targets(torch.zeros(1, seq, dtype=torch.long), n)
+    left = target_weights(targets, causes=torch.from_numpy(cause)[None])[:, 0].numpy()  # (n, seq) by the last read
+    terms = sum(np.concatenate([np.zeros(i), left[i - 1, :-i]]) for i in range(1, n + 1))  # (seq,) by the target
+    owners = choice_points.owners(cause, n)
+    assert (terms == (owners == np.arange(seq)).sum(axis=0)).all()
+    assert (terms[n:10] == n).all() and (terms[10:] == np.minimum(np.arange(1, 9), n)).all()
+    assert choice_points.loss_terms(cause, n)[-1, 9] == n * (n + 1) / 2
 
 
 # --- errors

@@ -1,6 +1,5 @@
 """The choice-point study: which trainings it makes, and measures that agree with the process and a count by hand."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,8 @@ class Untrained(runs.Run):
 def trained() -> list[runs.Run]:
     """One seed of the smoke preset's n = 1 and n = 2."""
     configs = choice_configs("smoke", seeds=1)
-    return [Untrained(Path(config.folder), config) for config in configs if not config.mark_weights]
+    plain = [config for config in configs if not (config.mark_weights or config.causes_read)]
+    return [Untrained(Path(config.folder), config) for config in plain]
 
 
 # --- presets
@@ -53,13 +53,24 @@ def test_every_cell_is_trained_once_a_seed(preset):
     assert story_config(preset).model.n_future == 8
 
 
-def test_the_full_table_takes_the_weighting_apart():
-    """For two and three tokens: the weighting alone, both, and the heads alone, each as theory has it."""
-    cells = set(CHOICES["full"].cells)
-    for n in (2, 3):
+@pytest.mark.parametrize("preset", CHOICES)
+def test_every_n_is_taken_apart(preset):
+    """Neither, the weighting alone, both, and the heads alone, as theory has it: one missing, and no conclusion."""
+    cells = CHOICES[preset].cells
+    expected = {ChoiceCell(1)}
+    for n in {cell.n for cell in cells} - {1}:
         ((_, alone),) = choice_points.theoretical_weights(n, CHOICE)
-        assert {ChoiceCell(1, alone), ChoiceCell(n), ChoiceCell(n, (3 - n) / 2)} <= cells
-    assert CHOICES["full"].seeds >= 5
+        expected |= {ChoiceCell(1, alone), ChoiceCell(n), ChoiceCell(n, cancelled=True)}
+        assert choice_study.emphasis(PROCESS, 1, alone) == pytest.approx(choice_study.emphasis(PROCESS, n, 1))
+    assert set(cells) == expected and len(expected) > 1
+
+
+def test_a_cell_is_trained_as_it_says():
+    """Cells that trained alike would agree, and nobody would know why."""
+    told = {choice_study.cell_of(config)["label"]: config for config in choice_configs("full", seeds=1)}
+    assert {label for label, config in told.items() if config.causes_read} == {"n = 2, cancelled", "n = 4, cancelled"}
+    weights = {label: config.mark_weights for label, config in told.items() if config.mark_weights}
+    assert weights == {f"n = 1, choices ×{w}": ((CHOICE, w),) for w in (1.5, 2.5)}
 
 
 def test_unknown_presets_are_named():
@@ -72,11 +83,19 @@ def test_unknown_presets_are_named():
 
 
 def test_emphasis_is_weight_and_consequences():
-    """w + (n - 1)/2 as long as the block of forced tokens is; less beyond. (3 - n)/2 cancels it."""
+    """w + (n - 1)/2 as long as the block of forced tokens is; less beyond."""
     for n, weight, expected in ((1, 1, 1), (1, 1.5, 1.5), (2, 1, 1.5), (2, 0.5, 1), (3, 1, 2), (3, 0, 1), (4, 1, 2.5)):
         assert choice_study.emphasis(PROCESS, n, weight) == pytest.approx(expected)
     # 8 + 7 + 6 + 5, none for the choice between, 3 + 2 + 1
     assert choice_study.emphasis(PROCESS, 8, 1) == pytest.approx(32 / 8)
+
+
+@each_process
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
+def test_targets_left_out_cancel_the_emphasis(process, n):
+    """In nats, and where counting would not do: consequences that overlap, or are longer than a block."""
+    assert choice_study.emphasis(process, n, 1.0, cancelled=True) == pytest.approx(1)
+    assert choice_study.emphasis(process, n, 3.0, cancelled=True) == pytest.approx(3)
 
 
 def test_exact_weights_have_the_classes_that_there_are():
@@ -204,16 +223,6 @@ def test_models_continue_their_prompts(trained):
     one, two = (choice_study.continuations(trained[0], 8) for _ in range(2))
     pd.testing.assert_frame_equal(one, two)
     assert one.unbroken.iloc[-1] < 0.5 and one.follows.between(0, 1).all()
-
-
-def test_a_training_has_learnt_when_it_first_was_good_enough(tmp_path):
-    """The first evaluation above the threshold counts, not the last; a training that never was is censored."""
-    shares = {25: 0.5, 50: 0.96, 75: 0.9, 100: 0.94}
-    rows = [{"step": step, "measures": {"forced": share}} for step, share in shares.items()]
-    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in [{"step": 10}, *rows]))
-    run = runs.Run(tmp_path, choice_configs("smoke")[0])
-    assert choice_study.learnt(run).to_dict("records") == [{"step": 50, "reached": True}]
-    assert choice_study.learnt(run, 0.97).to_dict("records") == [{"step": 100, "reached": False}]
 
 
 def test_all_runs_are_measured_under_their_own_name(trained):

@@ -16,7 +16,7 @@ from mtp_lab.config import (
 )
 from mtp_lab.mapping import canonical_json, config_hash, from_mapping
 from mtp_lab.model import MTPTransformer
-from mtp_lab.tasks import PolynomialsTask
+from mtp_lab.tasks import ChoiceProcessTask, PolynomialsTask
 
 PAPER = {  # Gloeckle et al. 2024: d_model, layers, attention heads, and the number of parameters in the name
     "1M": (128, 5, 4, 1e6),
@@ -311,6 +311,16 @@ def test_weights_of_marks_that_cannot_be_are_refused(weights, said):
     task = PolynomialsTask()
     with pytest.raises(ValueError, match=said):
         TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), mark_weights=weights)
+
+
+@pytest.mark.parametrize(
+    "task, value, said",
+    [(PolynomialsTask(), True, "=True needs .*'cause', .* polynomials"), (ChoiceProcessTask(), 1, "=1 must be")],
+)
+def test_causes_must_be_known(task, value, said):
+    """Without the mark no target could be left out, and the training would be another."""
+    with pytest.raises(ValueError, match=f"causes_read{said}"):
+        TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), causes_read=value)
 
 
 def test_weights_of_marks_survive_json():

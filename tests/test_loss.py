@@ -26,6 +26,7 @@ DOCUMENTS = torch.tensor([[4, 4, 4, 5, 5, 5, -1, -1], [6, 6, 6, 6, 6, 6, 6, 6]])
 SHORT = torch.tensor([[0, 0, 1, 1, 2, 2, -1, -1], [3, 3, 4, 5, 5, 6, 6, 6]])  # no target at horizon 3
 EMPTY = torch.full((2, 8), -1)  # no target at all
 WEIGHTS = torch.tensor([[3, 0, 1, 0.5, 2, 0, 9, 9], [1, 1, 4, 0, 0, 2, 0.25, 1]], dtype=torch.float64)
+CAUSES = torch.tensor([[0, 0, 2, -1, 1, 2, -1, -1], [-1, 1, 2, 3, -1, 1, 2, 0]])
 
 CASES = {
     "plain": (dict(), dict()),
@@ -36,6 +37,7 @@ CASES = {
     "no target at all": (dict(), dict(documents=EMPTY)),
     "counts": (dict(), dict(documents=DOCUMENTS, counts=torch.tensor([100, 50, 7]))),
     "token weights": (dict(), dict(documents=DOCUMENTS, token_weights=WEIGHTS)),
+    "causes": (dict(), dict(documents=DOCUMENTS, token_weights=WEIGHTS, causes=CAUSES)),
     "only some tokens": (dict(), dict(weights=(0.5, 2.0, 0.1), token_weights=(WEIGHTS > 1).double())),
     "stopped 2": (dict(stop_gradient=(2,)), dict()),
     "stopped 1 and 3": (dict(stop_gradient=(1, 3)), dict(weights=(0.5, 2.0, 0.1))),

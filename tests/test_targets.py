@@ -1,5 +1,7 @@
 """Targets against a loop over positions: every test states a property and the bug it would catch."""
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -97,6 +99,24 @@ def test_a_target_counts_what_the_token_that_is_predicted_weighs(batch, seed):
             there = targets[i - 1, :, t] != IGNORE
             expected = weights[:, t + i] if t + i < targets.shape[2] else torch.zeros(len(tokens))
             assert torch.equal(found[i - 1, :, t], torch.where(there, expected, 0.0).to(found))
+
+
+@given(batches(), st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_a_target_counts_nothing_where_its_cause_is_unread(batch, seed):
+    """From before the cause a token is the cause's business (section 5.1); from the cause on it keeps its weight."""
+    tokens, n, documents = batch
+    targets = future_targets(torch.tensor(tokens), n, None if documents is None else torch.tensor(documents))
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(targets.shape[1:], generator=generator, dtype=torch.float64)
+    causes = torch.randint(-1, 6, weights.shape, generator=generator).float()
+    found, without = target_weights(targets, weights, causes), target_weights(targets, weights)
+    for i in range(1, n + 1):
+        for b, t in product(range(targets.shape[1]), range(targets.shape[2] - i)):
+            distance = causes[b, t + i]
+            unread = distance > 0 and t + i - distance > t
+            assert found[i - 1, b, t] == (0 if unread else without[i - 1, b, t])
+    assert torch.equal(target_weights(targets, weights, torch.zeros(weights.shape)), without)
 
 
 def test_the_first_mark_that_fits_gives_the_weight():

@@ -160,10 +160,6 @@ def test_bytes_come_from_the_source_that_is_named(corpus):
         (lambda: StarGraphTask(seq=67), "68 tokens, a row only seq = 67"),
         (lambda: ChoiceProcessTask(seq=1), "seq=1 must be at least 2, the opening token and a choice"),
         (lambda: StarGraphTask(seq=2**16 + 1), "seq=65537 must be at most 65536 tokens a row"),
-        (
-            lambda: StarGraphTask(StarGraphs(variant="teacherless")),
-            "variant='teacherless' .* use 'forward' or 'reverse",
-        ),
     ],
 )
 def test_a_task_that_cannot_be_trained_is_refused_at_construction(make, message):

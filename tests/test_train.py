@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from data_gen.polynomials import Polynomials
+from data_gen.star_graph import DUMMY, StarGraphs
 from mtp_lab import runs
 from mtp_lab.checkpoint import digest
 from mtp_lab.cli import main
@@ -29,7 +30,7 @@ from mtp_lab.evaluate import loss_per_horizon, tensors
 from mtp_lab.model import MTPTransformer
 from mtp_lab.precision import bf16_is_fast
 from mtp_lab.runs import Run
-from mtp_lab.tasks import BytesTask, PolynomialsTask
+from mtp_lab.tasks import BytesTask, ChoiceProcessTask, PolynomialsTask, StarGraphTask
 from mtp_lab.train import Diverged, load_weights, start_from
 
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -277,6 +278,55 @@ def test_tokens_that_weigh_nothing_move_nothing(finished):
         answer = torch.from_numpy(batch.marks["answer"][:, i:])  # always of the document that predicts it
         wanted = torch.from_numpy(batch.tokens[:, i:]).long()
         losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][answer], wanted[answer]))
+    sum(losses).backward()
+    norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1e9)
+    row = runs.get(config, finished).log()[-1]
+    assert row["train"] == pytest.approx([float(loss.detach()) for loss in losses], rel=1e-5)
+    assert row["gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_teacherless_answers_are_learnt_without_being_read(finished, accumulate):
+    """Every horizon must say the path where dummies stand, and nothing must be asked for a dummy; cut into parts, too.
+    Catches: dummies as targets, targets one place off, horizons beyond the first that take the stream's own tokens."""
+    stream = StarGraphs(degree=2, length=3, nodes=6, variant="teacherless")
+    task = StarGraphTask(stream=stream, seq=2 * stream.seq)
+    model = ModelConfig(
+        vocab_size=task.vocab_size, d_model=16, n_attention_heads=2, n_layers=3, n_future=2, max_seq=task.seq
+    )
+    config = tiny("", task=task, model=model, steps=1, precision="fp32", accumulate=accumulate)
+    batch = task.batch(config.batch_size, 0, config.seed)
+    spoken = batch.tokens.copy()  # the same graphs with their paths, as another walk through them finds them
+    for row in range(batch.rows):
+        for start in (0, stream.seq):
+            document = slice(start, start + stream.seq)
+            spoken[row, start + stream.answer_start : document.stop] = stream.solve(batch.tokens[row, document])
+    assert (spoken < stream.nodes)[batch.marks["answer"]].all() and not (spoken == stream.nodes + DUMMY).any()
+    torch.manual_seed(config.seed)
+    logits, losses = MTPTransformer(model).all_logits(*tensors(batch)), []  # (n_future, rows, seq, vocab)
+    for i in (1, 2):
+        inside = torch.from_numpy(batch.documents[:, i:] == batch.documents[:, :-i])
+        said = torch.from_numpy(spoken[:, i:]).long()
+        losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][inside], said[inside]))
+    row = runs.get(config, finished).log()[-1]
+    assert row["train"] == pytest.approx([float(loss.detach()) for loss in losses], rel=1e-5)
+
+
+def test_targets_of_unread_causes_move_nothing(finished):
+    """Horizons learn as if what a choice forces had no targets before the choice, however a step is cut into parts."""
+    task = ChoiceProcessTask(seq=16)
+    model = ModelConfig(vocab_size=task.vocab_size, d_model=16, n_attention_heads=2, n_layers=4, n_future=3, max_seq=16)
+    config = tiny("", task=task, model=model, steps=1, causes_read=True, accumulate=2, precision="fp32")
+    batch = task.batch(config.batch_size, 0, config.seed)
+    torch.manual_seed(config.seed)
+    expected, losses = MTPTransformer(model), []
+    logits = expected.all_logits(*tensors(batch))  # (n_future, rows, seq, vocab)
+    place = torch.arange(16) % 4  # a choice at 1, and the tokens that it forces at 2, 3 and 0
+    since = torch.tensor([3, 16, 1, 2])[place]  # tokens since the cause
+    for i in (1, 2, 3):
+        known = (since >= i)[i:].expand(batch.rows, -1)
+        wanted = torch.from_numpy(batch.tokens[:, i:]).long()
+        losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][known], wanted[known]))
     sum(losses).backward()
     norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1e9)
     row = runs.get(config, finished).log()[-1]
