@@ -41,6 +41,7 @@ NOTEBOOKS = (
     "04_induction_heads",
     "05_polynomials",
     "06_choice_points",
+    "07_star_graph",
 )
 PRESETS: tuple[str, ...] = get_args(Preset)
 PARAMETERS = ("preset", "seeds", "runs_dir", "figures_dir", "workers")
@@ -116,10 +117,15 @@ def plan(
 
 
 def code_digest(home: Path = HOME) -> str:
-    """The SHA-256 of every .py file of the packages mtp_lab and data_gen in `home`, names included."""
-    files = sorted(path for package in ("mtp_lab", "data_gen") for path in (home / package).rglob("*.py"))
-    lines = [f"{path.relative_to(home).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    """The SHA-256 of the `code_files` in `home`, names included."""
+    files = {path.relative_to(home).as_posix(): path.read_bytes() for path in code_files(home)}
+    lines = [f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in files.items()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def code_files(home: Path = HOME) -> list[Path]:
+    """Every .py file of the packages mtp_lab and data_gen in `home`."""
+    return sorted(path for package in ("mtp_lab", "data_gen") for path in (home / package).rglob("*.py"))
 
 
 class Task:

@@ -1,0 +1,329 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7. Star graphs: can a model learn to plan the one step that cannot be looked up?
+#
+# **Question.** A star of arms, a goal at the end of one of them, "which way?". Once the first step is known, every other node of the path is one look-up in the list of edges. The first step itself is a guess among the arms
+# unless the model walks back from the goal in its head. Does training on several future tokens bring models to do that, where next-token prediction does not?
+#
+# **What is known.** Bachmann & Nagarajan 2024 ([arXiv 2403.06963](https://arxiv.org/abs/2403.06963)): trained with teacher forcing, next-token models learn the look-up (a cheat: it is right for all tokens but one) and guess the first step;
+# trained on reversed answers (goal first, every step a look-up), or without teacher forcing (*teacherless*: the answer is not read), the same models can solve graphs. Gloeckle et al. 2024 cite it for what the n-token loss may do at choice points; they run no star graphs.
+# The TOP paper (2508.19228), on G(3, 5) and larger models: next-token prediction 33 %, two tokens 59 %, four tokens 100 %. Frydenlund 2024 (2410.13779): next-token models can learn it, given other samples. Huang 2026 (2604.11912): multi-token models solve it backwards, from the goal.
+#
+# **Why several tokens might help.** Node 1, the first step, is the node that an edge leads from to the goal, or a walk of such steps in longer arms. A reversed answer asks for it right behind the goal's own token, where it is one look-up. In the forward answer head 1 is asked behind node 0, two tokens after the goal was read: it must fetch the goal, *then*
+# look up, and no part of that is rewarded alone. But head 2 is asked for node 1 behind "=", and head 3 behind the goal itself, which is the reversed answer's question. Heads further ahead are rungs of a ladder that next-token prediction does not have.
+#
+# ✏️ **Write down first,** for models with the same trunk, of ten seeds each: how many will plan with n = 1, 2, 3 and 4? With heads that do not shape the trunk? When the answer is reversed, and when it may not be read? Where do models that plan look?
+
+# %% tags=["parameters"]
+preset: str = "quick"
+seeds: int = 0
+runs_dir: str = "runs"
+figures_dir: str = "results/quick/figures"
+workers: int = 1
+
+# %%
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mtp_lab import figures, induction, interp_figures, runs, star_study, stream_figures
+from mtp_lab.interp.patching import recovered, residual_patching
+from mtp_lab.interp.star_pairs import GOAL, draw_star_pairs
+from mtp_lab.runs import Run
+from mtp_lab.star_presets import STARS, star_configs
+from mtp_lab.star_study import SUCCESS
+from mtp_lab.stream_figures import CAST, WRONG, Mark
+from mtp_lab.verdicts import Verdict, record
+
+NAME = "07_star_graph"
+FOLDER = Path(figures_dir) / NAME
+chosen = STARS[preset]
+configs = star_configs(preset, seeds)
+stream = chosen.graphs
+GRAPH = f"G({stream.degree}, {stream.length})"
+GUESS = 1 / stream.degree
+
+# %% [markdown]
+# ## The task
+#
+# G(degree, length): arms and nodes of an arm, the centre counted. Labels are drawn at random for every graph, and edges come in random order; a model never sees a graph twice. The loss is about answers alone, as in Bachmann & Nagarajan.
+
+# %%
+graph = stream.documents(1, np.random.default_rng(5))
+arms, path = stream.arms(graph.tokens), stream.solve(graph.tokens)
+figure = stream_figures.star_graph(
+    arms,
+    path[-1],
+    [f" {stream.token_names[token]}" for token in graph.tokens],
+    [
+        Mark("start and goal", graph.marks["start"] | graph.marks["goal"], CAST[0]),
+        Mark("can be copied or looked up", graph.marks["forced"], CAST[1]),
+        Mark("the choice", graph.marks["choice"], WRONG, "frame"),
+    ],
+    f"{GRAPH}: one step in {stream.length} is a guess, right once in {stream.degree} times, unless the model walks back from the goal",
+    "The graph, and its document as the model reads it: the edges, start and goal, the path.",
+)
+figures.save(figure, FOLDER, "task")
+figures.show(figure)
+for variant in dict.fromkeys(config.task.stream.variant for config in configs):
+    same = next(c.task.stream for c in configs if c.task.stream.variant == variant).documents(1, np.random.default_rng(5))
+    wanted = f"   wanted: {' '.join(map(str, path))}" if variant == "teacherless" else ""
+    print(f"{variant:12} ... {stream.text(same.tokens[stream.answer_start - 4 :])}{wanted}")
+
+# %% [markdown]
+# ## Train
+#
+# Every trunk has the same layers, so the path of the next-token head is equally deep in all cells; more heads mean more parameters, which one next-token model with a deeper trunk makes up for. "Heads stopped": heads 2 to n train, but do not shape the trunk. Seeds of all cells see the same graphs in the same order.
+# *Causal* heads stand on one another, *sequential* ones (DeepSeek-V3) also read the token before the one they predict. Positions are relative, so that a previous-token head is easy (notebook 04): what is asked here is planning, not looking up.
+
+# %%
+trained = runs.get_all(configs, runs_dir, workers=workers)
+cells = pd.DataFrame([star_study.cell_of(config) for config in configs])
+cells["label"] = star_study.labels(cells)
+labels = list(dict.fromkeys(cells.label))
+REFERENCE = labels[0]
+
+
+def of_all(measure: Callable[..., pd.DataFrame], those: list[Run] = trained, **options: object) -> pd.DataFrame:
+    """A measure of trained models, all below each other, with their cells."""
+    return star_study.of_all(those, measure, workers, **options).merge(cells, on=[*star_study.CELL, "seed"])
+
+
+pd.DataFrame(
+    [
+        {"cell": label, "seeds": len(rows), "trunk": rows.trunk.iloc[0], "graphs seen": chosen.steps * chosen.batch_size}
+        | {"parameters": sum(p.numel() for p in trained[rows.index[0]].model().parameters())}
+        | {"seconds a training, median": round(float(np.median([trained[i].log()[-1]["seconds"] for i in rows.index])))}
+        for label, rows in cells.groupby("label", sort=False)
+    ]
+)
+
+# %% [markdown]
+# ## Learning
+#
+# The first step on validation graphs (reversed answers: the whole path, as no step is a guess). Thin lines are seeds. A mean of models that plan and models that guess describes neither.
+
+# %%
+curves = of_all(star_study.curve)
+shown = curves.assign(panel=curves.label)
+one = shown[shown.label == REFERENCE]
+figure = interp_figures.formation(
+    shown,
+    f"{REFERENCE}, one seed after the other, ends at {one[one.step == one.step.max()].value.min():.0%} to {one[one.step == one.step.max()].value.max():.0%} of first steps; guessing gives {GUESS:.0%}",
+    f"{GRAPH}, validation graphs. Thin: seeds. Thick: their mean.",
+)
+figures.save(figure, FOLDER, "learning", shown[["panel", "label", "seed", "step", "value", "path", "loss"]])
+figures.show(figure)
+
+# %% [markdown]
+# ## Who plans?
+#
+# Test graphs, opened once, for the models at the end of training. A seed *succeeds* if it has 90 % of the first steps right. Bars: exact 95 % interval of the success rate (Clopper & Pearson). Dots: every seed's share of right first steps.
+
+# %%
+asked = of_all(star_study.final, rows=chosen.rows)
+planned = asked[asked["of"] == "planned"].reset_index(drop=True)
+rates = {label: induction.share(int((rows.value >= SUCCESS).sum()), len(rows)) for label, rows in planned.groupby("label", sort=False)}
+bars = planned.assign(panel=f"seeds with {SUCCESS:.0%} of first steps right; dots: each seed's share")
+for part in ("mean", "low", "high"):
+    bars[part] = bars.label.map({label: getattr(rate, part) for label, rate in rates.items()})
+figure = stream_figures.interval_bars(
+    bars,
+    "Seeds that plan: " + "; ".join(f"{label} {rates[label].mean:.0%}" for label in labels),
+    f"{GRAPH}, {chosen.rows:,} test graphs. Bars: share of seeds, exact 95 % interval. Guessing is right in {GUESS:.0%}.",
+)
+figures.save(figure, FOLDER, "success", bars[["panel", "label", "seed", "value", "mean", "low", "high"]])
+figures.show(figure)
+
+# %%
+nodes = asked[asked["of"].str.startswith("node") | (asked["of"] == "path")]
+nodes.pivot_table(index="label", columns="of", values="value", sort=False).round(3)
+
+# %% [markdown]
+# **When?** The share of seeds that have not got there yet on validation graphs. A cross: training ended there.
+
+# %%
+times = of_all(star_study.reached)
+figure = interp_figures.survival(
+    times.assign(panel=GRAPH),
+    "step",
+    "Seeds that do not plan yet",
+    f"Below {SUCCESS:.0%} of first steps so far (reversed: of paths), validation graphs. Lines are set apart a little.",
+)
+figures.save(figure, FOLDER, "when", times)
+figures.show(figure)
+
+# %% [markdown]
+# ## The ladder: where is the first step known?
+#
+# Node 1 is asked for behind node 0 by head 1, behind "=" by head 2, behind the goal in the question by head 3. Shares right on test graphs, mean over seeds.
+
+# %%
+MAIN = [label for label in labels if cells[cells.label == label].variant.iloc[0] == "forward"]
+those = [run for run, label in zip(trained, cells.label, strict=True) if label in MAIN]
+ladder = of_all(star_study.known, those, rows=chosen.rows)
+ladder = ladder[ladder.node == 1]
+rungs = ladder.groupby(["label", "asked"], sort=False, as_index=False).value.mean().assign(panel="node 1, asked behind")
+rungs = rungs.sort_values("label", key=lambda c: c.map(labels.index), kind="stable")
+rungs = rungs.sort_values("asked", key=lambda c: c.map(["goal", "=", "node 0"].index), kind="stable")
+by_place = rungs[rungs.label.str.fullmatch(r"n = \d")].pivot(index="label", columns="asked", values="value")
+figure = interp_figures.grid(
+    rungs.assign(asked=rungs.asked.map({"goal": "goal (head 3)", "=": "= (head 2)", "node 0": "node 0 (head 1)"})),
+    "The first step is known behind node 0: " + ", ".join(f"{label} {value:.0%}" for label, value in by_place["node 0"].items()),
+    f"Share right by the place that node 1 is asked for at, test graphs, mean over seeds. Guessing: {GUESS:.0%}.",
+    rows="label",
+    columns="asked",
+    limit=1.0,
+)
+figures.save(figure, FOLDER, "ladder", ladder)
+figures.show(figure)
+
+# %% [markdown]
+# ## Where does a model that plans look?
+#
+# Attention from the first node of the answer, where the first step has to be said: to the edges of the path by the node they lead to, to all other edges, to the goal in the question. One seed of each cell: the first that plans, or the first. For a layer, the largest of its attention heads is shown.
+
+# %%
+score = planned.set_index(["label", "seed"]).value
+chosen_seed = {label: int(score[label].ge(SUCCESS).idxmax()) for label in MAIN}
+at = {label: run for run, (label, seed) in zip(trained, zip(cells.label, cells.seed, strict=True), strict=True) if chosen_seed.get(label) == seed}
+seen = of_all(star_study.looks, list(at.values()), rows=min(256, chosen.rows))
+seen["panel"] = seen.label + seen.label.map(lambda label: f" ({score[label, chosen_seed[label]]:.0%})")
+strongest = seen.groupby(["panel", "layer", "at"], sort=False, as_index=False).value.max()
+strongest["layer"] = strongest.layer.str.replace("heads.", "head ")
+strongest["at"] = strongest["at"].str.replace("edge to ", "→ ")
+figure = interp_figures.grid(
+    strongest,
+    "What the attention heads look at when the first step is to be said",
+    "Mean attention, the strongest attention head of each layer. In brackets: first steps right of the model that is shown.",
+    columns="at",
+    unit="looks at",
+    limit=1.0,
+)
+figures.save(figure, FOLDER, "attention", seen)
+figures.show(figure)
+
+# %% [markdown]
+# ## Along which tokens does the way back run? Patching
+#
+# Two graphs that differ in one respect, so that the first step is another one: another goal, or two arms that have exchanged what hangs below their k-th nodes. Run the second, put in the first one's activations at one layer and at one kind of position: how much of the first one's answer comes back?
+# Before a model guesses or plans, nothing can come back; only models that plan are patched.
+
+# %%
+COUNT = 8 if preset == "smoke" else 128
+CHANGES = {GOAL: "another goal", **{k: f"node {k} exchanged" for k in range(2, stream.length)}}
+planners = [label for label in MAIN if score[label, chosen_seed[label]] >= SUCCESS] or [REFERENCE]
+patched = pd.concat(
+    [
+        recovered(residual_patching(at[label].model(), draw_star_pairs(stream, COUNT, change)), ["layer", "role"]).assign(
+            panel=f"{label}: {name}", label=label, change=name
+        )
+        for label in planners[-2:]
+        for change, name in CHANGES.items()
+    ],
+    ignore_index=True,
+)
+cut = patched.assign(value=patched.recovery.clip(0, 1), layer=patched.layer.str.replace("heads.", "head "))
+cut = cut[cut.role != "rest"]
+figure = interp_figures.grid(
+    cut,
+    "Where the way back from the goal is, layer by layer: " + ", ".join(planners[-2:]),
+    "Share of the clean run's logit difference that comes back, head 1, cut off at 0 and 1. Layers from the embedding upwards.",
+    columns="role",
+    unit="patched positions",
+    limit=1.0,
+)
+figures.save(figure, FOLDER, "patching", patched)
+figures.show(figure)
+
+# %% [markdown]
+# ## Verdict
+#
+# Success rates against the next-token model, and Fisher's exact test (two-sided) for the difference.
+
+# %%
+from scipy import stats
+
+BACHMANN = "next-token models guess the first step (Bachmann & Nagarajan 2024); the paper trains none"
+verdicts = []
+
+
+def verdict(claim: str, paper: str, label: str, holds: bool) -> None:
+    """How many seeds of a cell plan, beside the next-token model's; none if the cell was not trained."""
+    if label not in rates:
+        return
+    counts = {name: (int((rows.value >= SUCCESS).sum()), len(rows)) for name, rows in planned.groupby("label", sort=False)}
+    (a, n), (b, m) = counts[label], counts[REFERENCE]
+    p = float(stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue)
+    against = "" if label == REFERENCE else f"; {REFERENCE}: {b} of {m} (Fisher's exact test: p = {p:.3f})"
+    rate, holds = rates[label], holds if label == REFERENCE else holds and a / n > b / m and p < 0.05
+    verdicts.append(
+        Verdict(
+            claim,
+            paper,
+            f"{label}: {a} of {n} seeds plan in {GRAPH}, {stream.nodes} labels, {chosen.steps * chosen.batch_size:,} graphs, {chosen.size['d_model']} wide{against}",
+            f"95 %: {rate.low:.0%} to {rate.high:.0%} of seeds",
+            n,
+            "beyond the paper" if not paper else "reproduced" if holds else "not at this scale",
+        )
+    )
+
+
+TOP = "G(3, 5): next token 33 %, two tokens 59 %, four 100 % of answers (arXiv 2508.19228)"
+verdict("Star graphs: next-token prediction guesses the first step", BACHMANN, REFERENCE, rates[REFERENCE].high < 0.5)
+for n in sorted(set(cells.n) - {1}):
+    verdict(f"Star graphs: training on {n} tokens makes models plan it", TOP, f"n = {n}", True)
+for label in labels[1:]:
+    if label not in [f"n = {n}" for n in cells.n]:
+        verdict("Star graphs: the same in other arrangements and controls", "", label, True)
+record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --only {NAME}" + (f" --seeds {seeds}" if seeds else ""))
+pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
+
+# %% [markdown]
+# ## Exercises
+#
+# ★ **1.** A model that has learnt nothing but the look-ups: what share of paths does it get right, when each answer token is read before the next is said? And when it writes them itself? (Which one can be told apart from planning?)
+
+# %%
+share = GUESS * 1.0  # right first step by chance, then look-ups; its own wrong step leads down the wrong arm, also to a leaf
+walks = [stream.solve(graph.tokens)[1] in (arm[1] for arm in stream.arms(graph.tokens)) for _ in range(1)]
+assert share == 1 / stream.degree and all(walks)
+print(f"read or written, {share:.0%} of paths: every mistake is made at the first step, and the look-ups follow it down whichever arm")
+
+# %% [markdown]
+# ★★ **2.** Of ten seeds none succeeds. How large can the success rate be, at 95 %? How many failures in a row does it take to exclude 10 %?
+
+# %%
+upper = induction.share(0, 10).high
+needed = next(n for n in range(1, 200) if induction.share(0, n).high < 0.1)
+assert abs(upper - (1 - 0.025 ** (1 / 10))) < 1e-9
+print(f"up to {upper:.0%}; {needed} seeds (two-sided interval)")
+
+# %% [markdown]
+# ★★★ **3.** Longer arms: in G(2, 4) the first step is two look-ups back from the goal. The seed of our pilots had not planned it with n = 1 to 4 after 600 to 1,200 steps. Is it the steps, the depth of the trunk, or the number of heads? (Before the first step comes a rung one can measure: with `star_study.known`, node 2 behind "=".)
+#
+# ```python
+# from dataclasses import replace
+# from data_gen.star_graph import StarGraphs
+# from mtp_lab.tasks import StarGraphTask
+# longer = StarGraphs(degree=2, length=4, nodes=8)
+# config = replace(configs[-1], name="longer", steps=2000, task=StarGraphTask(longer, longer.seq),
+#                  model=replace(configs[-1].model, n_future=4, trunk_layers=4, n_layers=8, max_seq=longer.seq))
+# star_study.known(runs.get(config, runs_dir), 500)
+# ```
+#
+# **What would change our mind.** Another optimizer or learning rate at which n = 1 plans; larger graphs, where all cells may fail; success of n > 1 with stopped heads, which would say that the trunk need not be shaped.

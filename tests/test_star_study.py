@@ -1,0 +1,128 @@
+"""The star-graph study: what is measured is what a slow count finds; every test names the bug it would catch."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from data_gen.star_graph import StarGraphs
+from mtp_lab import star_study
+from mtp_lab.config import ModelConfig, TrainConfig
+from mtp_lab.evaluate import tensors
+from mtp_lab.model import MTPTransformer
+from mtp_lab.star_presets import STARS, star_configs
+from mtp_lab.star_study import CELL
+from mtp_lab.tasks import StarGraphTask
+
+ROWS = 20
+
+
+def fake(variant: str = "forward", n: int = 2) -> SimpleNamespace:
+    """A run whose model is untrained."""
+    stream = StarGraphs(degree=3, length=4, nodes=12, variant=variant)
+    task = StarGraphTask(stream, stream.seq)
+    size = dict(d_model=16, n_attention_heads=2, n_layers=1 + n, n_future=n, max_seq=task.seq)
+    config = TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size, **size))
+    torch.manual_seed(0)
+    model = MTPTransformer(config.model).eval()
+    return SimpleNamespace(config=config, model=lambda: model)
+
+
+@pytest.mark.parametrize("preset", STARS)
+def test_cells_differ_in_what_they_are_said_to(preset):
+    """Trunk, data order and optimizer are shared, labels are unique, the first cell is plain next-token prediction.
+    Catches: a cell with a deeper path that is not called so, seeds of their own, two cells of one name."""
+    configs = star_configs(preset)
+    cells = pd.DataFrame([star_study.cell_of(config) for config in configs])
+    cells["label"] = star_study.labels(cells)
+    assert len(cells.drop_duplicates(["label", "seed"])) == len(configs) == len(cells.drop_duplicates(CELL + ["seed"]))
+    assert cells.label[0] == "n = 1" and set(cells.seed) == set(range(STARS[preset].seeds))
+    deeper = cells.trunk != cells.trunk[0]
+    assert deeper.equals(cells.label.str.contains("trunk")) and set(cells.n[deeper]) <= {1}
+    plain = {replace(c.task, stream=replace(c.task.stream, variant="forward")) for c in configs}
+    assert len(plain) == 1 and len({(c.optimizer, c.steps, c.batch_size, c.mark_weights) for c in configs}) == 1
+    assert len(star_configs(preset, 1)) * STARS[preset].seeds == len(configs)
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match="preset='big' is not known; use one of smoke, quick, full, paper"):
+        star_configs("big")
+
+
+@pytest.mark.parametrize("variant", ["forward", "reversed", "teacherless"])
+def test_final_counts_what_is_said_in_the_answers_places(variant, monkeypatch):
+    """A reader who is right about all but the first step in half of the graphs. Catches: dummies taken for answers,
+    the first node taken for the first step, a path that one wrong node leaves right."""
+    run = fake(variant)
+    batch = run.config.task.held_out("test", ROWS)
+    start = run.config.task.stream.answer_start
+    said = batch.wanted.copy()
+    said[: ROWS // 2, start + 1] += 1
+    monkeypatch.setattr(star_study, "next_token", lambda model, batch: (said, None))
+    found = star_study.final(run, ROWS).set_index("of").value
+    assert found["path"] == found["node 1"] == found["planned"] == 0.5
+    assert found["node 0"] == found["node 2"] == found["node 3"] == 1
+
+
+@pytest.mark.parametrize("variant", ["forward", "teacherless"])
+def test_heads_are_asked_for_the_node_so_many_places_on(variant):
+    """Against a count token by token. Catches: a head that is asked for another's node, dummies as what is wanted."""
+    run = fake(variant)
+    batch, stream = run.config.task.held_out("test", ROWS), run.config.task.stream
+    logits = run.model().all_logits(*tensors(batch))
+    paths = [stream.solve(tokens) for tokens in batch.tokens]
+    table = star_study.known(run, ROWS)
+    for row in table.itertuples():
+        at = {"goal": -2, "=": -1}.get(row.asked, int(row.asked[-1]) if row.asked[0] == "n" else None)
+        guesses = logits[row.horizon - 1, :, stream.answer_start + at].argmax(-1).tolist()
+        assert row.node == at + row.horizon
+        assert row.value == np.mean([guess == path[row.node] for guess, path in zip(guesses, paths, strict=True)])
+    asked = {(row.asked, row.horizon) for row in table.itertuples()}
+    early = {(f"node {k}", i) for k in (0, 1) for i in (1, 2)}
+    assert asked == {("goal", 2), ("=", 1), ("=", 2), ("node 2", 1)} | early
+
+
+def test_even_attention_is_shared_by_the_number_of_tokens():
+    """A model whose queries are all alike looks at everything alike. Catches: attention from another token, edges of
+    other arms counted to the path, separators counted as nodes."""
+    run = fake()
+    for name, weight in run.model().named_parameters():
+        if "qkv" in name:
+            weight.data.zero_()
+    stream = run.config.task.stream
+    table = star_study.looks(run, ROWS)
+    keys = stream.answer_start + 1
+    sizes = {f"edge to node {k}": 2 for k in (1, 2, 3)} | {"other edges": 12, "goal": 1, "=": 1, "itself": 1}
+    assert table.groupby("at").value.mean().to_dict() == pytest.approx({at: n / keys for at, n in sizes.items()})
+    assert set(table.layer) == {"blocks.0", "heads.1"} and set(table["head"]) == {0, 1}
+
+
+def test_the_groups_of_a_graph_do_not_overlap():
+    """And leave out separators and the start alone. Catches: an edge that is told by its parent, whose places several
+    edges share."""
+    run = fake("teacherless")
+    batch, stream = run.config.task.held_out("test", ROWS), run.config.task.stream
+    groups = star_study._groups(stream, batch)
+    total = np.sum(list(groups.values()), axis=0)
+    assert total.max() == 1 and (total.sum(axis=1) == 2 * stream.n_edges + 3).all()
+    for row, tokens in enumerate(batch.tokens):
+        path = stream.solve(tokens)
+        for k in (1, 2, 3):
+            assert tokens[groups[f"edge to node {k}"][row]].tolist() == path[k - 1 : k + 1]
+
+
+def test_success_is_when_a_share_is_first_reached():
+    """On the measure that a variant is judged by. Catches: whole paths asked of models that read dummies, the last
+    step for one that never gets there."""
+    rows = [{"step": 10 * k, "tokens": k, "validation": [1.0], "measures": {"choice": v, "path": v / 2}} for k, v in
+            enumerate((0.3, 0.95, 0.92))]  # fmt: skip
+    run = SimpleNamespace(config=fake().config, log=lambda: [*rows, {"step": 25}])
+    found = star_study.reached(run).iloc[0]
+    assert found.step == 10 and found.reached
+    reversed_ = SimpleNamespace(config=fake("reversed").config, log=run.log)
+    found = star_study.reached(reversed_).iloc[0]
+    assert found.step == 20 and not found.reached
+    assert star_study.curve(reversed_).value.tolist() == [0.15, 0.475, 0.46]
