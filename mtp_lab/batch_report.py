@@ -1,5 +1,5 @@
 """Batches and the runs they leave, in words: why a notebook is to run and what that takes, what became of it, and the
-commands `mtp-lab runs list | show | prune`.
+commands `mtp-lab runs list | show | train | prune`.
 
 Nothing here runs a notebook (mtp_lab.study) or knows how runs are kept (mtp_lab.runs).
 """
@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mtp_lab.config import check_positive
+
 if TYPE_CHECKING:
+    from mtp_lab.config import TrainConfig
     from mtp_lab.study import Task
 
 TRAININGS = {
@@ -22,6 +25,7 @@ TRAININGS = {
     "04_induction_heads": "presets.induction_configs",
     "05_polynomials": "polynomial_presets.polynomial_configs",
     "06_choice_points": "choice_presets.all_configs",
+    "07_star_graph": "star_presets.star_configs",
 }
 """What gives the configs that a notebook trains, from preset and seeds; the others train nothing that is kept."""
 
@@ -109,11 +113,16 @@ def plan_lines(due: Sequence["Task"], preset: str, seeds: int, runs_dir: str | P
 
 def missing_trainings(notebook: str, preset: str, seeds: int, runs_dir: str | Path) -> int:
     """How many runs a notebook would have to train, or go on training."""
+    return sum(not (Path(runs_dir) / run / "done.json").exists() for run in trainings(notebook, preset, seeds))
+
+
+def trainings(notebook: str, preset: str, seeds: int) -> dict[str, "TrainConfig"]:
+    """The runs that a notebook trains, each once: folder below runs_dir -> config. Empty if it keeps none."""
     if notebook not in TRAININGS:
-        return 0
+        return {}
     module, function = TRAININGS[notebook].split(".")
     configs = getattr(importlib.import_module(f"mtp_lab.{module}"), function)(preset, seeds)
-    return sum(not (Path(runs_dir) / folder / "done.json").exists() for folder in {c.folder for c in configs})
+    return {config.folder: config for config in configs}
 
 
 def closing_lines(outcomes: Sequence[Outcome], runs_dir: str | Path) -> list[str]:
@@ -159,6 +168,31 @@ def show_run(run: str, runs_dir: str = "runs") -> None:
     print("\n".join(run_lines(folders[0])))
 
 
+def train_run(run: str, preset: str = "quick", seeds: int = 0, runs_dir: str = "runs", threads: int = 1) -> None:
+    """Train one run of the study, or go on with it: a job of a batch whose trainings are jobs of their own.
+
+    Example: mtp-lab runs train bytes/smoke-n1-3layers-0123456789 --preset smoke
+
+    Args:
+        run: Its folder below runs_dir, which follows from its config.
+        preset: Of the study.
+        seeds: Of the study; 0 takes the preset's number.
+        runs_dir: Where runs are kept.
+        threads: Threads of one process.
+    """
+    check_positive(threads=threads)
+    # Notebook after notebook until it is found: the configs of some take seconds, since they check their corpora.
+    found = (configs[run] for notebook in TRAININGS if run in (configs := trainings(notebook, preset, seeds)))
+    if not (config := next(found, None)):
+        raise ValueError(f"run={run!r} is none that the study trains with preset={preset!r} and seeds={seeds}")
+    import torch
+
+    from mtp_lab.runs import get
+
+    torch.set_num_threads(threads)
+    print(f"{get(config, runs_dir).path}: done")
+
+
 def prune_runs(
     runs_dir: str = "runs", days: float = 7.0, unfinished: bool = False, snapshots: bool = False, yes: bool = False
 ) -> None:
@@ -190,6 +224,8 @@ def run_lines(folder: Path) -> list[str]:
     from mtp_lab.runs import held, logged, megabytes
 
     config, rows = json.loads((folder / "config.json").read_text()), logged(folder)
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / 'config.json'} is not a config of this version of mtp-lab")
     state = "done" if (folder / "done.json").exists() else "being trained" if held(folder) else "unfinished"
     lines = [f"{folder.parent.name}/{folder.name}: {state}", "config, where it differs from the defaults:"]
     lines += _tree(_differing(config, _defaults(config)))
@@ -222,8 +258,8 @@ def _defaults(config: dict[str, Any]) -> dict[str, Any]:
     from mtp_lab.tasks import TASKS
 
     defaults = json.loads(canonical_json(TrainConfig()))
-    kind = TASKS.get(config.get("task", {}).get("kind"))
-    horizons = config.get("model", {}).get("n_future", 1)
+    task, model = (config[part] if isinstance(config.get(part), dict) else {} for part in ("task", "model"))
+    kind, horizons = TASKS.get(task.get("kind")), model.get("n_future", 1)
     return defaults | {"task": json.loads(canonical_json(kind())) if kind else {}, "horizon_weights": [1.0] * horizons}
 
 

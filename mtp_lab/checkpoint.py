@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -31,12 +32,15 @@ def read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
     """Tensors of a safetensors file with the given digest.
 
     Raises:
-        DamagedFile: naming the file, if it is truncated or altered.
+        DamagedFile: naming the file, if it is truncated, altered or of another kind.
     """
     content = path.read_bytes()
     if digest(content) != expected:
         raise DamagedFile(f"{path} is damaged ({len(content)} bytes, not what was written); delete it to go on without")
-    return load(content)
+    try:
+        return load(content)
+    except SafetensorError as error:  # its digits are right: somebody put a file of another kind there, say a pickle
+        raise DamagedFile(f"{path} holds no tensors ({error}); delete it to go on without") from error
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:

@@ -65,7 +65,7 @@ _CELLS = (
     ChoiceCell(4, cancelled=True),  # as n = 1
 )
 _TWO = tuple(cell for cell in _CELLS if cell.n <= 2 and cell.weight < 2)
-_STEADY = OptimizerConfig(kind="muon", learning_rate=5e-3)
+_MUON = OptimizerConfig(kind="muon", learning_rate=1e-2)
 _SMALL = dict(d_model=64, n_attention_heads=4)
 
 CHOICES: dict[str, ChoicePreset] = {
@@ -83,8 +83,8 @@ CHOICES: dict[str, ChoicePreset] = {
         2,
         1,
     ),
-    "quick": ChoicePreset(_TWO, 2, 150, 8, 128, 3, _SMALL, _STEADY, 64, 100, 8, 3),
-    "full": ChoicePreset(_CELLS, 5, 500, 16, 128, 3, _SMALL, _STEADY, 256, 500, 8, 3),
+    "quick": ChoicePreset(_TWO, 2, 150, 8, 128, 3, _SMALL, _MUON, 64, 100, 8, 3),
+    "full": ChoicePreset(_CELLS, 5, 500, 16, 128, 3, _SMALL, _MUON, 256, 500, 8, 3),
     # Section 4's training: Adam, 100k steps of .25M tokens; the 30M model.
     "paper": ChoicePreset(
         _CELLS,

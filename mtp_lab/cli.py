@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import tyro
 
 from mtp_lab import options
-from mtp_lab.batch_report import list_runs, prune_runs, show_run
+from mtp_lab.batch_report import list_runs, prune_runs, show_run, train_run
 from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.tasks import Split, Task, TaskName
 
@@ -225,7 +225,7 @@ def _coloured() -> bool:
 
 RULE = re.compile(r"[─-]{3,}")  # across one of tyro's boxes; hyphens where the output is not "utf-8" in that spelling
 COMMANDS = {f.__name__: f for f in (data, train, evaluate, generate, export)} | {"runs": list_runs, "study": study}
-RUNS = {"list": list_runs, "show": show_run, "prune": prune_runs}
+RUNS = {"list": list_runs, "show": show_run, "train": train_run, "prune": prune_runs}
 """Commands below `mtp-lab runs`, which by itself is the first of them."""
 
 
@@ -255,7 +255,7 @@ def _parsed(words: Sequence[str]) -> Callable[[], int | None]:
     if words[:1] == ["runs"]:
         listed = len(words) == 1 or words[1].startswith("-") and words[1] not in ("-h", "--help")
         words = ["list"] * listed + list(words[1:])
-        commands, prog, purpose = RUNS, "mtp-lab runs", "List, show or prune runs.\n\nExample: mtp-lab runs prune"
+        commands, prog, purpose = RUNS, "mtp-lab runs", "List, train or prune runs.\n\nExample: mtp-lab runs prune"
     calls = {name: _deferred(f, narrowed.get(name, {})) for name, f in commands.items()}
     return tyro.extras.subcommand_cli_from_dict(calls, prog=prog, description=purpose, args=words)
 
@@ -268,7 +268,8 @@ def _narrowed(words: Sequence[str]) -> dict[str, dict[str, type]]:
         case ["train", *rest]:
             return {"train": {"config": Annotated[options.training(rest), options.ROOT]}}
         case ["runs", *_]:
-            return {"show": {"run": Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]}}
+            run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+            return {"show": {"run": run}, "train": {"run": run}}
     return {}
 
 

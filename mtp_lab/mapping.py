@@ -42,7 +42,7 @@ def from_mapping(kind: type, mapping: Mapping[str, Any]) -> Any:
         for field in fields(kind):  # a default of this version need not be the one that was meant
             if field.name not in mapping and "later" not in field.metadata:
                 raise KeyError(field.name)
-        return kind(**{name: _value(types.get(name), value) for name, value in mapping.items()})
+        return kind(**{name: _value(name, types.get(name), value) for name, value in mapping.items()})
     except (TypeError, KeyError) as error:
         raise ValueError(f"not a config of this version of mtp-lab: {error}") from error
 
@@ -52,8 +52,11 @@ def _named(kind: type) -> bool:
     return hasattr(kind, "name") and "name" not in {field.name for field in fields(kind)}
 
 
-def _value(kind: Any, value: Any) -> Any:
-    if isinstance(value, Mapping):
+def _value(name: str, kind: Any, value: Any) -> Any:
+    nested = any(is_dataclass(choice) for choice in get_args(kind) or (kind,))
+    if nested != isinstance(value, Mapping):
+        raise TypeError(f"{name}={value!r}")
+    if nested:
         return from_mapping(kind, value)
     return tuple(value) if isinstance(value, list) else value
 

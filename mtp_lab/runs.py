@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,7 +25,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mtp_lab.config import Refused, TrainConfig
-from mtp_lab.files import write_atomic
+from mtp_lab.files import remove_fragments, write_atomic
 from mtp_lab.mapping import from_mapping, to_mapping
 from mtp_lab.tasks import Split
 
@@ -128,7 +129,7 @@ def get(config: TrainConfig, runs_dir: str | Path = "runs", wait: bool = True) -
             raise Held(f"{path} is being trained by another process; wait for it, or ask with wait=True") from None
         try:
             if not (path / "done.json").exists():
-                _train(config, path, Path(runs_dir))
+                _train(config, path, Path(runs_dir), lead=not follower)
         finally:
             lock.release()
     return Run(path, config)
@@ -150,7 +151,7 @@ def get_all(
     workers = max(1, min(workers, len(missing)))
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
     longest_first = sorted(missing, key=lambda c: -c.steps * c.batch_size * c.task.seq * c.model.n_layers)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_the_caller) as pool:
         jobs = [pool.submit(_worker, config, str(runs_dir), threads) for config in longest_first]
         if jobs:  # a bar in a terminal or JupyterLab; batches set TQDM_DISABLE
             for _ in tqdm(as_completed(jobs), total=len(jobs), desc="runs"):
@@ -185,7 +186,7 @@ def list_runs(runs_dir: str | Path = "runs") -> pd.DataFrame:
         rows.append(
             {
                 "run": f"{folder.parent.name}/{folder.name}",
-                "n": json.loads((folder / "config.json").read_text()).get("model", {}).get("n_future", pd.NA),
+                "n": _heads(folder),
                 "step": log[-1]["step"] if log else 0,
                 "done": (folder / "done.json").exists(),
                 "loss": evaluated[-1] if evaluated else float("nan"),
@@ -208,12 +209,14 @@ def megabytes(folder: str | Path) -> float:
 
 
 def held(folder: Path) -> bool:
-    """Whether a process is training the run in a folder."""
+    """Whether a process is training the run in a folder, as far as one can tell: not where one may only read."""
     try:
         with FileLock(folder / ".lock", timeout=0):
             return False
     except Timeout:
         return True
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -270,6 +273,14 @@ def _waste(folder: Path, days: float, unfinished: bool, snapshots: bool) -> Iter
             yield whole
 
 
+def _heads(folder: Path) -> Any:
+    """n_future of a run, or none in a config of another version."""
+    try:
+        return json.loads((folder / "config.json").read_text())["model"]["n_future"]
+    except (ValueError, TypeError, KeyError):
+        return pd.NA
+
+
 def _readable(folder: Path) -> bool:
     try:
         return bool(from_mapping(TrainConfig, json.loads((folder / "config.json").read_text())))
@@ -291,12 +302,20 @@ def _files(folder: str | Path) -> Iterator[os.stat_result]:
                     yield os.stat(os.path.join(root, name))
 
 
-def _train(config: TrainConfig, path: Path, runs_dir: Path) -> None:
+def _train(config: TrainConfig, path: Path, runs_dir: Path, lead: bool) -> None:
     from mtp_lab.train import train
 
     source = open_run(runs_dir / config.init_from).path if config.init_from else None
-    write_atomic(path / "config.json", json.dumps(to_mapping(config), indent=1, sort_keys=True))
+    if lead:
+        remove_fragments(path)
+        write_atomic(path / "config.json", json.dumps(to_mapping(config), indent=1, sort_keys=True))
     train(config, path, source)
+
+
+def _end_with_the_caller() -> None:
+    """Ends this worker when the process that asked for the runs does: it would wait for the next one for ever."""
+    caller = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (caller.join(), os._exit(1)), daemon=True).start()
 
 
 def _worker(config: TrainConfig, runs_dir: str, threads: int) -> None:

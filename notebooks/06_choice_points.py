@@ -584,7 +584,7 @@ record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --
 pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
 # %% [markdown]
-# **What this is, and is not.** A small process, models that train for minutes, hyperparameters as in notebook 5 and not tuned for any cell. Weights that are equal in nats at the optimum are not equal in
+# **What this is, and is not.** A small process, models that train for minutes, a learning rate that was chosen for next-token prediction (validation rows, another seed) and for no other cell. Weights that are equal in nats at the optimum are not equal in
 # gradients, and before the optimum not even in nats: ×1.5 pulls at the prediction of the choice itself, which is soon as good as it can be, while a second head pulls through the choice's *consequences*. That is the
 # difference the causal test is about. Leaving targets out takes more away than emphasis, too: there is less to learn from. Several comparisons are made, and none is corrected for the others.
 #

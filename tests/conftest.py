@@ -1,5 +1,8 @@
 """Settings of the whole test run."""
 
+from collections import Counter
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,8 @@ import torch
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.handmade import induction_model
 from mtp_lab.model import MTPTransformer
+
+SURVIVED = "faults survived"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +38,24 @@ def three_heads() -> MTPTransformer:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
+
+
+@pytest.fixture
+def survived(record_property) -> Callable[[int, str], None]:
+    """Notes that so many faults of a kind were survived, for the end of the output."""
+    return lambda number, fault: record_property(SURVIVED, [number, fault])
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Adds up the faults of the tests that passed, those in other processes (pytest-xdist) included."""
+    passed = [report.user_properties for report in terminalreporter.stats.get("passed", ())]
+    faults: Counter[str] = Counter()
+    for number, fault in (value for properties in passed for name, value in properties if name == SURVIVED):
+        faults[fault] += number
+    if faults:
+        terminalreporter.section(f"{SURVIVED}: {faults.total()}")
+        for fault, number in faults.items():
+            terminalreporter.write_line(f"{number:4d} x {fault}")
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,6 @@ REFUSED = {
         "model.vocab_size=44 must be the task's 19 token ids",
     ),
     "rows too short for a document": ("train --task star_graph --task.seq 67", "tokens, a row only seq = 67"),
-    "a variant that cannot be trained": ("train --task star_graph --task.stream.variant teacherless", "'teacherless'"),
     "documents of no task": ("data --task storis --p 2", "task='storis' is not known; use one of bytes, stories"),
     "no documents": ("data --show 0", "show=0 must be from 1 to 1000 documents"),
     "too many documents": ("data --show 1001", "show=1001 must be from 1 to 1000 documents"),
