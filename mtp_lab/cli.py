@@ -255,7 +255,7 @@ def _parsed(words: Sequence[str]) -> Callable[[], int | None]:
     if words[:1] == ["runs"]:
         listed = len(words) == 1 or words[1].startswith("-") and words[1] not in ("-h", "--help")
         words = ["list"] * listed + list(words[1:])
-        commands, prog, purpose = RUNS, "mtp-lab runs", "List, train or prune runs.\n\nExample: mtp-lab runs prune"
+        commands, prog, purpose = RUNS, "mtp-lab runs", "List, show, train, prune runs.\n\nExample: mtp-lab runs prune"
     calls = {name: _deferred(f, narrowed.get(name, {})) for name, f in commands.items()}
     return tyro.extras.subcommand_cli_from_dict(calls, prog=prog, description=purpose, args=words)
 
