@@ -41,6 +41,7 @@ import numpy as np
 import pandas as pd
 
 from mtp_lab import figures, induction, interp_figures, runs, star_study, stream_figures
+from mtp_lab.decode import generate
 from mtp_lab.interp.patching import recovered, residual_patching
 from mtp_lab.interp.star_pairs import GOAL, draw_star_pairs
 from mtp_lab.runs import Run
@@ -296,13 +297,16 @@ pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval
 # %% [markdown]
 # ## Exercises
 #
-# ★ **1.** A model that has learnt nothing but the look-ups: what share of paths does it get right, when each answer token is read before the next is said? And when it writes them itself? (Which one can be told apart from planning?)
+# ★ **1.** A next-token model guesses the first step wrong. What does it write next: the other arm's leaf, where the edges lead from there, or the goal, which answers end in? Predict, then let it write.
 
 # %%
-share = GUESS * 1.0  # right first step by chance, then look-ups; its own wrong step leads down the wrong arm, also to a leaf
-walks = [stream.solve(graph.tokens)[1] in (arm[1] for arm in stream.arms(graph.tokens)) for _ in range(1)]
-assert share == 1 / stream.degree and all(walks)
-print(f"read or written, {share:.0%} of paths: every mistake is made at the first step, and the look-ups follow it down whichever arm")
+graphs = configs[0].task.held_out("test", 200)
+written = generate(trained[0].model(), graphs.tokens[:, : stream.answer_start].tolist(), stream.length).tokens.numpy()  # (graphs, length)
+right_step = written[:, 1] == graphs.tokens[:, stream.answer_start + 1]
+at_goal = written[:, -1] == graphs.tokens[:, stream.answer_start - 2]
+led = [written[i, -1] in {child for parent, child in stream.edges(tokens).tolist() if parent == written[i, -2]} for i, tokens in enumerate(graphs.tokens)]
+assert len(led) == len(written) == 200
+print(f"{REFERENCE}, seed 0: first step right {right_step.mean():.0%}; after a wrong one: ends in the goal {at_goal[~right_step].mean():.0%}, follows an edge {np.array(led)[~right_step].mean():.0%}")
 
 # %% [markdown]
 # ★★ **2.** Of ten seeds none succeeds. How large can the success rate be, at 95 %? How many failures in a row does it take to exclude 10 %?
