@@ -76,7 +76,9 @@ def _lines(table: pd.DataFrame, x: str) -> tuple[go.Figure, list[tuple[str, pd.D
     """
     titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
     figure, places, rows = panels(titles, min(4, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
-    figure.update_xaxes(title_text=f"training {x}s" if x == "step" else f"training {x}", tickformat="~s", nticks=6)
+    figure.update_xaxes(tickformat="~s", nticks=6)
+    for place in places[-4:]:  # the lowest of each column: other titles would lie on the panel below
+        figure.update_xaxes(title_text=f"training {x}s" if x == "step" else f"training {x}", **place)
     lines, told = [], set()
     for name, place in zip(titles, places, strict=True):
         for k, label in enumerate(labels):

@@ -75,7 +75,7 @@ figure = stream_figures.star_graph(
         Mark("can be copied or looked up", graph.marks["forced"], CAST[1]),
         Mark("the choice", graph.marks["choice"], WRONG, "frame"),
     ],
-    f"{GRAPH}: one step in {stream.length} is a guess, right once in {stream.degree} times, unless the model walks back from the goal",
+    f"{GRAPH}: the first step is a guess among {stream.degree} arms, unless the model walks back from the goal",
     "The graph, and its document as the model reads it: the edges, start and goal, the path.",
 )
 figures.save(figure, FOLDER, "task")
@@ -120,8 +120,8 @@ pd.DataFrame(
 
 # %%
 curves = of_all(star_study.curve)
-shown = curves.assign(panel=curves.label)
-one = shown[shown.label == REFERENCE]
+shown = curves.assign(panel=curves.label, label="n = " + curves.n.astype(str))
+one = shown[shown.panel == REFERENCE]
 figure = interp_figures.formation(
     shown,
     f"{REFERENCE}, one seed after the other, ends at {one[one.step == one.step.max()].value.min():.0%} to {one[one.step == one.step.max()].value.max():.0%} of first steps; guessing gives {GUESS:.0%}",
@@ -144,7 +144,7 @@ for part in ("mean", "low", "high"):
     bars[part] = bars.label.map({label: getattr(rate, part) for label, rate in rates.items()})
 figure = stream_figures.interval_bars(
     bars,
-    "Seeds that plan: " + "; ".join(f"{label} {rates[label].mean:.0%}" for label in labels),
+    "Seeds that plan: " + ", ".join(f"{label} {rates[label].mean:.0%}" for label in labels if ", " not in label),
     f"{GRAPH}, {chosen.rows:,} test graphs. Bars: share of seeds, exact 95 % interval. Guessing is right in {GUESS:.0%}.",
 )
 figures.save(figure, FOLDER, "success", bars[["panel", "label", "seed", "value", "mean", "low", "high"]])
@@ -160,7 +160,7 @@ nodes.pivot_table(index="label", columns="of", values="value", sort=False).round
 # %%
 times = of_all(star_study.reached)
 figure = interp_figures.survival(
-    times.assign(panel=GRAPH),
+    times.assign(panel=times.label.str.contains(", ").map({False: "n tokens, parallel heads", True: "other arrangements and answers"})),
     "step",
     "Seeds that do not plan yet",
     f"Below {SUCCESS:.0%} of first steps so far (reversed: of paths), validation graphs. Lines are set apart a little.",
@@ -179,9 +179,9 @@ those = [run for run, label in zip(trained, cells.label, strict=True) if label i
 ladder = of_all(star_study.known, those, rows=chosen.rows)
 ladder = ladder[ladder.node == 1]
 rungs = ladder.groupby(["label", "asked"], sort=False, as_index=False).value.mean().assign(panel="node 1, asked behind")
-rungs = rungs.sort_values("label", key=lambda c: c.map(labels.index), kind="stable")
-rungs = rungs.sort_values("asked", key=lambda c: c.map(["goal", "=", "node 0"].index), kind="stable")
-by_place = rungs[rungs.label.str.fullmatch(r"n = \d")].pivot(index="label", columns="asked", values="value")
+rungs["n"] = rungs.label.str.extract(r"n = (\d)", expand=False).astype(int)
+rungs = rungs.sort_values("asked", key=lambda c: c.map(["goal", "=", "node 0"].index), kind="stable").sort_values("n", ascending=False, kind="stable")
+by_place = rungs[~rungs.label.str.contains(", ")].pivot(index="label", columns="asked", values="value")
 figure = interp_figures.grid(
     rungs.assign(asked=rungs.asked.map({"goal": "goal (head 3)", "=": "= (head 2)", "node 0": "node 0 (head 1)"})),
     "The first step is known behind node 0: " + ", ".join(f"{label} {value:.0%}" for label, value in by_place["node 0"].items()),
@@ -196,21 +196,25 @@ figures.show(figure)
 # %% [markdown]
 # ## Where does a model that plans look?
 #
-# Attention from the first node of the answer, where the first step has to be said: to the edges of the path by the node they lead to, to all other edges, to the goal in the question. One seed of each cell: the first that plans, or the first. For a layer, the largest of its attention heads is shown.
+# Attention from the first node of the answer, where the first step has to be said: to the edges of the path by the node they lead to (→ 1, → 2, ...), to all other edges, to the goal in the question. One seed of each cell: the first that plans, or the first. Of each layer, the attention head that looks there most.
 
 # %%
 score = planned.set_index(["label", "seed"]).value
-chosen_seed = {label: int(score[label].ge(SUCCESS).idxmax()) for label in MAIN}
-at = {label: run for run, (label, seed) in zip(trained, zip(cells.label, cells.seed, strict=True), strict=True) if chosen_seed.get(label) == seed}
+PLAIN = [label for label in MAIN if ", " not in label]
+chosen_seed = {label: int(score[label].ge(SUCCESS).idxmax()) for label in PLAIN}
+at = {label: run for run, label, seed in zip(trained, cells.label, cells.seed, strict=True) if chosen_seed.get(label) == seed}
 seen = of_all(star_study.looks, list(at.values()), rows=min(256, chosen.rows))
 seen["panel"] = seen.label + seen.label.map(lambda label: f" ({score[label, chosen_seed[label]]:.0%})")
-strongest = seen.groupby(["panel", "layer", "at"], sort=False, as_index=False).value.max()
+seen["at"] = seen["at"].str.replace("edge to node ", "→ ").str.replace(" edges", "")
+strongest = seen.groupby(["panel", "label", "layer", "at"], sort=False, as_index=False).value.max()
+LAST_EDGE, PLANNERS = f"→ {stream.length - 1}", [label for label in PLAIN if score[label, chosen_seed[label]] >= SUCCESS] or PLAIN[:1]
+most = strongest[strongest.label == PLANNERS[0]]
+to_goal, to_edge = (most[most["at"] == place].nlargest(1, "value").iloc[0] for place in ("goal", LAST_EDGE))
 strongest["layer"] = strongest.layer.str.replace("heads.", "head ")
-strongest["at"] = strongest["at"].str.replace("edge to ", "→ ")
 figure = interp_figures.grid(
     strongest,
-    "What the attention heads look at when the first step is to be said",
-    "Mean attention, the strongest attention head of each layer. In brackets: first steps right of the model that is shown.",
+    f"{PLANNERS[0]}: most attention to the goal in {to_goal.layer.replace('heads.', 'head ')} ({to_goal.value:.0%}), to the edge that leads to it in {to_edge.layer.replace('heads.', 'head ')} ({to_edge.value:.0%})",
+    "Mean attention from node 0 of the answer, the strongest attention head of each layer. In brackets: first steps right of the model that is shown.",
     columns="at",
     unit="looks at",
     limit=1.0,
@@ -227,22 +231,23 @@ figures.show(figure)
 # %%
 COUNT = 8 if preset == "smoke" else 128
 CHANGES = {GOAL: "another goal", **{k: f"node {k} exchanged" for k in range(2, stream.length)}}
-planners = [label for label in MAIN if score[label, chosen_seed[label]] >= SUCCESS] or [REFERENCE]
 patched = pd.concat(
     [
         recovered(residual_patching(at[label].model(), draw_star_pairs(stream, COUNT, change)), ["layer", "role"]).assign(
             panel=f"{label}: {name}", label=label, change=name
         )
-        for label in planners[-2:]
+        for label in PLANNERS[:2]
         for change, name in CHANGES.items()
     ],
     ignore_index=True,
 )
 cut = patched.assign(value=patched.recovery.clip(0, 1), layer=patched.layer.str.replace("heads.", "head "))
 cut = cut[cut.role != "rest"]
+query = cut[(cut.label == PLANNERS[0]) & (cut.role == "query")]
+arrives = {name: tuple(rows[rows.value >= min(0.5, rows.value.max())].iloc[0][["layer", "value"]]) for name, rows in query.groupby("change", sort=False)}
 figure = interp_figures.grid(
     cut,
-    "Where the way back from the goal is, layer by layer: " + ", ".join(planners[-2:]),
+    f"{PLANNERS[0]}: " + "; ".join(f"{name}, at the query {share:.0%} after {layer}" for name, (layer, share) in arrives.items()),
     "Share of the clean run's logit difference that comes back, head 1, cut off at 0 and 1. Layers from the embedding upwards.",
     columns="role",
     unit="patched positions",
@@ -259,38 +264,34 @@ figures.show(figure)
 # %%
 from scipy import stats
 
-BACHMANN = "next-token models guess the first step (Bachmann & Nagarajan 2024); the paper trains none"
-verdicts = []
+counts = {label: (int((rows.value >= SUCCESS).sum()), len(rows)) for label, rows in planned.groupby("label", sort=False)}
+SETTING = f"{GRAPH}, {stream.nodes} labels, {chosen.steps * chosen.batch_size:,} graphs, {chosen.size['d_model']} wide"
 
 
-def verdict(claim: str, paper: str, label: str, holds: bool) -> None:
-    """How many seeds of a cell plan, beside the next-token model's; none if the cell was not trained."""
-    if label not in rates:
-        return
-    counts = {name: (int((rows.value >= SUCCESS).sum()), len(rows)) for name, rows in planned.groupby("label", sort=False)}
+def p_value(label: str) -> float:
+    """Of a difference in success rates to the next-token model."""
     (a, n), (b, m) = counts[label], counts[REFERENCE]
-    p = float(stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue)
-    against = "" if label == REFERENCE else f"; {REFERENCE}: {b} of {m} (Fisher's exact test: p = {p:.3f})"
-    rate, holds = rates[label], holds if label == REFERENCE else holds and a / n > b / m and p < 0.05
-    verdicts.append(
-        Verdict(
-            claim,
-            paper,
-            f"{label}: {a} of {n} seeds plan in {GRAPH}, {stream.nodes} labels, {chosen.steps * chosen.batch_size:,} graphs, {chosen.size['d_model']} wide{against}",
-            f"95 %: {rate.low:.0%} to {rate.high:.0%} of seeds",
-            n,
-            "beyond the paper" if not paper else "reproduced" if holds else "not at this scale",
-        )
-    )
+    return float(stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue)
 
 
-TOP = "G(3, 5): next token 33 %, two tokens 59 %, four 100 % of answers (arXiv 2508.19228)"
-verdict("Star graphs: next-token prediction guesses the first step", BACHMANN, REFERENCE, rates[REFERENCE].high < 0.5)
-for n in sorted(set(cells.n) - {1}):
-    verdict(f"Star graphs: training on {n} tokens makes models plan it", TOP, f"n = {n}", True)
-for label in labels[1:]:
-    if label not in [f"n = {n}" for n in cells.n]:
-        verdict("Star graphs: the same in other arrangements and controls", "", label, True)
+def entry(claim: str, paper: str, those: list[str], holds: bool) -> Verdict:
+    """A verdict on how many seeds of some cells plan."""
+    told = "; ".join(f"{label}: {counts[label][0]} of {counts[label][1]}" for label in those)
+    bounds = "; ".join(f"{rates[label].low:.0%} to {rates[label].high:.0%}" for label in those)
+    word = "beyond the paper" if not paper else "reproduced" if holds else "not at this scale"
+    return Verdict(claim, paper, f"seeds that plan: {told} ({SETTING})", f"95 %: {bounds}", min(counts[label][1] for label in those), word)
+
+
+BACHMANN = "next-token models guess the first step (arXiv 2403.06963, other graphs and sizes)"
+TOP = "G(3, 5), answers right: next token 33 %, two tokens 59 %, four 100 % (arXiv 2508.19228)"
+verdicts = [entry("Star graphs: next-token prediction guesses the first step", BACHMANN, [REFERENCE], rates[REFERENCE].high < 0.5)]
+for label in PLAIN[1:]:
+    p = p_value(label)
+    said = f"Star graphs: training on {label[4:]} tokens makes models plan it (same trunk; Fisher's exact test against n = 1: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
+    verdicts.append(entry(said, TOP, [label], rates[label].mean > rates[REFERENCE].mean and p < 0.05))
+if controls := [label for label in MAIN if label not in PLAIN]:
+    verdicts.append(entry("Star graphs: other arrangements of heads, heads that do not shape the trunk, one layer more", "", controls, True))
+verdicts.append(entry("Star graphs: next-token prediction when the answer is reversed, or not read", "", [label for label in labels if label not in MAIN], True))
 record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --only {NAME}" + (f" --seeds {seeds}" if seeds else ""))
 pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
