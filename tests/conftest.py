@@ -14,6 +14,15 @@ from mtp_lab.model import MTPTransformer
 SURVIVED = "faults survived"
 
 
+LONG = ("test_workflow.py", "test_notebooks.py", "test_study.py", "test_faults_batch.py", "test_faults_training.py")
+"""Files that take a minute or more, longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: with a file a worker, one that is begun at the end is waited for by all others."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """One thread: models here are tiny, and idle OpenMP threads would spin on cores that others need."""
