@@ -8,14 +8,13 @@ Example: python benchmarks/study_time.py
 """
 
 import argparse
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 from common import save
 
-from mtp_lab.batch_report import TRAININGS, read_stamp
+from mtp_lab import batch_report
 from mtp_lab.study import NOTEBOOKS, PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +24,7 @@ def gathered(root: Path) -> list[dict[str, Any]]:
     """A row for every preset and notebook with a stamp; of two stamps, that of results/ counts."""
     stamps: dict[tuple[str, str], dict[str, Any]] = {}
     for path in [*root.glob("figures/*/stamp.json"), *root.glob("results/*/figures/*/stamp.json")]:
-        stamp = read_stamp(path)
+        stamp = batch_report.read_stamp(path)
         if {"preset", "seconds"} <= set(stamp):
             stamps[stamp["preset"], path.parent.name] = stamp
     return [
@@ -39,11 +38,9 @@ def gathered(root: Path) -> list[dict[str, Any]]:
 
 def trainings(notebook: str, preset: str, seeds: int, runs: Path) -> dict[str, Any]:
     """How many trainings a notebook asks for, how many of them are in runs/, and their seconds added up (or None)."""
-    if notebook not in TRAININGS or not runs.is_dir():
+    if notebook not in batch_report.TRAININGS or not runs.is_dir():
         return {}
-    module, function = TRAININGS[notebook].split(".")
-    configs = getattr(importlib.import_module(f"mtp_lab.{module}"), function)(preset, seeds)
-    folders = {config.folder for config in configs}
+    folders = batch_report.trainings(notebook, preset, seeds)
     facts = [json.loads(done.read_text()) for folder in folders if (done := runs / folder / "done.json").exists()]
     # a training that was resumed has timed its last part only
     seconds = sum(one["seconds"] * one["steps"] / one["steps_in_seconds"] for one in facts if one["steps_in_seconds"])

@@ -52,8 +52,9 @@ def token_nats(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> n
     nats = np.full((model.config.n_future, *batch.tokens.shape), np.nan)
     for start in range(0, batch.rows, rows_at_once):
         rows = slice(start, start + rows_at_once)
-        tokens, documents = tensors(batch[rows], device)
-        targets = future_targets(wanted(batch[rows], device), model.config.n_future, documents)
+        part = batch[rows]
+        tokens, documents = tensors(part, device)
+        targets = future_targets(wanted(part, device), model.config.n_future, documents)
         context = model.context(tokens, documents)
         latents = model.run_heads(model.trunk(tokens, context), tokens, context)
         for i in model.config.parents:
@@ -100,8 +101,9 @@ def next_token(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> t
     predicted, nats = np.full(batch.tokens.shape, -1), np.full(batch.tokens.shape, np.nan)
     for start in range(0, batch.rows, rows_at_once):
         rows = slice(start, start + rows_at_once)
-        tokens, documents = tensors(batch[rows], device)
-        targets = future_targets(wanted(batch[rows], device), 1, documents)[0]  # (rows, seq)
+        part = batch[rows]
+        tokens, documents = tensors(part, device)
+        targets = future_targets(wanted(part, device), 1, documents)[0]  # (rows, seq)
         logits = model(tokens, documents).float()  # (rows, seq, vocab)
         cost = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORE)  # (rows, seq)
         asked = (targets != IGNORE)[:, :-1].cpu().numpy()

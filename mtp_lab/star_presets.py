@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 from data_gen.star_graph import StarGraphs, Variant
 from mtp_lab.config import HeadKind, ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.tasks import REST, StarGraphTask
-
-ANSWERS_ONLY = (("answer", 1.0), (REST, 0.0))
+from mtp_lab.polynomial_presets import MARK_WEIGHTS
+from mtp_lab.tasks import StarGraphTask
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def star_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
                 name=f"{preset}-{cell.variant}-n{cell.n}",
                 steps=chosen.steps,
                 batch_size=chosen.batch_size,
-                mark_weights=ANSWERS_ONLY,
+                mark_weights=MARK_WEIGHTS["answers"],
                 seed=seed,
                 log_every=max(1, chosen.steps // 40),
                 evaluate_every=max(1, chosen.steps // 25),

@@ -17,7 +17,7 @@ from mtp_lab import cells
 from mtp_lab.config import TrainConfig
 from mtp_lab.evaluate import next_token, tensors, wanted
 from mtp_lab.interp.patching import attentive
-from mtp_lab.interp.star_pairs import edge_places
+from mtp_lab.interp.star_pairs import on_edge
 from mtp_lab.model import MTPTransformer
 from mtp_lab.runs import Run
 
@@ -139,10 +139,8 @@ def _groups(stream: StarGraphs, batch: Batch) -> dict[str, np.ndarray]:
     """(rows, seq) bool each: the parts of a graph that a token can stand in, for documents one a row."""
     place, start = np.arange(batch.seq), stream.answer_start
     path = batch.wanted[:, start:]  # (rows, length)
-    groups = {}
-    for k in range(1, stream.length):
-        begins = edge_places(stream, batch.tokens, path[:, k])[:, None]  # (rows, 1)
-        groups[f"edge to node {k}"] = (place >= begins) & (place < begins + 2)
+    steps = range(1, stream.length)
+    groups = {f"edge to node {k}": on_edge(stream, batch.tokens, path[:, k]) for k in steps}
     mine = np.logical_or.reduce(list(groups.values()))
     groups["other edges"] = (place < 3 * stream.n_edges) & (place % 3 < 2) & ~mine
     for name, at in (("goal", start - 2), ("=", start - 1), ("itself", start)):

@@ -319,15 +319,15 @@ assert abs(upper - (1 - 0.025 ** (1 / 10))) < 1e-9
 print(f"up to {upper:.0%}; {needed} seeds (two-sided interval)")
 
 # %% [markdown]
-# ★★★ **3.** Longer arms: in G(2, 4) the first step is two look-ups back from the goal. The seed of our pilots had not planned it with n = 1 to 4 after 600 to 1,200 steps. Is it the steps, the depth of the trunk, or the number of heads? (Before the first step comes a rung one can measure: with `star_study.known`, node 2 behind "=".)
+# ★★★ **3.** Longer arms: in G(2, 4) the first step is two look-ups back from the goal. The seed of our pilots had not planned it with n = 1, 2 or 3 after 600 to 1,200 steps. Is it the steps, the depth of the trunk, or the number of heads? (Before the first step comes a rung one can measure: with `star_study.known`, node 2 behind "=".)
 #
 # ```python
 # from dataclasses import replace
 # from data_gen.star_graph import StarGraphs
 # from mtp_lab.tasks import StarGraphTask
 # longer = StarGraphs(degree=2, length=4, nodes=8)
-# config = replace(configs[-1], name="longer", steps=2000, task=StarGraphTask(longer, longer.seq),
-#                  model=replace(configs[-1].model, n_future=4, trunk_layers=4, n_layers=8, max_seq=longer.seq))
+# config = replace(configs[0], name="longer", steps=2000, task=StarGraphTask(longer, longer.seq), horizon_weights=(),
+#                  model=replace(configs[0].model, n_future=4, trunk_layers=4, n_layers=8, max_seq=longer.seq))
 # star_study.known(runs.get(config, runs_dir), 500)
 # ```
 #

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,12 @@ def corpus(tmp_path_factory) -> str:
     for i, row in enumerate(words):
         (folder / f"{i:02d}.txt").write_text("".join(row))
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A runs directory for runs that nothing ever disturbs."""
+    return tmp_path_factory.mktemp("finished")
 
 
 @pytest.fixture(scope="session")

@@ -55,12 +55,6 @@ def tiny(corpus: str, **changes) -> TrainConfig:
     return TrainConfig(**{**fields, **changes})
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A runs directory for runs that nothing ever disturbs."""
-    return tmp_path_factory.mktemp("finished")
-
-
 def weights(run: Run) -> bytes:
     return (run.path / "weights.safetensors").read_bytes()
 

@@ -56,12 +56,6 @@ def tiny(corpus: str, **changes) -> TrainConfig:
     return TrainConfig(**{**fields, **changes})
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A runs directory for runs that nothing ever disturbs."""
-    return tmp_path_factory.mktemp("finished")
-
-
 def rows(folder: Path) -> list[dict]:
     """The rows of metrics.jsonl without the times they took."""
     return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in runs.logged(folder)]

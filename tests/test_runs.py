@@ -54,12 +54,6 @@ def tiny(corpus: str, **changes) -> TrainConfig:
     return TrainConfig(**{**fields, **changes})
 
 
-@pytest.fixture(scope="module")
-def finished(corpus, tmp_path_factory) -> Path:
-    """A runs directory for runs that nothing ever disturbs."""
-    return tmp_path_factory.mktemp("finished")
-
-
 @pytest.fixture
 def copied(corpus, finished, tmp_path) -> Path:
     """Folder of a finished run that a test may damage."""

@@ -37,12 +37,6 @@ CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported once for all children
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A runs directory for runs that nothing ever disturbs."""
-    return tmp_path_factory.mktemp("finished")
-
-
 def tiny(corpus: str, **changes) -> TrainConfig:
     fields = dict(
         task=BytesTask(paths=(corpus,), seq=32),

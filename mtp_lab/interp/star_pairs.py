@@ -29,6 +29,12 @@ def edge_places(stream: StarGraphs, tokens: np.ndarray, node: np.ndarray) -> np.
     return 3 * leads.argmax(axis=1)
 
 
+def on_edge(stream: StarGraphs, tokens: np.ndarray, node: np.ndarray) -> np.ndarray:
+    """(n, seq) bool: the parent and the child of the edge that leads to each node. Args, Raises: as `edge_places`."""
+    after = np.arange(stream.seq) - edge_places(stream, tokens, node)[:, None]  # (n, seq) places since its first token
+    return (after >= 0) & (after < 2)
+
+
 def draw_star_pairs(stream: StarGraphs, count: int, change: int = GOAL, seed: int = 0) -> Pairs:
     """`count` pairs, each from a graph of its own; the same at every call.
 
@@ -65,10 +71,7 @@ def _drawn(stream: StarGraphs, n: int, change: int, rng: np.random.Generator) ->
         corrupt[rows, ours], corrupt[rows, theirs] = other[:, change], path[:, change]
     place = np.arange(stream.seq)
     edges = place < 3 * stream.n_edges
-    mine = np.zeros(clean.shape, bool)
-    for node in path.T[1:]:
-        begins = edge_places(stream, clean, node)[:, None]  # (n, 1)
-        mine |= (place >= begins) & (place < begins + 2)
+    mine = np.logical_or.reduce([on_edge(stream, clean, node) for node in path.T[1:]])
     cases = [clean != corrupt, mine, edges, place == at - 2, place == at - 1, place == at]  # the first that holds
     roles = np.select([np.broadcast_to(case, clean.shape) for case in cases], range(len(cases)), len(cases))
     query = np.full(n, at)
