@@ -11,13 +11,16 @@ from data_gen.polynomials import Polynomials
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.tasks import REST, PolynomialsTask
 
-Learns = Literal["all tokens", "answers", "answers x4"]
+Learns = Literal["all tokens", "answers", "answers x1.1", "answers x2", "answers x4"]
 MARK_WEIGHTS: dict[Learns, tuple[tuple[str, float], ...]] = {
     "all tokens": (),
     "answers": (("answer", 1.0), (REST, 0.0)),
+    "answers x1.1": (("answer", 1.1),),
+    "answers x2": (("answer", 2.0),),
     "answers x4": (("answer", 4.0),),
 }
-"""What tokens count in the loss."""
+"""What tokens count in the loss. At n = 1 x1.1 and x2 give answers about the share of loss and of squared gradient that
+they have with n = 2 and with n = 4 (measured: notebook 05)."""
 
 RINGS: dict[str, Polynomials] = {
     "F2X4": Polynomials(p=2, d=4),
@@ -41,6 +44,8 @@ class PolynomialCell:
     """Heads beyond the first do not shape the trunk."""
     pause: int = 0
     """Pause tokens before "="."""
+    fading: float = 1.0
+    """Weight of each horizon in the loss, in multiples of the one before."""
 
     @property
     def layers(self) -> int:
@@ -73,15 +78,21 @@ def compute_matched(n: int, layers: int = 6, **changes: object) -> PolynomialCel
     return PolynomialCell(n, layers - n, **changes)
 
 
-_MAIN = tuple(compute_matched(n) for n in (1, 2, 4))
+_MAIN = tuple(compute_matched(n) for n in (1, 2, 3, 4))
 _CONTROLS = (
     compute_matched(1, learns="answers"),
     compute_matched(2, learns="answers"),
+    compute_matched(4, learns="answers"),
     PolynomialCell(2, trunk=5),  # as deep as n = 1
     PolynomialCell(4, trunk=5),
     PolynomialCell(1, trunk=4),  # as deep as n = 2
     PolynomialCell(1, trunk=2),  # as deep as n = 4
+    compute_matched(1, learns="answers x1.1"),
+    compute_matched(1, learns="answers x2"),
     compute_matched(1, learns="answers x4"),
+    compute_matched(2, fading=0.3),
+    compute_matched(4, fading=0.5),
+    *(compute_matched(n, pause=pause) for pause in (5, 10) for n in (1, 2)),
     PolynomialCell(2, trunk=5, stopped=True),
     compute_matched(1, layers=9),  # a larger model
 )
@@ -129,6 +140,33 @@ POLYNOMIALS: dict[str, PolynomialPreset] = {
     ),
 }
 
+PAPERS_RING: dict[str, PolynomialPreset] = {
+    "smoke": replace(POLYNOMIALS["smoke"], controls=(), steps=2),
+    "full": PolynomialPreset(
+        tuple(compute_matched(n, learns=learns) for learns in ("answers", "all tokens") for n in (1, 2)),
+        (),
+        2,
+        2,
+        4000,
+        24,
+        64,
+        _SMALL,
+        _STEADY,
+        1000,
+    ),
+}
+"""How far models of notebook 05's size get on F7[X]/(X^5), at the presets that have the time for it."""
+
+
+def all_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
+    """All trainings of notebook 05: those of its ring, then those of the paper's. Raises as `polynomial_configs`."""
+    return polynomial_configs(preset, seeds) + papers_ring_configs(preset, seeds)
+
+
+def papers_ring_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
+    """The trainings on F7[X]/(X^5) beside those of another ring; none where a preset has no time for them."""
+    return _configs(preset, PAPERS_RING[preset], seeds, "F7X5") if preset in PAPERS_RING else []
+
 
 def polynomial_configs(preset: str, seeds: int = 0, ring: str = "F2X4") -> list[TrainConfig]:
     """The trainings of notebook 05: the main cells, then the controls.
@@ -143,7 +181,10 @@ def polynomial_configs(preset: str, seeds: int = 0, ring: str = "F2X4") -> list[
     for name, value, known in (("preset", preset, POLYNOMIALS), ("ring", ring, RINGS)):
         if value not in known:
             raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
-    chosen = POLYNOMIALS[preset]
+    return _configs(preset, POLYNOMIALS[preset], seeds, ring)
+
+
+def _configs(preset: str, chosen: PolynomialPreset, seeds: int, ring: str) -> list[TrainConfig]:
     return [
         _config(f"{preset}-{ring}-n{cell.n}", cell, chosen, RINGS[ring], seed)
         for cells, own in ((chosen.main, chosen.seeds), (chosen.controls, chosen.control_seeds))
@@ -172,6 +213,7 @@ def _config(name: str, cell: PolynomialCell, chosen: PolynomialPreset, ring: Pol
         name=name,
         steps=chosen.steps,
         batch_size=chosen.batch_size,
+        horizon_weights=tuple(cell.fading**i for i in range(cell.n)),
         mark_weights=MARK_WEIGHTS[cell.learns],
         seed=seed,
         log_every=max(1, chosen.steps // 40),

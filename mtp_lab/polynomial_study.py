@@ -23,7 +23,7 @@ from mtp_lab.polynomial_presets import MARK_WEIGHTS, MOST_OPERATIONS
 from mtp_lab.runs import Run
 from mtp_lab.targets import token_weights
 
-CELL = ["n", "trunk", "learns", "stopped", "pause"]
+CELL = ["n", "trunk", "learns", "stopped", "pause", "fading"]
 """Columns that tell cells of trainings apart; see `polynomial_presets.PolynomialCell`."""
 ASKED = range(1, MOST_OPERATIONS + 1)
 MODAL_SAMPLES = 20_000  # training questions behind the modal answer
@@ -38,6 +38,7 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
         "learns": next(name for name, weights in MARK_WEIGHTS.items() if weights == config.mark_weights),
         "stopped": bool(model.stop_gradient),
         "pause": config.task.stream.pause,
+        "fading": config.horizon_weights[-1] ** (1 / max(1, model.n_future - 1)),
         "seed": config.seed,
     }
 

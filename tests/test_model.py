@@ -178,6 +178,16 @@ def test_attention_is_attention(variant, with_documents, query_block):
         torch.testing.assert_close(attention(x, context), expected, **EXACT)
 
 
+def test_the_norm_is_pytorchs():
+    """Values and gradients, as PyTorch has them, and by finite differences; a row of zeros is no division by zero."""
+    x = torch.randn(3, 5, 8, dtype=torch.double).index_fill_(1, torch.tensor(2), 0.0).requires_grad_()
+    ours, theirs = layers.RMSNorm()(x), F.rms_norm(x, (8,), eps=layers.NORM_EPS)
+    torch.testing.assert_close(ours, theirs)
+    towards = torch.randn_like(x)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, towards)[0] for y in (ours, theirs)))
+    assert torch.autograd.gradcheck(layers.RMSNorm(), torch.randn(2, 8, dtype=torch.double, requires_grad=True))
+
+
 @torch.no_grad()
 @kinds
 def test_the_whole_model_is_the_equations(kind):

@@ -12,7 +12,7 @@ from mtp_lab.answers import one_pass
 from mtp_lab.evaluate import next_token
 from mtp_lab.interp.probes import most_frequent
 from mtp_lab.loss import mtp_loss
-from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, polynomial_configs
+from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, all_configs, polynomial_configs
 from mtp_lab.targets import token_weights
 
 
@@ -37,8 +37,18 @@ def test_every_cell_is_trained_once_a_seed(preset):
 def test_the_full_table_holds_the_parameters_fixed():
     """The paper's comparison: n heads of one layer each take n layers from the trunk."""
     main = POLYNOMIALS["full"].main
-    assert [cell.n for cell in main] == [1, 2, 4] and {cell.layers for cell in main} == {6}
+    assert [cell.n for cell in main] == [1, 2, 3, 4] and {cell.layers for cell in main} == {6}
     assert POLYNOMIALS["full"].seeds >= 5
+
+
+@pytest.mark.parametrize("preset", POLYNOMIALS)
+def test_the_papers_ring_comes_beside_the_others(preset):
+    """A batch asks for these configs: what the notebook trains and they leave out would be trained a second time."""
+    beside = all_configs(preset)[len(polynomial_configs(preset)) :]
+    assert {config.task.stream.p ** config.task.stream.d for config in beside} <= {7**5}
+    assert bool(beside) == (preset in ("smoke", "full"))
+    for config in beside:
+        assert config.task.stream.of(polynomial_study.ASKED[-1]).longest <= config.model.max_seq
 
 
 @pytest.mark.parametrize("ring", RINGS)
