@@ -6,10 +6,11 @@ batches resume from and the source of the README's table, so no result is ever t
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mtp_lab.config import check_choice, check_positive
 from mtp_lab.files import write_atomic
@@ -85,15 +86,25 @@ def collect(figures_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def table(verdicts_json: str | Path) -> str:
-    """The Markdown table of a verdicts.json, one row a verdict; links lead to notebooks/<notebook>.ipynb."""
-    lines = ["| Claim | Paper | Ours | Seeds | Verdict | Notebook |", "|---|---|---|---|---|---|"]
+    """Markdown of a verdicts.json: the first verdict of each notebook in one table, and folded behind it all of them.
+
+    Links lead to notebooks/<notebook>.ipynb.
+    """
+    first, folded = ["| Claim | Ours | Verdict | Notebook |", "|---|---|---|---|"], []
     for entry in json.loads(Path(verdicts_json).read_text(encoding="utf-8")):
-        link = f"[{entry['notebook']}](notebooks/{entry['notebook']}.ipynb)"
-        for verdict in (Verdict(**fields) for fields in entry["verdicts"]):
-            ours = f"{verdict.ours} ({verdict.interval})" if verdict.interval.strip() else verdict.ours
-            cells = (verdict.claim, verdict.paper, ours, str(verdict.seeds), verdict.verdict, link)
-            lines.append(f"| {' | '.join(map(_cell, cells))} |")
-    return "\n".join(lines) + "\n"
+        name, verdicts = entry["notebook"], [Verdict(**fields) for fields in entry["verdicts"]]
+        link, ours = f"[{name}](notebooks/{name}.ipynb)", list(map(_ours, verdicts))
+        first.append(_row(verdicts[0].claim, ours[0], verdicts[0].verdict, link))
+        counts = Counter(verdict.verdict for verdict in verdicts)
+        told = ", ".join(f"{counts[word]} {word}" for word in get_args(Word) if counts[word])
+        folded += ["", f"<details><summary>{name}: {told}</summary>", "", f"`{entry['command']}`", ""]
+        folded += ["| Claim | Paper | Ours | Seeds | Verdict |", "|---|---|---|---|---|"]
+        folded += [
+            _row(verdict.claim, verdict.paper, said, str(verdict.seeds), verdict.verdict)
+            for verdict, said in zip(verdicts, ours, strict=True)
+        ]
+        folded += ["", "</details>"]
+    return "\n".join(first + folded) + "\n"
 
 
 def update_readme(readme: str | Path, figures_dir: str | Path) -> None:
@@ -124,9 +135,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a record of verdicts ({problem}); delete it and run its notebook") from error
 
 
-def _cell(text: str) -> str:
-    """Text that cannot end a table's cell: on one line, and with its bars escaped."""
-    return " ".join(text.split()).replace("|", r"\|")
+def _ours(verdict: Verdict) -> str:
+    return f"{verdict.ours} ({verdict.interval})" if verdict.interval.strip() else verdict.ours
+
+
+def _row(*cells: str) -> str:
+    """A table's row. No cell's text can end it: each is on one line, with its bars escaped."""
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _json(value: Any) -> str:

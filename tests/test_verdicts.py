@@ -88,16 +88,35 @@ def test_record_wants_a_verdict(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_has_a_row_for_each_verdict(figures):
-    """Catches: one row for a notebook of several claims, a missing interval, and links that lead nowhere."""
+def test_the_table_has_a_headline_for_each_notebook_and_a_row_for_each_verdict(figures):
+    """Catches: a claim that is left out, a missing interval, and links that lead nowhere."""
     collect(figures)
     assert table(figures / "verdicts.json").splitlines() == [
-        "| Claim | Paper | Ours | Seeds | Verdict | Notebook |",
-        "|---|---|---|---|---|---|",
-        "| Two heads help | +1.7 points (Table 1) | +2.1 points (95 %: 1.0 to 3.2) | 5 | reproduced "
-        "| [01_a](notebooks/01_a.ipynb) |",
-        "| Nobody looked |  | 0.3 | 3 | beyond the paper | [01_a](notebooks/01_a.ipynb) |",
-        "| Nobody looked |  | 0.3 | 3 | beyond the paper | [02_b](notebooks/02_b.ipynb) |",
+        "| Claim | Ours | Verdict | Notebook |",
+        "|---|---|---|---|",
+        "| Two heads help | +2.1 points (95 %: 1.0 to 3.2) | reproduced | [01_a](notebooks/01_a.ipynb) |",
+        "| Nobody looked | 0.3 | beyond the paper | [02_b](notebooks/02_b.ipynb) |",
+        "",
+        "<details><summary>01_a: 1 reproduced, 1 beyond the paper</summary>",
+        "",
+        "`mtp-lab study --only 01_a`",
+        "",
+        "| Claim | Paper | Ours | Seeds | Verdict |",
+        "|---|---|---|---|---|",
+        "| Two heads help | +1.7 points (Table 1) | +2.1 points (95 %: 1.0 to 3.2) | 5 | reproduced |",
+        "| Nobody looked |  | 0.3 | 3 | beyond the paper |",
+        "",
+        "</details>",
+        "",
+        "<details><summary>02_b: 1 beyond the paper</summary>",
+        "",
+        "`mtp-lab study --only 02_b`",
+        "",
+        "| Claim | Paper | Ours | Seeds | Verdict |",
+        "|---|---|---|---|---|",
+        "| Nobody looked |  | 0.3 | 3 | beyond the paper |",
+        "",
+        "</details>",
     ]
 
 
@@ -106,7 +125,7 @@ def test_text_cannot_break_the_table(tmp_path):
     record(tmp_path, "01_a", "full", [Verdict("P(x|y)\nis ≥ 0", "1", "2", "", 1, "mixed")], "make")
     collect(tmp_path)
     row = table(tmp_path / "verdicts.json").splitlines()[2]
-    assert row.startswith(r"| P(x\|y) is ≥ 0 | 1 |")
+    assert row.startswith(r"| P(x\|y) is ≥ 0 | 2 |")
 
 
 def test_the_readme_changes_between_its_markers_only(figures, tmp_path):
