@@ -140,32 +140,35 @@ POLYNOMIALS: dict[str, PolynomialPreset] = {
     ),
 }
 
-PAPERS_RING: dict[str, PolynomialPreset] = {
-    "smoke": replace(POLYNOMIALS["smoke"], controls=(), steps=2),
-    "full": PolynomialPreset(
-        tuple(compute_matched(n, learns=learns) for learns in ("answers", "all tokens") for n in (1, 2)),
-        (),
-        2,
-        2,
-        4000,
-        24,
-        64,
-        _SMALL,
-        _STEADY,
-        1000,
-    ),
-}
-"""How far models of notebook 05's size get on F7[X]/(X^5), at the presets that have the time for it."""
+PAPERS_RING_STEPS = {"smoke": 2, "full": 1500}
+"""Steps of a stage of `papers_ring_configs`, at the presets that have the time for it."""
+PAPERS_RING_SEEDS = 2
 
 
 def all_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
     """All trainings of notebook 05: those of its ring, then those of the paper's. Raises as `polynomial_configs`."""
-    return polynomial_configs(preset, seeds) + papers_ring_configs(preset, seeds)
+    return polynomial_configs(preset, seeds) + sum(papers_ring_configs(preset, seeds).values(), [])
 
 
-def papers_ring_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
-    """The trainings on F7[X]/(X^5) beside those of another ring; none where a preset has no time for them."""
-    return _configs(preset, PAPERS_RING[preset], seeds, "F7X5") if preset in PAPERS_RING else []
+def papers_ring_configs(preset: str, seeds: int = 0) -> dict[str, list[TrainConfig]]:
+    """How far models of notebook 05's size get on F7[X]/(X^5), with loss on answers alone: kind -> trainings by seed.
+
+    "one operation" sees questions of m = 1 only; "then all" goes on from it with all m; "all at once" sees all m, for
+    as many steps as these two together. Empty where a preset has no time for it.
+    """
+    kinds: dict[str, list[TrainConfig]] = {}
+    steps = PAPERS_RING_STEPS.get(preset, 0)
+    chosen, ring = replace(POLYNOMIALS[preset], steps=steps), RINGS["F7X5"]
+    for seed in range((seeds or PAPERS_RING_SEEDS) if steps else 0):
+        for n in (1, 2):
+            cell = replace(chosen.main[0], n=n, trunk=chosen.main[0].layers - n, learns="answers")
+            every = _config(f"{preset}-F7X5-n{n}", cell, chosen, ring, seed)
+            one = replace(every, task=replace(every.task, stream=replace(ring, max_operations=1)))
+            found = {"one operation": one, "then all": replace(every, init_from=one.folder)}
+            found["all at once"] = _config(every.name, cell, replace(chosen, steps=2 * steps), ring, seed)
+            for kind, config in found.items():
+                kinds.setdefault(f"n = {n}, {kind}", []).append(config)
+    return kinds
 
 
 def polynomial_configs(preset: str, seeds: int = 0, ring: str = "F2X4") -> list[TrainConfig]:
@@ -181,10 +184,7 @@ def polynomial_configs(preset: str, seeds: int = 0, ring: str = "F2X4") -> list[
     for name, value, known in (("preset", preset, POLYNOMIALS), ("ring", ring, RINGS)):
         if value not in known:
             raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
-    return _configs(preset, POLYNOMIALS[preset], seeds, ring)
-
-
-def _configs(preset: str, chosen: PolynomialPreset, seeds: int, ring: str) -> list[TrainConfig]:
+    chosen = POLYNOMIALS[preset]
     return [
         _config(f"{preset}-{ring}-n{cell.n}", cell, chosen, RINGS[ring], seed)
         for cells, own in ((chosen.main, chosen.seeds), (chosen.controls, chosen.control_seeds))

@@ -140,6 +140,8 @@ def get_all(
 ) -> list[Run]:
     """Runs in the order of the configs, those that are missing trained `workers` at a time.
 
+    A training that goes on from another of these (`init_from`) comes after it.
+
     Args:
         workers: training processes; each uses `threads` threads (default: the cores shared out evenly).
 
@@ -148,21 +150,30 @@ def get_all(
         Exception: the first training's own error, after the others have ended; their runs are kept.
     """
     missing = [config for config in configs if not (Path(runs_dir) / config.folder / "done.json").exists()]
-    workers = max(1, min(workers, len(missing)))
+    while missing:
+        folders = {config.folder for config in missing}
+        ready = [config for config in missing if config.init_from not in folders]
+        _train_all(ready, runs_dir, workers, threads)
+        missing = [config for config in missing if config.init_from in folders]
+    return [get(config, runs_dir) for config in configs]
+
+
+def _train_all(configs: Sequence[TrainConfig], runs_dir: str | Path, workers: int, threads: int | None) -> None:
+    """Trainings of which none waits for another."""
+    workers = max(1, min(workers, len(configs)))
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    longest_first = sorted(missing, key=lambda c: -c.steps * c.batch_size * c.task.seq * c.model.n_layers)
+    longest_first = sorted(configs, key=lambda c: -c.steps * c.batch_size * c.task.seq * c.model.n_layers)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_the_caller) as pool:
         jobs = [pool.submit(_worker, config, str(runs_dir), threads) for config in longest_first]
-        if jobs:  # a bar in a terminal or JupyterLab; batches set TQDM_DISABLE
-            for _ in tqdm(as_completed(jobs), total=len(jobs), desc="runs"):
-                pass
+        # a bar in a terminal or JupyterLab; batches set TQDM_DISABLE
+        for _ in tqdm(as_completed(jobs), total=len(jobs), desc="runs"):
+            pass
     try:
         for job in jobs:
             job.result()
     except BrokenProcessPool as error:
         why = "a training process was killed (out of memory?); what is done is kept, and the same call goes on from it"
         raise Refused(why) from error
-    return [get(config, runs_dir) for config in configs]
 
 
 def open_run(path: str | Path) -> Run:

@@ -217,6 +217,15 @@ def test_get_all_trains_what_serial_calls_would(corpus, finished, tmp_path):
     assert [weights(run) for run in parallel] == [weights(runs.get(config, finished)) for config in configs]
 
 
+def test_a_run_that_goes_on_from_another_waits_for_it(corpus, tmp_path):
+    """Catches: a second stage that a free worker takes before the first is done, and then has nothing to start from."""
+    first = tiny(corpus)
+    second = tiny(corpus, steps=3, init_from=first.folder)
+    third = tiny(corpus, steps=2, init_from=second.folder)
+    found = runs.get_all([third, second, first], tmp_path, workers=2, threads=1)
+    assert [run.config for run in found] == [third, second, first]
+
+
 def test_a_run_that_fails_does_not_take_the_others_with_it(corpus, tmp_path):
     """The error is raised after the other runs are done, and these are kept.
     Catches: a pool that is shut down, or an exception that cannot travel between processes."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtp_lab import batch_report, presets, study
+from mtp_lab import batch_report, polynomial_presets, presets, study
 
 pytest.importorskip("snakemake", reason="Snakemake is not installed; pip install -e '.[batch]'")
 
@@ -51,6 +51,13 @@ def stamp(name: str) -> str:
     return f"results/smoke/figures/{name}/stamp.json"
 
 
+def waiting(repository: Path, notebooks: str) -> set[tuple[str, str]]:
+    """Which job, by its label, another one waits for, at preset smoke with one seed."""
+    graph = snakemake(repository, "--dag", "dot", "--config", "preset=smoke", "seeds=1", notebooks).stdout
+    labels = dict(re.findall(r'^\s*(\d+)\[label = "(.*?)"', graph, re.M))
+    return {(labels[one], labels[other]) for one, other in re.findall(r"^\s*(\d+) -> (\d+)", graph, re.M)}
+
+
 def test_the_jobs_are_the_trainings_and_notebooks_of_the_study(repository):
     """For preset smoke: every run of every notebook once, every notebook, the verdicts; nothing is written.
     Catches: a notebook whose trainings the batch forgets, a run that several notebooks share trained by each."""
@@ -64,13 +71,19 @@ def test_the_jobs_are_the_trainings_and_notebooks_of_the_study(repository):
 def test_a_notebook_waits_for_its_trainings_and_the_verdicts_for_the_notebooks(repository):
     """With fewer seeds and two notebooks, one of which trains nothing.
     Catches: notebooks that train by themselves, seeds and notebooks asked for that are passed over."""
-    config = ["preset=smoke", "seeds=1", f"notebooks=[{SHORT}, 00_token_streams]"]
-    graph = snakemake(repository, "--dag", "dot", "--config", *config).stdout
-    labels = dict(re.findall(r'^\s*(\d+)\[label = "(.*?)"', graph, re.M))
-    edges = {(labels[one], labels[other]) for one, other in re.findall(r"^\s*(\d+) -> (\d+)", graph, re.M)}
+    edges = waiting(repository, f"notebooks=[{SHORT}, 00_token_streams]")
     trains = {f"train\\nrun: {config.folder}" for config in presets.bytes_configs("smoke", 1)}
     notebooks = {name: f"notebook\\nnotebook: {name}" for name in (SHORT, "00_token_streams")}
     assert edges == {(train, notebooks[SHORT]) for train in trains} | {(one, "study") for one in notebooks.values()}
+
+
+def test_a_training_waits_for_the_one_it_goes_on_from(repository):
+    """Catches: the second stage of a curriculum sent to a queue at once, where it fails for want of the first."""
+    configs = polynomial_presets.all_configs("smoke", 1)
+    edges = {(one, other) for one, other in waiting(repository, "notebooks=[05_polynomials]") if "train" in other}
+    label = "train\\nrun: {}".format
+    assert edges == {(label(config.init_from), label(config.folder)) for config in configs if config.init_from}
+    assert edges
 
 
 def test_what_is_trained_is_not_a_job(repository):
