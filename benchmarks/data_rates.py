@@ -4,7 +4,7 @@ Three rates: documents drawn and marked, many at once, which has to reach what i
 into many rows; and packed into as few rows as a training step asks for. Each is measured in a process of its own with
 one thread, in seconds of the processor, since other programs' do not count; in rounds, of which the fastest counts. The
 share is what the log of a short training of a small model says (seconds_for_data of seconds), between two rows after
-its start and before its validation.
+its start and before its validation; so are the tokens a second that it trains on, padding not counted.
 
 Example: python benchmarks/data_rates.py --rounds 3 --seconds 1 --steps 30
 """
@@ -33,7 +33,8 @@ STREAMS: dict[str, tuple[type, dict[str, Any], str, int]] = {
 DOCUMENTS, BATCH = 20_000, 32
 CALLS = {"drawn": DOCUMENTS, "packed": 4096, "packed, training step": BATCH}  # documents, or rows
 SHARE = 0.05  # of a step, at most, wanted
-WIDTH, LAYERS = 64, 4
+WIDTH, LAYERS = 64, 6
+TRAINED = {"polynomials": 25_000}  # real tokens a second of such a training on one core, wanted
 PATIENCE = 3600  # seconds, for one process on a machine that others use, too
 
 
@@ -71,7 +72,7 @@ def packed(task: Task, rows: int, seed: int, unit: str) -> int:
 
 
 def share(job: dict[str, Any]) -> dict[str, float]:
-    """Part of a step's time that a training waited for its batch, and the seconds of a step."""
+    """Part of a step's time that a training waited for its batch, the seconds of a step, its real tokens a second."""
     import torch
 
     from mtp_lab import runs
@@ -86,7 +87,9 @@ def share(job: dict[str, Any]) -> dict[str, float]:
         log = runs.get(config, folder).log()
     first, last = log[1], log[-2]
     data, seconds = (last[key] - first[key] for key in ("seconds_for_data", "seconds"))
-    return {"share": data / seconds, "seconds_per_step": seconds / (last["step"] - first["step"])}
+    timed = range(first["step"], last["step"])
+    real = sum(task.batch(BATCH, step, config.seed).real_tokens for step in timed)
+    return {"share": data / seconds, "seconds_per_step": seconds / len(timed), "tokens_per_second": real / seconds}
 
 
 def rates(rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -105,10 +108,13 @@ def rates(rounds: int, seconds: float) -> list[dict[str, Any]]:
 def shares(steps: int) -> list[dict[str, Any]]:
     rows = []
     for name in TASKS:
-        rows.append({"task": name, "wanted": SHARE} | fresh_process(__file__, {"task": name, "steps": steps}, PATIENCE))
-        part = rows[-1]["share"]
+        done = fresh_process(__file__, {"task": name, "steps": steps}, PATIENCE)
+        rows.append({"task": name, "wanted": SHARE, "wanted_tokens": TRAINED.get(name, 0)} | done)
+        part, speed, bar = done["share"], done["tokens_per_second"], TRAINED.get(name, 0)
         beside = f"wanted below {SHARE:.0%}" + "  NOT REACHED" * (part >= SHARE)
-        print(f"{name:26s} data: {part:6.2%} of {rows[-1]['seconds_per_step']:.3f} s a step  {beside}", flush=True)
+        print(f"{name:26s} data: {part:6.2%} of {done['seconds_per_step']:.3f} s a step  {beside}")
+        beside = f"wanted {bar:9,d}" + "  NOT REACHED" * (speed < bar) if bar else ""
+        print(f"{'':26s} trained {speed:8,.0f} real tokens/s  {beside}", flush=True)
     return rows
 
 

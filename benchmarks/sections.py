@@ -178,10 +178,15 @@ def data(content: Content) -> Shown:
     made = wide.rename(columns=lambda call: f"{call}, a second").reset_index()
     made["wanted, drawn"] = made.stream.map(wanted.set_index("stream").wanted)
     waits = {"task": shares.task, "waiting for data, %": 100 * shares.share, "ms a step": 1e3 * shares.seconds_per_step}
+    waits["real tokens/s"] = shares.tokens_per_second
     bars = [Bar(f"{row.stream}, drawn: {row.unit}/s", row.per_second, row.wanted) for row in wanted.itertuples()]
     bars += [
         Bar(f"{row.task}: % of a step spent waiting for data", 100 * row.share, 100 * row.wanted, at_least=False)
         for row in shares.itertuples()
+    ]
+    bars += [
+        Bar(f"{row.task}, trained: real tokens/s", row.tokens_per_second, row.wanted_tokens)
+        for row in shares[shares.wanted_tokens > 0].itertuples()
     ]
     drawn = [
         {"panel": "drawn", "name": row.stream, "value": row.per_second / row.wanted, "text": f"{row.per_second:,.0f}/s"}

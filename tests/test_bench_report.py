@@ -80,7 +80,10 @@ CONTENT = {
             {"stream": name, "call": "drawn", "unit": unit, "wanted": wanted, "per_second": speed, "size": 10}
             for name, unit, wanted, speed in (("stories", "documents", 100, 90.0), ("choice process", "tokens", 0, 5.0))
         ],
-        "shares": [{"task": "stories", "wanted": 0.05, "share": 0.01, "seconds_per_step": 0.3}],
+        "shares": [
+            {"task": "stories", "wanted": 0.05, "share": 0.01, "seconds_per_step": 0.3}
+            | {"wanted_tokens": 25_000, "tokens_per_second": 25_001.0}
+        ],
     },
     "study_time": {
         "rows": [
@@ -149,8 +152,9 @@ def test_verdicts_follow_from_the_numbers(bench):
     assert met("decoding", CONTENT["decoding"]) == [False, True, True, False]
     assert met("decoding", CONTENT["decoding"] | {"differences": []}) == [False, True, True, True]
     rates = CONTENT["data_rates"]
-    assert met("data", rates) == [False, True]
-    assert met("data", rates | {"shares": [rates["shares"][0] | {"share": 0.06}]}) == [False, False]
+    assert met("data", rates) == [False, True, True]
+    slow = rates["shares"][0] | {"share": 0.06, "tokens_per_second": 24_999.0}
+    assert met("data", rates | {"shares": [slow]}) == [False, False, False]
     assert met("study", CONTENT["study_time"]) == met("cost_of_n", CONTENT["train_throughput"]) == []
 
 
