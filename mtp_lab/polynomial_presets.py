@@ -80,21 +80,20 @@ def compute_matched(n: int, layers: int = 6, **changes: object) -> PolynomialCel
 
 _MAIN = tuple(compute_matched(n) for n in (1, 2, 3, 4))
 _CONTROLS = (
-    compute_matched(1, learns="answers"),
-    compute_matched(2, learns="answers"),
-    compute_matched(4, learns="answers"),
+    *(compute_matched(n, learns="answers") for n in (1, 2, 4)),
     PolynomialCell(2, trunk=5),  # as deep as n = 1
     PolynomialCell(4, trunk=5),
     PolynomialCell(1, trunk=4),  # as deep as n = 2
     PolynomialCell(1, trunk=2),  # as deep as n = 4
-    compute_matched(1, learns="answers x1.1"),
-    compute_matched(1, learns="answers x2"),
-    compute_matched(1, learns="answers x4"),
-    compute_matched(2, fading=0.3),
-    compute_matched(4, fading=0.5),
-    *(compute_matched(n, pause=pause) for pause in (5, 10) for n in (1, 2)),
     PolynomialCell(2, trunk=5, stopped=True),
     compute_matched(1, layers=9),  # a larger model
+    compute_matched(1, learns="answers x2"),
+    compute_matched(1, learns="answers x4"),
+    *(compute_matched(n, pause=5) for n in (1, 2)),
+    compute_matched(2, fading=0.3),
+    compute_matched(4, fading=0.5),
+    compute_matched(1, learns="answers x1.1"),
+    *(compute_matched(n, pause=10) for n in (1, 2)),
 )
 _STEADY = OptimizerConfig(kind="muon", learning_rate=5e-3)
 _SMALL = dict(d_model=64, n_attention_heads=4)
@@ -140,7 +139,7 @@ POLYNOMIALS: dict[str, PolynomialPreset] = {
     ),
 }
 
-PAPERS_RING_STEPS = {"smoke": 2, "full": 1500}
+PAPERS_RING_STEPS = {"smoke": 2, "full": 800}
 """Steps of a stage of `papers_ring_configs`, at the presets that have the time for it."""
 PAPERS_RING_SEEDS = 2
 
