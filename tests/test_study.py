@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
+import torch
 
 from mtp_lab import batch_report, study
+from mtp_lab.model import MTPTransformer
 from mtp_lab.presets import induction_configs
 from mtp_lab.verdicts import Verdict, record
 
@@ -500,3 +502,16 @@ def test_the_study_is_imported_without_torch_and_papermill():
     """Catches: `mtp-lab --help` that waits seconds for libraries that only the children need."""
     check = "import sys, mtp_lab.study; sys.exit(bool({'torch', 'papermill', 'jupytext'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+def test_a_learners_runs_fit_200_megabytes():
+    """All weights and snapshots of preset quick, in fp32; logs, figures and notebooks are a tenth of the bound.
+    Catches: a cell, a seed or snapshots added to quick that a learner's disk would not expect."""
+    weights = 0
+    for notebook in study.NOTEBOOKS:
+        for config in batch_report.trainings(notebook, "quick", 0).values():
+            with torch.device("meta"):
+                model = MTPTransformer(config.model)
+            copies = 1 + (2 + config.steps // config.snapshot_every if config.snapshot_every else 0)
+            weights += copies * sum(parameter.numel() for parameter in model.parameters())
+    assert 4 * weights / 1e6 < 180
