@@ -10,11 +10,14 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study test bench notebooks install constraints clean distclean help
+.PHONY: study zoo test bench notebooks install constraints clean distclean help
 
 study: $(STAMP) ## run the study's notebooks; PRESET=smoke|quick|full (default quick)
 	@echo "study: the notebooks with preset $(PRESET); only what is missing or stale is run"
 	@$(VENV)/bin/mtp-lab study --preset $(PRESET)
+
+zoo: $(STAMP) ## put the trained models of the quick preset into runs/, so that notebooks train nothing
+	@$(VENV)/bin/mtp-lab zoo unpack
 
 test: $(STAMP) ## run the tests
 	@echo "test: every test under tests/"
@@ -23,7 +26,9 @@ test: $(STAMP) ## run the tests
 bench: $(STAMP) ## measure all that benchmarks/ holds and write benchmarks/results/report.html; NANOGPT=path of its model.py
 	@$(PY) benchmarks/report.py $(if $(NANOGPT),--nanogpt "$(NANOGPT)")
 
+# A kernel works in the folder of its notebook; the link lets it find the runs of the study.
 notebooks: $(STAMP) ## open the notebooks in JupyterLab
+	@mkdir -p runs && { test -e notebooks/runs || ln -s ../runs notebooks/runs; }
 	$(VENV)/bin/jupyter lab notebooks
 
 install: $(STAMP) ## make .venv and install into it; PYTHON=python3.12 picks the interpreter

@@ -227,7 +227,10 @@ def run_lines(folder: Path) -> list[str]:
     if not isinstance(config, dict):
         raise ValueError(f"{folder / 'config.json'} is not a config of this version of mtp-lab")
     state = "done" if (folder / "done.json").exists() else "being trained" if held(folder) else "unfinished"
-    lines = [f"{folder.parent.name}/{folder.name}: {state}", "config, where it differs from the defaults:"]
+    lines = [f"{folder.parent.name}/{folder.name}: {state}"]
+    if state == "done" and (zoo := json.loads((folder / "done.json").read_text()).get("zoo")):
+        lines.append(f"weights: {zoo}")
+    lines += ["config, where it differs from the defaults:"]
     lines += _tree(_differing(config, _defaults(config)))
     lines.append(f"steps: {rows[-1]['step'] if rows else 0} of {config.get('steps', 'an unknown number')}")
     if evaluated := [row for row in rows if "validation" in row]:

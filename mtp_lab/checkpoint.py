@@ -49,14 +49,20 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizers: list[
     for k, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    _write(folder, step, tensors)
+    save_tensors(folder, step, tensors)
     for old in _checkpoints(folder)[KEPT:]:
         old.unlink()
 
 
 def save_weights(folder: Path, step: int, model: nn.Module) -> None:
     """Writes the weights alone, to be kept beside those of other steps."""
-    _write(folder, step, model.state_dict())
+    save_tensors(folder, step, model.state_dict())
+
+
+def save_tensors(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
+    """Writes one file of `folder`, named after the step and its own digest."""
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    write_atomic(folder / f"step-{step:08d}-{digest(content)}.safetensors", content)
 
 
 def saved_weights(folder: Path) -> dict[int, Path]:
@@ -91,11 +97,6 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
             _load_optimizer(optimizer, {n: t for n, t in tensors.items() if n.startswith(f"optimizer.{k}.")})
         return step, damaged
     return 0, damaged
-
-
-def _write(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    write_atomic(folder / f"step-{step:08d}-{digest(content)}.safetensors", content)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

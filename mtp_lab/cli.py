@@ -1,4 +1,4 @@
-"""The command line: `mtp-lab data | train | evaluate | generate | export | runs | study`.
+"""The command line: `mtp-lab data | train | evaluate | generate | export | runs | study | zoo`.
 
 Options are the fields of the config dataclasses, documented there; those of a task follow from its name
 (mtp_lab.options). A bad value gives one line on stderr and exit code 2.
@@ -23,6 +23,7 @@ from mtp_lab import options
 from mtp_lab.batch_report import list_runs, prune_runs, show_run, train_run
 from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.tasks import Split, Task, TaskName
+from mtp_lab.zoo import pack, unpack
 
 
 def data(
@@ -224,9 +225,12 @@ def _coloured() -> bool:
 
 
 RULE = re.compile(r"[─-]{3,}")  # across one of tyro's boxes; hyphens where the output is not "utf-8" in that spelling
-COMMANDS = {f.__name__: f for f in (data, train, evaluate, generate, export)} | {"runs": list_runs, "study": study}
 RUNS = {"list": list_runs, "show": show_run, "train": train_run, "prune": prune_runs}
-"""Commands below `mtp-lab runs`, which by itself is the first of them."""
+ZOO = {"unpack": unpack, "pack": pack}
+GROUPS = {"runs": (RUNS, "List, show, train, prune runs."), "zoo": (ZOO, "Unpack or pack the models of the notebooks.")}
+"""Commands below a word, which by itself is the first of them."""
+COMMANDS = {f.__name__: f for f in (data, train, evaluate, generate, export, study)}
+COMMANDS |= {word: next(iter(commands.values())) for word, (commands, _) in GROUPS.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,10 +256,11 @@ def _parsed(words: Sequence[str]) -> Callable[[], int | None]:
     """The call that the words ask for."""
     commands, prog, purpose = COMMANDS, "mtp-lab", __doc__.splitlines()[0]
     narrowed = _narrowed(words)
-    if words[:1] == ["runs"]:
-        listed = len(words) == 1 or words[1].startswith("-") and words[1] not in ("-h", "--help")
-        words = ["list"] * listed + list(words[1:])
-        commands, prog, purpose = RUNS, "mtp-lab runs", "List, show, train, prune runs.\n\nExample: mtp-lab runs prune"
+    if words and words[0] in GROUPS:
+        (commands, purpose), prog = GROUPS[words[0]], f"mtp-lab {words[0]}"
+        bare = len(words) == 1 or words[1].startswith("-") and words[1] not in ("-h", "--help")
+        words = [next(iter(commands))] * bare + list(words[1:])
+        purpose += f"\n\nExample: {prog} {list(commands)[-1]}"
     calls = {name: _deferred(f, narrowed.get(name, {})) for name, f in commands.items()}
     return tyro.extras.subcommand_cli_from_dict(calls, prog=prog, description=purpose, args=words)
 
