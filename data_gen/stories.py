@@ -77,7 +77,7 @@ class Stories:
     @cached_property
     def token_names(self) -> tuple[str, ...]:
         """(vocab_size,) words, then names' first pieces (capitalised), then their second pieces."""
-        return (*_teller(GRAMMAR, self.scenery).tape.vocabulary, *self.names.first_names, *self.names.second_names)
+        return (*compiled(GRAMMAR, self.scenery).tape.vocabulary, *self.names.first_names, *self.names.second_names)
 
     @cached_property
     def mean_length(self) -> float:
@@ -87,13 +87,13 @@ class Stories:
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest story there can be."""
-        return _teller(GRAMMAR, self.scenery).tape.longest()
+        return compiled(GRAMMAR, self.scenery).tape.longest()
 
     def documents(self, n: int, rng: np.random.Generator) -> Documents:
         """n independent stories. Raises ValueError for n < 1."""
         if n < 1:
             raise ValueError(f"n={n} must be at least 1 story")
-        teller = _teller(GRAMMAR, self.scenery)
+        teller = compiled(GRAMMAR, self.scenery)
         pool, fresh = self.names.pool(self.split), self.names.fresh
         cast = draw_cast(pool, fresh, n, N_CHARACTERS, rng, self.fresh, self.shared_first)
         pieces = cast.pieces + len(teller.tape.vocabulary) + np.array([0, self.names.first_pieces])
@@ -238,5 +238,6 @@ def _spread(values: np.ndarray, held: np.ndarray, n: int, fill: float | bool) ->
 
 
 @lru_cache(maxsize=4)
-def _teller(grammar: Grammar, scenery: float) -> Teller:
+def compiled(grammar: Grammar, scenery: float) -> Teller:
+    """The teller of a grammar, compiled once."""
     return Teller(grammar, scenery)

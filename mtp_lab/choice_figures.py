@@ -14,7 +14,7 @@ from mtp_lab.stream_figures import CAST, LEFT, THING, Mark, text_height, write
 CHOICE, ALONE, READ = "the choice point's", "of tokens on which nothing depends", "of tokens whose cause has been read"
 TERMS = {CHOICE: CAST[0], ALONE: CAST[1], READ: THING}
 MOST = "(n + 1)/2, the most that can be"
-SHADES = ((0.5, "#e3eef8"), (1, "#c3daee"), (2, "#8fbbe0"), (4, "#5798d3"))
+SHADES = ((1, "#e3eef8"), (2, "#c3daee"), (4, "#8fbbe0"), (8, "#5798d3"))
 """From how many times the mean on, and the ground; INK reads on all of them. Lighter tokens stay white."""
 
 

@@ -153,6 +153,18 @@ def implicit_weights(nats: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(nats[0]), np.nan, per_horizon.cumsum(axis=0))
 
 
+def information_weights(information: np.ndarray) -> np.ndarray:
+    """W_1..W_n of every token from the formula itself, free of the noise of single tokens.
+
+    Args:
+        information: (n, rows, seq) row j: I(x_{s+j}; x_s | x_{<s}) at token s, as `data_gen.story_reader` gives it.
+
+    Returns:
+        (n, rows, seq), row k - 1 for the k-token loss; as `implicit_weights` of expected nats for `whole` tokens.
+    """
+    return information.cumsum(axis=0).cumsum(axis=0)
+
+
 def whole(nats: np.ndarray) -> np.ndarray:
     """(rows, seq) bool: tokens with n before and n - 1 after them in their document, so that all of W_n's pairs exist.
 

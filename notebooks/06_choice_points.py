@@ -321,7 +321,7 @@ figures.show(figure)
 # %% [markdown]
 # ## In a story
 #
-# Text in which nobody marked the choices. A model of eight tokens, trained on stories, tells what each token is answerable for in the losses of 1, 2, 4 and 8 tokens. Shades are multiples of a loss's mean, so that the four
+# Text in which nobody marked the choices. (What a perfect reader's weights are, exactly, is in notebook 0.) A model of eight tokens, trained on stories, tells what each token is answerable for in the losses of 1, 2, 4 and 8 tokens. Shades are multiples of a loss's mean, so that the four
 # copies can be compared: where the third is darker than the first, four-token prediction looks at a token more. **Single tokens are noisy** (they hold what came, not what might have come, and all that
 # one head does better than the next); read the class means below.
 

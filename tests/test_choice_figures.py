@@ -47,21 +47,21 @@ def test_weights_stand_beside_the_most_that_can_be():
 
 def test_tokens_are_shaded_by_their_own_weight_in_each_copy():
     """Edges belong to the darker shade; what is light, negative or unknown stays white; a shade is named once."""
-    weights = {"n = 1": np.array([0.5, 0.9, -1, np.nan]), "n = 8": np.array([4, 0.2, 3.9, 0.5])}
+    weights = {"n = 1": np.array([1, 1.8, -1, np.nan]), "n = 8": np.array([8, 0.4, 7.9, 1])}
     figure = choice_figures.weighted_text(["one", " two", " three", " four"], weights, "title", "caption")
     shaded = [trace for trace in figure.data if trace.fill == "toself"]
     found = [(trace.name, trace.fillcolor, sum(x is None for x in trace.x), trace.showlegend) for trace in shaded]
-    half, dark, darkest = (choice_figures.SHADES[k][1] for k in (0, 2, 3))
+    light, dark, darkest = (choice_figures.SHADES[k][1] for k in (0, 2, 3))
     assert found == [
-        ("0.5 to 1 times the mean", half, 2, True),
-        ("0.5 to 1 times the mean", half, 1, False),
-        ("2 to 4 times the mean", dark, 1, True),
-        ("4 times and more", darkest, 1, True),
+        ("1 to 2 times the mean", light, 2, True),
+        ("1 to 2 times the mean", light, 1, False),
+        ("4 to 8 times the mean", dark, 1, True),
+        ("8 times and more", darkest, 1, True),
     ]
     left = [trace.x[0] for trace in shaded]
     assert left[0] < left[2] < left[1] and left[3] == left[0]  # one; three; four; one
     assert max(y for y in shaded[1].y if y) < min(y for y in shaded[0].y if y)  # the second copy stands below
     texts = [trace for trace in figure.data if trace.mode == "text"]
-    assert [trace.hovertext[0] for trace in texts] == ["one: 0.50", "one: 4.00"]
+    assert [trace.hovertext[0] for trace in texts] == ["one: 1.00", "one: 8.00"]
     assert [note.text for note in figure.layout.annotations] == ["<b>n = 1</b>", "<b>n = 8</b>"]
     assert png(figure)[:4] == b"\x89PNG"

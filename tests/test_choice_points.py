@@ -148,10 +148,14 @@ def test_tokens_sum_to_the_entropies_of_the_horizons(process, seq):
 def test_gains_are_the_closed_form_of_information():
     """A second closed form of the process, on documents too long to list."""
     process, seq = ChoiceProcess(options=4, probabilities=(0.7, 0.1, 0.1, 0.1), forced=3, relevance=(7, 2)), 64
-    gains = choice_points.attributed(choice_points.exact_nats(process, 8, seq))[:, 0]
+    nats = choice_points.exact_nats(process, 8, seq)
+    gains = choice_points.attributed(nats)
     closed = process.mutual_information(8, seq)[:, :-1]
-    np.testing.assert_allclose(gains[:, 1:], closed, atol=1e-12)  # nan in the same places
-    assert np.isnan(gains[:, 0]).all()
+    np.testing.assert_allclose(gains[:, 0, 1:], closed, atol=1e-12)  # nan in the same places
+    assert np.isnan(gains[:, 0, 0]).all()
+    inside, weights = choice_points.whole(nats), choice_points.implicit_weights(nats)
+    by_formula = choice_points.information_weights(gains)[:, inside]
+    assert inside.sum() == seq - 15 and by_formula == pytest.approx(weights[:, inside], abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
