@@ -71,7 +71,7 @@ def refusal(*arguments: str) -> str:
 # --- What is refused -----------------------------------------------------------------------------------------------
 
 REFUSED = {
-    "no command": ("", "Expected one of {data, train, evaluate, generate, export, runs, study}"),
+    "no command": ("", "Expected one of {data, train, evaluate, generate, export, study, runs, zoo}"),
     "unknown command": ("trein", "trein"),
     "a word for a number": ("train --steps many", "--steps: invalid literal for int() with base 10: 'many'"),
     "an unknown option": ("train --step 3", "--step, 3 (did you mean --steps?)"),
