@@ -16,6 +16,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from mtp_lab import zoo
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -59,11 +61,14 @@ def test_environment_has_the_keys_conda_needs(environment):
     assert environment["channels"] == ["conda-forge"]
 
 
-def test_environment_and_pyproject_ask_for_the_same_python(environment):
-    """Catches: the bound raised in one file only, so conda makes a Python that pip then refuses."""
+def test_environment_has_the_python_of_the_zoo_and_pyproject_allows_it(environment):
+    """Catches: a course in whose Python the zoo's models of bytes are not found, or that pip then refuses."""
     specs = [Requirement(d) for d in environment["dependencies"] if isinstance(d, str)]
     assert [s.name for s in specs] == ["python", "pip"]
-    assert specs[0].specifier == SpecifierSet(PROJECT["requires-python"])
+    (pin,) = specs[0].specifier
+    assert pin.operator == "==" and pin.version in SpecifierSet(PROJECT["requires-python"])
+    made = {zoo._text(zoo._read(file))["python"] for file in zoo._files(ROOT / "zoo").values()}
+    assert made == {pin.version}
 
 
 def test_environment_takes_its_packages_from_pyproject(environment):
