@@ -121,9 +121,9 @@ def against(
             part = table[(table.panel == name) & (table.label == label)]
             if part.empty:
                 continue
-            color = COLORS[k % len(COLORS)]
+            color, symbol = COLORS[k % len(COLORS)], SYMBOLS[(k + k // len(COLORS)) % len(SYMBOLS)]  # no pair twice
             style = dict(mode="lines+markers", legendgroup=label, showlegend=label not in told)
-            style |= dict(marker=dict(color=color, size=8, symbol=SYMBOLS[k % len(SYMBOLS)]))
+            style |= dict(marker=dict(color=color, size=8, symbol=symbol))
             figure.add_trace(line(part[x], part.value, color, label, hovertemplate="%{y:.1%}", **style), **place)
             told.add(label)
     figure.update_xaxes(title_text=titles[0], type="log" if log else "linear")

@@ -204,7 +204,7 @@ figure = answer_figures.by_operations(
     by_m,
     modal,
     WITHIN[-1],
-    "Equal parameters, mean over m = 1 to 5: " + "; ".join(f"{name} against {REFERENCE}: {100 * gain.mean:+.1f} points" for name, gain in gains.items()),
+    f"Equal parameters, mean over m = 1 to 5, against {REFERENCE}: " + "; ".join(f"{name} {100 * gain.mean:+.1f} points" for name, gain in gains.items()),
     f"{chosen.items:,} test questions for each m. {figures.SEEDS}",
 )
 figures.save(figure, FOLDER, "accuracy", by_m[["panel", "line", "n", "m", "seed", "value", "mean", "low", "high"]])
@@ -462,8 +462,8 @@ end = {n: f"blocks.{cells[is_main & (cells.n == n)].trunk.iloc[0] - 1}" for n in
 at_end = {n: ready[(ready.n == n) & (ready.layer == layer)].groupby("role", sort=False).recovery.mean() for n, layer in end.items()}
 figure = interp_figures.grid(
     shown,
-    "At the end of the trunk the answer stands at the query: " + ", ".join(f"n = {n} {at[BACK[-1]]:.0%}" for n, at in at_end.items())
-    + "; one token before: " + ", ".join(f"n = {n} {at[BACK[-2]]:.0%}" for n, at in at_end.items()),
+    "At the end of the trunk the answer stands at the query: " + ", ".join(f"n = {n}: {at[BACK[-1]]:.0%}" for n, at in at_end.items())
+    + "; one token before: " + ", ".join(f"n = {n}: {at[BACK[-2]]:.0%}" for n, at in at_end.items()),
     "Share of the clean run's logit difference that comes back, head 1. Questions of 3 operations, mean over seeds.",
     columns="role",
     unit="patched positions",

@@ -56,3 +56,10 @@ def test_a_number_against_another():
     with pytest.raises(ValueError, match="missing \\['k'\\]"):
         answer_figures.against(table.drop(columns="k"), "k", ("", ""), "title", "caption")
     assert png(figure)[:4] == b"\x89PNG"
+
+
+def test_no_two_labels_are_drawn_alike():
+    """Catches: an eighth cell in the colour and the sign of the first."""
+    table = pd.DataFrame({"panel": "", "label": [f"cell {k}" for k in range(20)], "k": 1, "value": 0.5})
+    figure = answer_figures.against(table, "k", ("", ""), "title")
+    assert len({(trace.marker.color or trace.line.color, trace.marker.symbol) for trace in figure.data}) == 20
