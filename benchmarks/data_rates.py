@@ -108,9 +108,9 @@ def rates(rounds: int, seconds: float) -> list[dict[str, Any]]:
 def shares(steps: int) -> list[dict[str, Any]]:
     rows = []
     for name in TASKS:
-        done = fresh_process(__file__, {"task": name, "steps": steps}, PATIENCE)
-        rows.append({"task": name, "wanted": SHARE, "wanted_tokens": TRAINED.get(name, 0)} | done)
-        part, speed, bar = done["share"], done["tokens_per_second"], TRAINED.get(name, 0)
+        done, bar = fresh_process(__file__, {"task": name, "steps": steps}, PATIENCE), TRAINED.get(name, 0)
+        rows.append({"task": name, "wanted": SHARE, "wanted_tokens": bar} | done)
+        part, speed = done["share"], done["tokens_per_second"]
         beside = f"wanted below {SHARE:.0%}" + "  NOT REACHED" * (part >= SHARE)
         print(f"{name:26s} data: {part:6.2%} of {done['seconds_per_step']:.3f} s a step  {beside}")
         beside = f"wanted {bar:9,d}" + "  NOT REACHED" * (speed < bar) if bar else ""

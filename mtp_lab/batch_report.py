@@ -60,7 +60,7 @@ class Outcome:
 
 
 def read_stamp(path: Path) -> dict[str, Any]:
-    """What a notebook's results were made from; empty if nobody can tell."""
+    """What a notebook's results were made from, or the facts of a finished run; empty if nobody can tell."""
     try:
         stamp = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -228,7 +228,7 @@ def run_lines(folder: Path) -> list[str]:
         raise ValueError(f"{folder / 'config.json'} is not a config of this version of mtp-lab")
     state = "done" if (folder / "done.json").exists() else "being trained" if held(folder) else "unfinished"
     lines = [f"{folder.parent.name}/{folder.name}: {state}"]
-    if state == "done" and (zoo := json.loads((folder / "done.json").read_text()).get("zoo")):
+    if zoo := read_stamp(folder / "done.json").get("zoo"):
         lines.append(f"weights: {zoo}")
     lines += ["config, where it differs from the defaults:"]
     lines += _tree(_differing(config, _defaults(config)))

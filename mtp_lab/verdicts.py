@@ -140,8 +140,12 @@ def _ours(verdict: Verdict) -> str:
 
 
 def _row(*cells: str) -> str:
-    """A table's row. No cell's text can end it: each is on one line, with its bars escaped."""
-    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot end a table's cell: on one line, and with its bars escaped."""
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def _json(value: Any) -> str:

@@ -57,10 +57,10 @@ def unpack(
         zoo: Folder of the zoo.
         only: Notebooks whose models are unpacked, by name; by default all.
     """
-    packed = _files(zoo)
+    packed = files_of(zoo)
     if not packed:
         raise ValueError(f"there is no model in {zoo!r}; run in the root of the repository, or say --zoo FOLDER")
-    made, here = _text(_read(next(iter(packed.values()))))["python"], platform.python_version()
+    made, here = made_with(next(iter(packed.values()))), platform.python_version()
     to_train = 0
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
     with FileLock(Path(runs_dir) / ".zoo.lock"):
@@ -138,10 +138,15 @@ def _wanted(preset: str, seeds: int, only: Sequence[str]) -> dict[str, dict[str,
     return {notebook: trainings(notebook, preset, seeds) for notebook in only or TRAININGS}
 
 
-def _files(zoo: str | Path) -> dict[str, Path]:
+def files_of(zoo: str | Path) -> dict[str, Path]:
     """Folder of a run below the runs directory -> its file."""
     paths = ((path, FILE.fullmatch(path.name)) for path in sorted(Path(zoo).glob("*/*")))
     return {f"{path.parent.name}/{match['run']}": path for path, match in paths if match}
+
+
+def made_with(file: Path) -> str:
+    """The release of Python that packed a file of a zoo: its models of bytes have read that one's library."""
+    return _text(_read(file))["python"]
 
 
 # --- A run to a file -----------------------------------------------------------------------------------------------

@@ -67,8 +67,7 @@ def test_environment_has_the_python_of_the_zoo_and_pyproject_allows_it(environme
     assert [s.name for s in specs] == ["python", "pip"]
     (pin,) = specs[0].specifier
     assert pin.operator == "==" and pin.version in SpecifierSet(PROJECT["requires-python"])
-    made = {zoo._text(zoo._read(file))["python"] for file in zoo._files(ROOT / "zoo").values()}
-    assert made == {pin.version}
+    assert set(map(zoo.made_with, zoo.files_of(ROOT / "zoo").values())) == {pin.version}
 
 
 def test_environment_takes_its_packages_from_pyproject(environment):

@@ -12,7 +12,7 @@ from mtp_lab.batch_report import TRAININGS, run_lines, trainings
 from mtp_lab.checkpoint import DamagedFile
 from mtp_lab.cli import main
 from mtp_lab.runs import get, get_all
-from mtp_lab.zoo import FILE, SNAPSHOTS, _files, dequantize, pack, quantize, unpack
+from mtp_lab.zoo import FILE, SNAPSHOTS, dequantize, files_of, pack, quantize, unpack
 
 NOTEBOOK = "04_induction_heads"
 STUDY = dict(preset="smoke", seeds=1, only=(NOTEBOOK,))
@@ -252,7 +252,7 @@ def test_an_unknown_notebook_is_named(packed, tmp_path):
 def test_the_committed_zoo_is_what_the_notebooks_ask_for():
     """Of every notebook; names of runs on bytes depend on the library of the Python that runs this, the others do not.
     Catches: a preset that changed after the zoo was packed, so that a course trains after all."""
-    packed = _files(Path(__file__).parents[1] / "zoo")
+    packed = files_of(Path(__file__).parents[1] / "zoo")
     for notebook in TRAININGS:
         for folder, config in trainings(notebook, "quick", 0).items():
             assert config.task.name == "bytes" or folder in packed, f"{notebook}: {folder}"
