@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TRAININGS = {
     "02_real_bytes": "presets.bytes_configs",
     "03_self_speculation": "presets.speculation_configs",
-    "04_induction_heads": "presets.induction_configs",
+    "04_induction_heads": "induction_presets.induction_configs",
     "05_polynomials": "polynomial_presets.all_configs",
     "06_choice_points": "choice_presets.all_configs",
     "07_star_graph": "star_presets.star_configs",

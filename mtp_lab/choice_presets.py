@@ -12,7 +12,7 @@ from data_gen.choice_process import ChoiceProcess
 from data_gen.names import NamePools
 from data_gen.stories import Stories
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.presets import GIVEN, INDUCTION
+from mtp_lab.induction_presets import GIVEN, INDUCTION
 from mtp_lab.tasks import ChoiceProcessTask, StoriesTask
 
 PROCESS = ChoiceProcess(options=4, forced=3, relevance=(23, 0))

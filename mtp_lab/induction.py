@@ -19,7 +19,7 @@ from mtp_lab.runs import Run
 from mtp_lab.tasks import Split
 
 CELL = ["given", "n", "trunk", "stopped", "names", "scattered"]
-"""Columns that tell cells of trainings apart; see `presets.InductionCell`."""
+"""Columns that tell cells of trainings apart; see `induction_presets.InductionCell`."""
 
 
 def cell_of(config: TrainConfig) -> dict[str, object]:

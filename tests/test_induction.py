@@ -11,7 +11,7 @@ from mtp_lab import induction, runs
 from mtp_lab.config import ModelConfig
 from mtp_lab.evaluate import losses, tensors
 from mtp_lab.model import MTPTransformer
-from mtp_lab.presets import INDUCTION, induction_configs
+from mtp_lab.induction_presets import INDUCTION, induction_configs
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,151 @@
+"""What notebook 04 trains at each preset: models of stories that differ in n, or in what could explain n away.
+
+Presets are those of mtp_lab.presets. Names are scattered: held-out pairings are then alike (`NamePools.scattered`).
+Optimizer and sizes were chosen for n = 1 with smeared keys, on seeds that are in no study (LAB_LOG.md); two cells of
+n = 2 have another learning rate and another weight of head 2.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from data_gen.names import NamePools
+from data_gen.stories import Stories
+from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
+from mtp_lab.tasks import StoriesTask
+
+Given = Literal["rotary", "relative", "smeared"]
+GIVEN: dict[Given, dict[str, Any]] = {
+    "rotary": {},
+    "relative": {"position": "relative"},
+    "smeared": {"smeared_keys": True},
+}
+"""How a model finds the token before: has to learn it from RoPE, from a bias an offset, or has it in its keys."""
+
+
+@dataclass(frozen=True)
+class InductionCell:
+    """Trainings of notebook 04 that differ in their seed alone."""
+
+    given: Given
+    n: int = 1
+    trunk: int = 3
+    """Layers of the trunk; the next-token head adds one to its path."""
+    stopped: bool = False
+    """Heads beyond the first do not shape the trunk."""
+    names: int = 256
+    """Names of the training pool; 0: all that are not held out."""
+    scattered: bool = True
+    """See `NamePools.scattered`."""
+    longer: float = 1.0
+    """Times the preset's steps."""
+    weight: float = 1.0
+    """Of every head beyond the first in the loss."""
+    slower: float = 1.0
+    """What the preset's learning rate is divided by."""
+    wider: int = 1
+    """Times the preset's width, in attention heads of the same size."""
+
+
+@dataclass(frozen=True)
+class InductionPreset:
+    """The job of notebook 04: models of stories, with and without the previous-token half of induction given."""
+
+    cells: tuple[InductionCell, ...]
+    seeds: int
+    steps: int
+    batch_size: int
+    size: dict[str, int]
+    """d_model, n_attention_heads."""
+    optimizer: OptimizerConfig
+    test_rows: int
+    """Rows of stories for the final measurements, of each split."""
+
+
+_STEADY = OptimizerConfig(kind="muon", learning_rate=1e-2, warmup=50, final=1.0)  # no step is the last one
+_LONG = 1.5  # n = 1 with smeared keys needs half of the preset's steps
+_CELLS = (
+    InductionCell("smeared", 1),
+    InductionCell("smeared", 2, longer=4),
+    InductionCell("smeared", 2, trunk=2, longer=_LONG),
+    InductionCell("smeared", 4, longer=_LONG),
+    *(InductionCell("rotary", n, longer=_LONG) for n in (1, 2)),
+    InductionCell("relative", 1, longer=_LONG),
+    InductionCell("smeared", 2, stopped=True),
+    InductionCell("smeared", 2, longer=_LONG, weight=0.3),
+    InductionCell("smeared", 2, longer=_LONG, slower=2.0),
+    *(InductionCell("smeared", n, names=128) for n in (1, 2)),
+    InductionCell("smeared", 1, names=0),
+    InductionCell("smeared", 2, names=0, longer=_LONG),
+    InductionCell("smeared", 1, wider=2),
+    InductionCell("smeared", 2, longer=_LONG, wider=2),
+)
+# as the zoo has them
+_QUICK = tuple(InductionCell("smeared", n, scattered=False) for n in (1, 2))
+
+INDUCTION: dict[str, InductionPreset] = {
+    "smoke": InductionPreset(
+        (InductionCell("smeared", n=1, trunk=1), InductionCell("rotary", n=2, trunk=1)),
+        2,
+        4,
+        2,
+        dict(d_model=16, n_attention_heads=2),
+        OptimizerConfig(warmup=2),
+        8,
+    ),
+    "quick": InductionPreset(_QUICK, 2, 650, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 64),
+    "full": InductionPreset(_CELLS, 5, 800, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 128),
+    # Section 4.1: 30M parameters, Adam, 100k steps of .25M tokens; the stories' length takes the place of context 2048.
+    "paper": InductionPreset(
+        (InductionCell("rotary", 1, 9), InductionCell("rotary", 2, 8), InductionCell("rotary", 2, 9)),
+        2,
+        100_000,
+        1280,
+        dict(d_model=512, n_attention_heads=8),
+        OptimizerConfig(learning_rate=1e-4, warmup=2000),
+        1024,
+    ),
+}
+
+
+def induction_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
+    """The trainings of notebook 04, cell after cell; a seed is also that of the pools of names.
+
+    Raises:
+        ValueError: for an unknown preset.
+    """
+    if preset not in INDUCTION:
+        raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(INDUCTION)}")
+    chosen = INDUCTION[preset]
+    configs = []
+    for cell in chosen.cells:
+        optimizer = replace(chosen.optimizer, learning_rate=chosen.optimizer.learning_rate / cell.slower)
+        for seed in range(seeds or chosen.seeds):
+            task = StoriesTask(stream=Stories(names=NamePools(names=cell.names, seed=seed, scattered=cell.scattered)))
+            model = ModelConfig(
+                vocab_size=task.vocab_size,
+                **{of: cell.wider * value for of, value in chosen.size.items()},
+                **GIVEN[cell.given],
+                n_layers=cell.trunk + cell.n,
+                trunk_layers=cell.trunk,
+                n_future=cell.n,
+                max_seq=task.seq,
+                stop_gradient=tuple(range(2, cell.n + 1)) if cell.stopped else (),
+            )
+            configs.append(
+                TrainConfig(
+                    task=task,
+                    model=model,
+                    optimizer=optimizer,
+                    name=f"{preset}-{cell.given}-n{cell.n}",
+                    steps=round(chosen.steps * cell.longer),
+                    batch_size=chosen.batch_size,
+                    horizon_weights=(1.0, *[cell.weight] * (cell.n - 1)),
+                    seed=seed,
+                    log_every=max(1, chosen.steps // 32),
+                    evaluate_every=max(1, chosen.steps // 32),
+                    evaluate_rows=32,
+                    checkpoint_every=max(1, chosen.steps // 4),
+                    snapshot_every=max(1, chosen.steps // 10),
+                )
+            )
+    return configs
