@@ -64,8 +64,7 @@ class InductionPreset:
 _STEADY = OptimizerConfig(kind="muon", learning_rate=1e-2, warmup=50, final=1.0)  # no step is the last one
 _LONG = 1.5  # n = 1 with smeared keys needs half of the preset's steps
 _CELLS = (
-    InductionCell("smeared", 1),
-    InductionCell("smeared", 2, longer=4),
+    *(InductionCell("smeared", n, longer=4) for n in (1, 2)),  # long after both have settled
     InductionCell("smeared", 2, trunk=2, longer=_LONG),
     InductionCell("smeared", 4, longer=_LONG),
     *(InductionCell("rotary", n, longer=_LONG) for n in (1, 2)),

@@ -47,17 +47,18 @@ import pandas as pd
 import torch
 
 from data_gen.stories import N_CHARACTERS
-from mtp_lab import figures, induction, interp_figures, presets, runs, stream_figures
+from mtp_lab import figures, induction, interp_figures, runs, stream_figures
 from mtp_lab.evaluate import over_seeds, tensors
-from mtp_lab.interp import ablation, attention, gradients, pairs, patching, probes
+from mtp_lab.induction_presets import INDUCTION, induction_configs
+from mtp_lab.interp import ablation, attention, gradients, pairs, patching, path_patching, probes
 from mtp_lab.interp.progress import progress
 from mtp_lab.stream_figures import CAST, INK, Mark
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "04_induction_heads"
 FOLDER = Path(figures_dir) / NAME
-chosen = presets.INDUCTION[preset]
-configs = presets.induction_configs(preset, seeds)
+chosen = INDUCTION[preset]
+configs = induction_configs(preset, seeds)
 SEEDS = len({config.seed for config in configs})
 LABEL = {"smeared": "given (smeared keys)", "relative": "easy (relative positions)", "rotary": "to be learnt (rotary)"}
 
@@ -88,18 +89,32 @@ figures.show(figure)
 #
 # A *cell* of the study is a model and a pool of names; its seeds differ in weights, data order and pool. "Trunk of 3" for n = 1 and
 # n = 2 alike: the path of the next-token head is equally deep, and n = 2 has one head more (depth-matched: n = 2 has more parameters, and
-# more operations a step). "Heads stopped": head 2 trains, but does not shape the trunk.
+# more operations a step). With a trunk of 2, n = 2 has as many parameters as n = 1, and a shallower path. "Heads stopped": head 2 trains, but
+# does not shape the trunk. Other cells change what could explain a difference: the weight of head 2 in the loss, the learning rate (which was
+# chosen for n = 1), the width, the pool.
 
 # %%
 trained = runs.get_all(configs, runs_dir, workers=workers)
 cells = pd.DataFrame([induction.cell_of(config) for config in configs])
+FIRST = cells.loc[0]
+
+
+def in_words_model(row: pd.Series) -> str:
+    """A cell's model; what is as in the first cell is not said."""
+    words = [f"n = {row.n}, trunk of {row.trunk}"]
+    words += ["heads stopped"] if row.stopped else []
+    words += [f"head 2 × {row.weight:g}"] if row.weight != FIRST.weight else []
+    words += [f"learning rate {row.rate:g}"] if row.rate != FIRST.rate else []
+    words += [f"{row.width} wide"] if row.width != FIRST.width else []
+    return ", ".join(words)
+
+
 cells["setting"] = cells.given.map(LABEL)
-cells["model"] = "n = " + cells.n.astype(str) + ", trunk of " + cells.trunk.astype(str)
-cells.loc[cells.stopped, "model"] += ", heads stopped"
+cells["model"] = cells.apply(in_words_model, axis=1)
 cells["pool"] = cells.names.map(lambda names: f"{names} names" if names else "all names")
-cells.loc[cells.scattered, "pool"] += ", scattered"
 cells["run"] = range(len(cells))
-cells["main"] = cells.pool == cells.pool.iloc[0]  # the pool of most cells
+cells["usual"] = (cells[["weight", "rate", "width"]] == FIRST[["weight", "rate", "width"]]).all(axis=1)
+cells["main"] = cells.usual & (cells.names == FIRST.names)
 cells["short"] = cells.setting.str.replace(r" \(.*", "", regex=True) + ", " + cells.model
 about = [*induction.CELL, "seed"]
 curves = induction.curves(trained).merge(cells, on=about)
@@ -115,22 +130,30 @@ curves.groupby(["setting", "model", "pool"], sort=False).agg(
 # this is high and success is not, the model copies something, but not the right thing.
 
 # %%
+times = cells.merge(induction.reached(curves), on=about)
+
+
+def cell(table: pd.DataFrame = times, **other: object) -> pd.DataFrame:
+    """The rows of one cell of the study: the first one, but for `other`."""
+    wanted = {**FIRST[induction.CELL], **other}
+    return table[(table[induction.CELL] == pd.Series(wanted)).all(axis=1)]
+
+
+TRUNK = int(FIRST.trunk)
+one, two = cell(), cell(n=2)
 main = curves[curves.main]
-own = main.assign(panel=main.setting, label=main.model, value=main.induction)
-anything = main[(main.n == 1) & (main.trunk == configs[0].model.trunk_depth)]
+SHORT = 1.5 * chosen.steps
+early = main[main.step <= SHORT]
 ANY = "n = 1, any second piece"
-anything = anything.assign(panel=anything.setting, label=ANY, value=anything.induction_any)
-shown = pd.concat([own, anything])
-times = cells.merge(induction.reached(main), on=about)
-
-
-def cell(given: str, n: int, trunk: int, stopped: bool = False, table: pd.DataFrame = times) -> pd.DataFrame:
-    """The rows of one cell of the study."""
-    return table[(table.given == given) & (table.n == n) & (table.trunk == trunk) & (table.stopped == stopped)]
-
-
-TRUNK = configs[0].model.trunk_depth
-one, two = cell("smeared", 1, TRUNK), cell("smeared", 2, TRUNK)
+anything = early[(early.n == 1) & (early.trunk == TRUNK)]
+long = main[main.run.isin(main[main.step > SHORT].run)]  # runs that go on
+shown = pd.concat(
+    [
+        early.assign(panel=early.setting, label=early.model, value=early.induction),
+        anything.assign(panel=anything.setting, label=ANY, value=anything.induction_any),
+        long.assign(panel="given, trained longer", label=long.model, value=long.induction),
+    ]
+)
 figure = interp_figures.formation(
     shown,
     f"Given the previous-token half, {one.reached.sum()} of {len(one)} seeds with n = 1 look up names, and "
@@ -150,7 +173,7 @@ figures.show(figure)
 
 # %%
 figure = interp_figures.survival(
-    times.rename(columns={"setting": "panel", "model": "label"}),
+    times[times.main].rename(columns={"setting": "panel", "model": "label"}),
     "step",
     "Seeds that have not found induction yet",
     f"Below 50 % on unseen names so far (validation), of {SEEDS} seeds a line. Lines are set apart a little.",
@@ -177,19 +200,43 @@ pd.DataFrame(
     [
         {"setting": setting, "model": model, "reached": f"{rows.reached.sum()} of {len(rows)}"}
         | {f"median {unit}": median(rows, unit) for unit in ("step", "tokens", "flops", "seconds")}
-        for (setting, model), rows in times.groupby(["setting", "model"], sort=False)
+        for (setting, model), rows in times[times.main].groupby(["setting", "model"], sort=False)
     ]
 ).round(0)
+
+# %% [markdown]
+# ## Would n = 2 do as well with other settings?
+#
+# All settings were chosen for n = 1. With less weight on head 2, a lower learning rate, or in a wider model?
+
+# %%
+CHANGES = {"weight": "head 2 weighs {:g}", "rate": "learning rate {:g}", "width": "{} wide"}
+panels = []
+for column, words in CHANGES.items():
+    for value in dict.fromkeys(cells.loc[cells[column] != FIRST[column], column]):
+        for n in (1, 2):
+            for name, rows in ((f"n = {n}", cell(curves, n=n)), (f"n = {n}, changed", cell(curves, n=n, **{column: value}))):
+                panels.append(rows.assign(panel=words.format(value), label=name, value=rows.induction))
+if panels:
+    shown = pd.concat(panels)
+    shown = shown[shown.step <= SHORT]
+    changed = times[~times.usual & (times.n == 2)]
+    figure = interp_figures.formation(
+        shown,
+        f"n = 2 with other settings: {changed.reached.sum()} of {len(changed)} seeds find induction within {changed.step.max()} steps",
+        f"{LABEL[FIRST.given]}. Success on validation names. Thin: seeds. Thick: their mean.",
+    )
+    figures.save(figure, FOLDER, "settings", shown[["panel", "label", "seed", "step", "tokens", "value"]])
+    figures.show(figure)
 
 # %% [markdown]
 # ## At the end, on the test names
 #
 # Everything so far used validation pairings. The test pairings are opened here, once, for the models as they stand at the end of training.
 #
-# They are *harder*. In the grid of pairings the pool is a band of diagonals, validation pairings are the next two, and test pairings the two
-# behind those. Where first pieces with similar seconds have become similar to the model, a validation pairing is a plausible name and a
-# test pairing less so: what these models do is not all looking up, they weigh what the story shows against what names are like. (`NamePools(scattered=True)`
-# takes the diagonals in random order, and makes the two splits alike; one cell below was trained so.)
+# Pools are scattered over the grid of all pairings, so that validation and test pairings are alike. (With pools in order, as `NamePools` had them
+# at first and preset quick still has them, test pairings lie further from the pool and are harder: models weigh what the story shows against what
+# names are like.)
 
 # %%
 final = pd.DataFrame(
@@ -237,10 +284,10 @@ batch = task.held_out("validation", ROWS)
 tokens, documents = tensors(batch)
 
 
-def finders(table: pd.DataFrame) -> pd.DataFrame:
-    """Runs of the first cell's model, those that found induction before others."""
-    rows = cell("smeared", 1, TRUNK, table=table)
-    return rows[rows.main].merge(times[[*about, "reached"]], on=about).sort_values("reached", ascending=False)
+finding = times[times.reached & times.main & (times.given == FIRST.given) & (times.trunk == TRUNK) & ~times.stopped & times.n.isin([1, 2])]
+if not (finding.n == 1).any():  # preset smoke; the instruments run, and find nothing
+    finding = pd.concat([cell(), finding])
+finding = finding.assign(panel="n = " + finding.n.astype(str)).sort_values(["n", "seed"])
 
 
 def batch_of(run: runs.Run):
@@ -271,24 +318,25 @@ figures.show(figure)
 # Over training: does the attention form before the success, or with it? The strongest attention head of each snapshot.
 
 # %%
-finding = finders(cells)
 growth = []
 for row in finding.itertuples():
     run = trained[row.run]
-    snapshots = progress(run, {"looks": lambda model, run=run: attention.name_attention(model, batch_of(run))})
+    kept = run.snapshots()
+    looked = {"looks": lambda model, run=run: attention.name_attention(model, batch_of(run))}
+    snapshots = progress(run, looked, kept[:: -(-len(kept) // 20)])
     mine = snapshots[snapshots.ahead == 1].groupby(["step", "score"], as_index=False).value.max()
-    growth.append(mine.assign(seed=row.seed, panel="n = 1, strongest attention head", label=mine.score.map(
+    growth.append(mine.assign(seed=row.seed, panel=row.panel, label=mine.score.map(
         {"right": "to second pieces of the same character", "wrong": "to those of others", "first_piece": "to its first pieces"}
     )))
     success = induction.curves([run])
     growth.append(pd.DataFrame({"step": success.step, "value": success.induction, "seed": row.seed}).assign(
-        panel="n = 1, strongest attention head", label="success on unseen names"
+        panel=row.panel, label="success on unseen names"
     ))
 growth = pd.concat(growth)
 figure = interp_figures.formation(
     growth,
     "Attention to the right second piece forms with the success",
-    f"{LABEL['smeared']}, n = 1. The largest value of all attention heads, at each snapshot. Thin: seeds. Thick: mean.",
+    f"{LABEL[FIRST.given]}, seeds that find induction. The largest value of all attention heads at each snapshot. Thin: seeds. Thick: mean.",
     dashed=["success on unseen names"],
 )
 figures.save(figure, FOLDER, "growth", growth)
@@ -318,14 +366,14 @@ for row in finding.itertuples():
     looked = attention.name_attention(model, batch_of(run)).query("score == 'right' and ahead == 1")
     ranking = looked.nlargest(KMAX, "value")[["layer", "head"]].itertuples(index=False, name=None)
     dose = ablation.dose_response(model, *tensors(batch_of(run)), list(ranking), success_on(run), draws=3, seed=row.seed)
-    doses.append(dose.assign(seed=row.seed, panel="n = 1"))
+    doses.append(dose.assign(seed=row.seed, panel=row.panel, n=row.n))
 doses = pd.concat(doses)
-average = doses.groupby(["set", "k"]).value.mean()
+average = doses[doses.n == 1].groupby(["set", "k"]).value.mean()
 figure = interp_figures.dose_response(
     doses,
-    f"Without the {KMAX} attention heads that look at the right piece success falls from {average['ranked', 0]:.0%} to "
-    f"{average['ranked', KMAX]:.0%}; without {KMAX} others to {average['random', KMAX]:.0%}",
-    f"{LABEL['smeared']}, n = 1. Mean ablation, validation names. Thin: seeds and draws.",
+    f"n = 1: without the {KMAX} attention heads that look at the right piece success falls from {average['ranked', 0]:.0%} "
+    f"to {average['ranked', KMAX]:.0%}; without {KMAX} others to {average['random', KMAX]:.0%}",
+    f"{LABEL[FIRST.given]}, seeds that find induction. Mean ablation, validation names. Thin: seeds and draws.",
 )
 figures.save(figure, FOLDER, "ablation", doses)
 figures.show(figure)
@@ -339,25 +387,54 @@ figures.show(figure)
 # %%
 COUNT = 4 if preset == "smoke" else 24
 patched = []
-for row in finding.head(2 if preset != "full" else 5).itertuples():
+for row in finding.itertuples():
     run = trained[row.run]
     drawn = pairs.draw_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed)
     table = patching.recovered(patching.residual_patching(run.model(), drawn), ["layer", "role"])
-    patched.append(table.assign(seed=row.seed, value=table.recovery))
+    patched.append(table.assign(panel=row.panel, seed=row.seed, value=table.recovery))
 patched = pd.concat(patched)
-shown = patched.groupby(["layer", "role"], sort=False, as_index=False).value.mean().assign(panel="n = 1")
+shown = patched.groupby(["panel", "layer", "role"], sort=False, as_index=False).value.mean()
+arrived = shown[shown.role == "query"].set_index(["panel", "layer"]).value
 figure = interp_figures.grid(
     shown,
-    "The answer leaves the earlier second piece and arrives at the query in one layer"
-    if shown.set_index(["layer", "role"]).value.get(("blocks.0", "query"), 0) > 0.9
-    else "Where the answer travels, layer by layer",
-    f"Share of the clean run's logit difference that comes back. {LABEL['smeared']}, n = 1, mean over seeds.",
+    "At the query, where the answer has arrived: " + "; ".join(
+        f"{panel}: {arrived[panel].iloc[0]:.0%} before, {arrived[panel].iloc[1]:.0%} behind the first layer"
+        for panel in dict.fromkeys(shown.panel)
+    ),
+    f"Share of the clean run's logit difference that comes back. {LABEL[FIRST.given]}, seeds that find induction, their mean.",
     columns="role",
     unit="patched positions",
     limit=1.0,
 )
 figures.save(figure, FOLDER, "patching", patched)
 figures.show(figure)
+
+# %% [markdown]
+# **And in a model that has to build both halves?** Rotary and relative models that have found induction, if there are any: by the attention heads that
+# look one token back, sending (patched paths) into the keys of the attention heads that look at the right second piece.
+
+# %%
+building = times[times.reached & times.main & (times.given != FIRST.given)]
+paths = []
+for row in building.itertuples():
+    run, model = trained[row.run], trained[row.run].model()
+    looked = attention.name_attention(model, batch_of(run)).query("score == 'right' and ahead == 1")
+    scored = attention.attention_scores(model, *tensors(batch_of(run))).query("score == 'previous_token'")
+    readers = list(looked.nlargest(2, "value")[["layer", "head"]].itertuples(index=False, name=None))
+    order = list(dict.fromkeys(scored.layer))
+    earlier = scored[scored.layer.map(order.index) < min(order.index(layer) for layer, _ in readers)]
+    if earlier.empty:
+        continue
+    senders = list(earlier.nlargest(2, "value")[["layer", "head"]].itertuples(index=False, name=None))
+    drawn = pairs.draw_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed)
+    for through in ("q", "k", "v"):
+        share = patching.recovered(path_patching.path_patching(model, drawn, senders, readers, through), ["through"])
+        paths.append({"model": row.short, "seed": row.seed, "previous-token heads": senders, "readers": readers, "through": through, "recovered": share.recovery.iloc[0]})
+if paths:
+    told = pd.DataFrame(paths).pivot_table(index=["model", "seed"], columns="through", values="recovered", sort=False).round(2)
+else:
+    told = "no rotary or relative model has found induction in layers behind another one"
+told
 
 # %% [markdown]
 # ## What does n = 2 do instead?
@@ -369,7 +446,7 @@ figures.show(figure)
 
 # %%
 last, probed = f"blocks.{TRUNK - 1}", []
-for row in cells[cells.main & (cells.given == cells.given.iloc[0]) & (cells.trunk == TRUNK)].itertuples():
+for row in cells[cells.main & (cells.given == FIRST.given) & (cells.trunk == TRUNK) & ~cells.stopped].itertuples():
     run = trained[row.run]
     held_out = run.config.task.held_out("validation", 16 if preset == "smoke" else 96)
     ids, owners = tensors(held_out)
@@ -393,11 +470,33 @@ figures.save(figure, FOLDER, "probes", probed)
 figures.show(figure)
 
 # %% [markdown]
+# **And what does head 2 make of the story there?** Exchange the two characters' second pieces in all that was told before: by how many nats does that
+# move what each head prefers, head 1 at the first piece, head 2 one token earlier? Where head 2's attention goes there: the strongest attention head.
+
+# %%
+prepared = []
+with torch.no_grad():
+    for row in cell(cells, n=2).itertuples():
+        run, model = trained[row.run], trained[row.run].model()
+        drawn = pairs.draw_pairs(run.config.task.stream, "validation", 8 * COUNT, seed=row.seed)
+        looked = attention.name_attention(model, batch_of(run)).groupby(["ahead", "layer", "score"]).value.max()
+        for i in (1, 2):
+            asked_pairs = drawn.asked_by(i)
+            clean, corrupt = (
+                pairs.logit_difference(model.all_logits(ids, asked_pairs.documents)[i - 1], asked_pairs).mean()
+                for ids in (asked_pairs.clean, asked_pairs.corrupt)
+            )
+            own = {f"attention to {score}": looked[i].groupby("score").max()[score] for score in ("right", "wrong", "first_piece")}
+            prepared.append({"head": i, "seed": row.seed, "nats moved": float(clean - corrupt), **own})
+prepared = pd.DataFrame(prepared)
+prepared.groupby("head").mean().drop(columns="seed").round(3) if len(prepared) else "no cell of n = 2 with the first cell's trunk"
+
+# %% [markdown]
 # **Do the two horizons pull the trunk in the same direction?** Cosines between the gradients that head 1's and head 2's losses send into
 # the trunk, at snapshots of n = 2; and which tokens each of them is about: their share of the squared gradient at the trunk's output.
 
 # %%
-with_two = cells[(cells.n == 2) & ~cells.stopped & cells.main & (cells.trunk == cells[cells.n == 2].trunk.max())]
+with_two = cells[cells.main & (cells.n == 2) & (cells.trunk == TRUNK) & ~cells.stopped]
 with_two = with_two[with_two.given == with_two.given.iloc[0]]
 cosines, shares = [], []
 for row in with_two.itertuples():
@@ -417,9 +516,10 @@ for row in with_two.itertuples():
         _, table = gradients.gradients_by_horizon(model, *tensors(held_out[:8]))
         return table[table.layer.isin(["trunk", "output"])].rename(columns={"cosine": "value"})
 
-    table = progress(run, {"cosine": pull})
+    kept = run.snapshots()
+    table = progress(run, {"cosine": pull}, kept[:: -(-len(kept) // 10)])
     cosines.append(table.assign(panel="cosine between horizons 1 and 2", label=table.layer.map({"trunk": "in the trunk's weights", "output": "at its output"})))
-    middle = run.snapshots()[len(run.snapshots()) // 4]
+    middle = kept[len(kept) // 8]
     norms = gradients.target_norms(run.model(middle), *tensors(few))
     shares.append(gradients.class_shares(norms, classes).assign(seed=row.seed, step=middle))
 cosines, shares = pd.concat(cosines), pd.concat(shares)
@@ -441,20 +541,19 @@ pull
 # ## How much does the data force it?
 #
 # The pool of training names decides whether remembering pairings pays: 256 names are eight for every first piece, "all" is every pairing
-# that is not held out. "Scattered": the pool's diagonals in random order.
+# that is not held out.
 
 # %%
-pools = curves[(curves.given == curves.given.iloc[0]) & ~curves.stopped & (curves.trunk == TRUNK)]
-got = cells.merge(induction.reached(pools), on=about)
-steps = pools.groupby(["pool", "model"]).step.max().rename("steps")
-phase = got.groupby(["names", "scattered", "pool", "model"], as_index=False).reached.agg(["sum", "size"]).join(steps, on=["pool", "model"])
+of_pools = cells.usual & (cells.given == FIRST.given) & ~cells.stopped & (cells.trunk == TRUNK) & cells.n.isin([1, 2])
+got = times[times.run.isin(cells.run[of_pools])].merge(curves.groupby("run").step.max().rename("steps"), on="run")
+phase = got.groupby(["names", "pool", "model", "steps"], as_index=False).reached.agg(["sum", "size"])
 phase = phase.assign(value=phase["sum"] / phase["size"], text=phase["sum"].astype(str) + " of " + phase["size"].astype(str))
 phase["text"] += "<br>in " + phase.steps.astype(str) + " steps"
 phase = phase.assign(order=phase.names.replace(0, 10**6)).sort_values(["model", "order"]).assign(panel="seeds that find induction")
 figure = interp_figures.grid(
     phase,
     "Pools of names against the number of future tokens",
-    f"Seeds that reach 50 % on unseen names, {pools.setting.iloc[0]}.",
+    f"Seeds that reach 50 % on unseen names, {LABEL[FIRST.given]}.",
     rows="model",
     columns="pool",
     unit="training pool",
@@ -482,17 +581,20 @@ def compare(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame, word
     verdicts.append(Verdict(claim, paper, ours, f"exact permutation test: p = {p:.3f}", seeds_of, verdict if paper else "beyond the paper"))
 
 
-scattered = got[got.scattered & (got.n == 1)]
-compare("Two-token prediction makes a small model form induction (same trunk, previous-token half given)", paper_41, two, one, ("n = 2", "n = 1"))
-test_of = at_end["test"].groupby(["given", "n", "trunk", "stopped"]).induction.agg(list)
+SAME_TRUNK = "(same trunk, previous-token half given)"
+compare(f"Two-token prediction makes a small model form induction {SAME_TRUNK}", paper_41, two, one, ("n = 2", "n = 1"))
+compare("The same at equal parameters", paper_41, cell(n=2, trunk=TRUNK - 1), one, ("n = 2", "n = 1"))
+compare("The same with four tokens (same trunk)", "", cell(n=4), one, ("n = 4", "n = 1"))
+tested = at_end["test"]
 if preset != "smoke":
-    ours, theirs = test_of["smeared", 2, TRUNK, False], test_of["smeared", 1, TRUNK, False]
+    ours, theirs = cell(tested, n=2).induction, cell(tested).induction
     gap = induction.difference(ours, theirs)
+    lengths = [curves[curves.run.isin(rows.run)].step.max() for rows in (two, one)]
     verdicts.append(
         Verdict(
-            "At the end, on test names that lie further from the pool: n = 2 against n = 1 (same trunk, previous-token half given)",
+            f"At the end, on test names: n = 2 against n = 1 {SAME_TRUNK}",
             paper_41,
-            f"n = 2: {np.mean(ours):.1%}, n = 1: {np.mean(theirs):.1%} of repeated second pieces",
+            f"n = 2 after {lengths[0]} steps: {np.mean(ours):.1%}, n = 1 after {lengths[1]}: {np.mean(theirs):.1%} of repeated second pieces",
             f"difference, 95 %: {100 * gap.low:.0f} to {100 * gap.high:.0f} points",
             min(len(ours), len(theirs)),
             "reproduced" if gap.low > 0 else "not at this scale" if gap.high < 0 else "mixed",
@@ -500,19 +602,25 @@ if preset != "smoke":
     )
 compare(
     "Rotary models, which have to learn the previous-token half: n = 2 against n = 1", paper_41,
-    cell("rotary", 2, TRUNK), cell("rotary", 1, TRUNK), ("n = 2", "n = 1"),
+    cell(given="rotary", n=2), cell(given="rotary"), ("n = 2", "n = 1"),
 )  # fmt: skip
-compare("Pools whose held-out names are alike (scattered) against the default, n = 1", "", scattered, one, ("scattered", "default"))
-compare("An easy previous-token half (relative positions) against a given one (smeared keys), n = 1", "", cell("relative", 1, TRUNK), one, ("easy", "given"))
-compare("Giving the previous-token half (smeared keys) against leaving it to be learnt (rotary), n = 1", "", one, cell("rotary", 1, TRUNK), ("given", "to be learnt"))
-compare("A second head that does not shape the trunk against one that does, n = 2", "", cell("smeared", 2, TRUNK, stopped=True), two, ("stopped", "shaping"))
-seeds_here = int(doses.seed.nunique())
+compare("An easy previous-token half (relative positions) against a given one (smeared keys), n = 1", "", cell(given="relative"), one, ("easy", "given"))
+compare("Giving the previous-token half (smeared keys) against leaving it to be learnt (rotary), n = 1", "", one, cell(given="rotary"), ("given", "to be learnt"))
+compare("A second head that does not shape the trunk against one that does, n = 2", "", cell(n=2, stopped=True), two, ("stopped", "shaping"))
+for column, words in CHANGES.items():
+    for value in dict.fromkeys(cells.loc[cells[column] != FIRST[column], column]):
+        changed = words.format(value)
+        compare(f"n = 2 against n = 1 where {changed}", "", cell(n=2, **{column: value}), one if column != "width" else cell(width=value), ("n = 2", "n = 1"))
+for names in dict.fromkeys(cells.loc[cells.names != FIRST.names, "names"]):
+    pool = f"{names} names" if names else "all names"
+    compare(f"n = 2 against n = 1 with a pool of {pool}", "", cell(n=2, names=names), cell(names=names), ("n = 2", "n = 1"))
+seeds_here = int(doses[doses.n == 1].seed.nunique())
 if seeds_here > 1:
-    lost = doses[doses.k == KMAX].groupby(["set", "seed"]).value.mean()
+    lost = doses[(doses.k == KMAX) & (doses.n == 1)].groupby(["set", "seed"]).value.mean()
     gap = induction.difference(lost["random"], lost["ranked"])
     verdicts.append(
         Verdict(
-            "Attention heads that look at the right earlier second piece carry the success",
+            "Attention heads that look at the right earlier second piece carry the success, n = 1",
             "",
             f"success without {KMAX} of them {average['ranked', KMAX]:.0%}, without {KMAX} others {average['random', KMAX]:.0%}, intact {average['ranked', 0]:.0%}",
             f"difference, 95 %: {100 * gap.low:.0f} to {100 * gap.high:.0f} points",

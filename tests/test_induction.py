@@ -10,8 +10,8 @@ import torch
 from mtp_lab import induction, runs
 from mtp_lab.config import ModelConfig
 from mtp_lab.evaluate import losses, tensors
-from mtp_lab.model import MTPTransformer
 from mtp_lab.induction_presets import INDUCTION, induction_configs
+from mtp_lab.model import MTPTransformer
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,14 @@ def test_cells_of_the_preset_are_told_apart():
         assert len({config.folder for config in configs}) == len(configs)
         assert len(cells.drop_duplicates(induction.CELL)) == len(INDUCTION[preset].cells)
         assert (cells.groupby(induction.CELL).seed.nunique() == seeds).all()
-    for config, cell in zip(induction_configs("full", 1), INDUCTION["full"].cells, strict=True):
+    chosen = INDUCTION["full"]
+    for config, cell in zip(induction_configs("full", 1), chosen.cells, strict=True):
         found = induction.cell_of(config)
-        assert all(found[name] == getattr(cell, name) for name in induction.CELL)
+        assert all(found[name] == getattr(cell, name) for name in induction.CELL if name not in ("rate", "width"))
+        assert found["rate"] * cell.slower == chosen.optimizer.learning_rate
+        assert found["width"] == chosen.size["d_model"] * cell.wider
+        assert config.model.d_head == chosen.size["d_model"] // chosen.size["n_attention_heads"]
+        assert config.steps == chosen.steps * cell.longer
 
 
 @pytest.mark.parametrize("kind", ["parallel", "linear", "sequential"])

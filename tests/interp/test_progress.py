@@ -7,8 +7,8 @@ import pytest
 
 from mtp_lab import runs
 from mtp_lab.evaluate import loss_per_horizon
-from mtp_lab.interp.progress import progress
 from mtp_lab.induction_presets import induction_configs
+from mtp_lab.interp.progress import progress
 
 
 @pytest.fixture(scope="module")
