@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data_gen.packing import next_fit, tight_fit
+
 PADDING = -1  # in `documents`: a position that belongs to no document
 NO_VALUE = -1  # in marks that are numbers: a token they say nothing about, and padding
 TARGET = "target"  # a mark of numbers: the token to be said behind this place instead of the next one; see Batch.wanted
@@ -153,6 +155,20 @@ class Documents:
 
         Raises ValueError, naming the document, for one longer than a row.
         """
+        self._check_fit(seq, pad)
+        return self._placed(*next_fit(self.lengths, seq), seq, pad)
+
+    def pack_tightly(self, rows: int, seq: int) -> Batch:
+        """`rows` rows of `seq` tokens, of as many documents from the first on as fit (`packing.tight_fit`).
+
+        Documents are numbered in the order of the rows, not as they stand here. Raises ValueError like `pack`.
+        """
+        _check_rows(rows)
+        self._check_fit(seq)
+        first = tight_fit(self.lengths, rows, seq)
+        return self[: len(first)]._placed(rows, first, seq)
+
+    def _check_fit(self, seq: int, pad: int = 0) -> None:
         if seq < 1:
             raise ValueError(f"seq must be >= 1, got {seq}")
         if not 0 <= pad <= LARGEST_TOKEN:
@@ -163,10 +179,13 @@ class Documents:
                 f"document {i} has {self.lengths[i]} tokens, a row only seq = {seq}, and no document is split; "
                 f"raise seq (max_seq) to {self.lengths.max()} or more, or cut the document"
             )
-        n_rows, first = _next_fit(self.lengths, seq)  # first: (n_documents,)
+
+    def _placed(self, n_rows: int, first: np.ndarray, seq: int, pad: int = 0) -> Batch:
+        """The documents in rows, each from its flat position in `first` (n_documents,) on."""
         shift = np.repeat(first - (self.ends - self.lengths), self.lengths)  # (n_tokens,)
         place = shift + np.arange(len(self.tokens))  # (n_tokens,) flat position
-        owner = np.repeat(np.arange(len(self), dtype=np.int32), self.lengths)  # (n_tokens,)
+        numbers = np.argsort(np.argsort(first)).astype(np.int32)  # (n_documents,) in the order of the rows
+        owner = np.repeat(numbers, self.lengths)  # (n_tokens,)
 
         def rows_of(values: np.ndarray, fill: int) -> np.ndarray:
             rows = np.full(n_rows * seq, fill, dtype=values.dtype)
@@ -187,8 +206,7 @@ def fill(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: flo
 
     Raises ValueError like `Documents.pack`, and for rows < 1.
     """
-    if rows < 1:
-        raise ValueError(f"rows must be >= 1, got {rows}")
+    _check_rows(rows)
     batches, missing, spare = [], rows, 8
     while missing > 0:
         batch = draw(int(missing * seq / mean_length) + spare).pack(seq, pad)
@@ -197,6 +215,21 @@ def fill(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: flo
         missing -= batches[-1].rows
         spare *= 2  # ends the loop also where documents are shorter than they were said to be
     return batches[0] if len(batches) == 1 else stack(batches)
+
+
+def fill_tightly(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: float) -> Batch:
+    """As `fill`, by `Documents.pack_tightly`: fewer positions are padding, and the documents are a prefix all the same.
+
+    All are drawn before any is packed, so that `draw` is asked the same whatever fits.
+    """
+    _check_rows(rows)
+    drawn, missing = [], rows * seq
+    while missing > 0:  # rows must end because documents do not fit, not because the drawing did
+        drawn.append(draw(int(missing / mean_length) + 8))
+        missing -= len(drawn[-1].tokens)
+    marks = {name: np.concatenate([part.marks[name] for part in drawn]) for name in drawn[0].marks}
+    tokens, lengths = (np.concatenate([getattr(part, name) for part in drawn]) for name in ("tokens", "lengths"))
+    return Documents(tokens, lengths, marks).pack_tightly(rows, seq)
 
 
 def stack(batches: list[Batch]) -> Batch:
@@ -208,6 +241,11 @@ def stack(batches: list[Batch]) -> Batch:
     ]
     marks = {name: np.concatenate([batch.marks[name] for batch in batches]) for name in batches[0].marks}
     return Batch(np.concatenate([batch.tokens for batch in batches]), np.concatenate(documents), marks)
+
+
+def _check_rows(rows: int) -> None:
+    if rows < 1:
+        raise ValueError(f"rows must be >= 1, got {rows}")
 
 
 def _check(name: str, array: np.ndarray, dtypes: tuple, shape: tuple[int, ...] | None = None) -> None:
@@ -233,22 +271,6 @@ def _lengths(documents: list[np.ndarray]) -> np.ndarray:
             got = f"{document.dtype} of shape {document.shape}"
             raise ValueError(f"document {i} must be a 1-D int array, got {got}")
     return np.fromiter(map(len, documents), np.int64, len(documents))
-
-
-def _next_fit(lengths: np.ndarray, seq: int) -> tuple[int, np.ndarray]:
-    """Number of rows, and (n_documents,) the flat position, row * seq + column, of each document's start.
-
-    Every length must be 1..seq, as `pack` makes sure: a longer document would open rows without end.
-    """
-    ends = np.cumsum(lengths)
-    before = ends - lengths
-    following = np.searchsorted(ends, before + seq, side="right").tolist()  # the row after one that i opens
-    opening, document = [], 0  # the document that opens each row: the one step that has to be taken row by row
-    while document < len(following):
-        opening.append(document)
-        document = following[document]
-    rows = np.repeat(np.arange(len(opening)), np.diff([*opening, len(lengths)]))  # (n_documents,)
-    return len(opening), rows * seq + before - before[opening][rows]
 
 
 def _flat_mark(name: str, mark: Sequence[np.ndarray], lengths: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ machine is a few array operations on all samples. Left out: tokens and documents
 
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -17,16 +17,19 @@ Split = Literal["uniform", "chain"]
 Notation = Literal["postfix", "infix"]
 Polynomial = tuple[int, ...]  # coefficients from degree 0 upwards
 Tree = tuple  # a Polynomial, or an operation and what it works on: ("-", Tree) or ("+", Tree, Tree)
-OPERATIONS = ("-", "+", "*", "o")  # negation, addition, multiplication, composition
+Operation = Literal["-", "+", "*", "o"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)  # negation, addition, multiplication, composition
 NEGATION, ADDITION, MULTIPLICATION, COMPOSITION, OPEN, CLOSE, OPERAND, NOTHING = range(8)
 BINARY = {ADDITION: ring.add, MULTIPLICATION: ring.multiply, COMPOSITION: ring.compose}
 
 
-def draw_programs(m: np.ndarray, split: Split, rng: np.random.Generator) -> np.ndarray:
+def draw_programs(
+    m: np.ndarray, split: Split, rng: np.random.Generator, operations: Sequence[Operation] = OPERATIONS
+) -> np.ndarray:
     """Expressions with m[i] operations each, (n,) -> (2 max(m) + 1, n) programs.
 
-    Every operation is one of the four with equal probability, whatever stands around it. A binary one shares out the
-    k operations left to its operands:
+    Every operation is one of `operations` with equal probability, whatever stands around it. A binary one shares out
+    the k operations left to its operands:
         uniform  the left operand gets 0 to k, each number with equal probability, the right one the rest
         chain    one of them gets all, the left or the right with equal probability
     """
@@ -35,9 +38,10 @@ def draw_programs(m: np.ndarray, split: Split, rng: np.random.Generator) -> np.n
     top = np.arange(n, 2 * n)  # (n,) flat position in the stack
     stack[top] = m
     programs = np.empty((steps, n), np.uint8)
+    kinds = np.array([OPERATIONS.index(operation) for operation in operations], np.uint8)
     for program in programs:
         here = stack[top]  # (n,)
-        kind, chance = rng.integers(0, len(OPERATIONS), n, np.uint8), rng.random(n)
+        kind, chance = kinds[rng.integers(0, len(kinds), n, np.uint8)], rng.random(n)
         binary = (here > 0) & (kind != NEGATION)
         left = (chance * here).astype(np.int32) if split == "uniform" else (chance < 0.5) * (here - 1)
         program[:] = np.where(here > 0, kind, np.where(here == 0, OPERAND, NOTHING))
@@ -165,19 +169,24 @@ def _node(operation: str, *operands: str | Tree) -> Tree:
     return (operation, *operands)
 
 
-def tree_probability(tree: Tree, split: Split, operand: float) -> tuple[float, int]:
+def tree_probability(
+    tree: Tree, split: Split, operand: float, operations: Sequence[Operation] = OPERATIONS
+) -> tuple[float, int]:
     """The probability that `draw_programs` gives to a tree among those of as many operations, and their number.
 
     operand  the probability of each polynomial
     """
     if not isinstance(tree[0], str):
         return operand, 0
-    probabilities, operations = zip(*(tree_probability(branch, split, operand) for branch in tree[1:]), strict=True)
-    k = sum(operations)  # shared out between the operands
-    if len(operations) == 1 or k == 0:
+    branches = (tree_probability(branch, split, operand, operations) for branch in tree[1:])
+    probabilities, below = zip(*branches, strict=True)
+    k = sum(below)  # shared out between the operands
+    if tree[0] not in operations:
+        share = 0.0
+    elif len(below) == 1 or k == 0:
         share = 1.0
     elif split == "uniform":
         share = 1 / (k + 1)
     else:
-        share = 0.5 if 0 in operations else 0.0
-    return share * prod(probabilities) / len(OPERATIONS), k + 1
+        share = 0.5 if 0 in below else 0.0
+    return share * prod(probabilities) / len(operations), k + 1

@@ -6,20 +6,21 @@ Left out: how expressions are drawn (data_gen.expressions), the ring (data_gen.r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isqrt
 from typing import Literal, get_args
 
 import numpy as np
 
-from data_gen.batch import NO_VALUE, Batch, Documents, fill
+from data_gen.batch import NO_VALUE, Batch, Documents, fill, fill_tightly
 from data_gen.expressions import (
     CLOSE,
     COMPOSITION,
     OPERAND,
     OPERATIONS,
     Notation,
+    Operation,
     Polynomial,
     Split,
     Tree,
@@ -78,6 +79,8 @@ class Polynomials:
     """Coefficients are written from the highest degree to the lowest."""
     pause: int = 0
     """Pause tokens between question and "="."""
+    operations: tuple[Operation, ...] = field(default=OPERATIONS, metadata={"later": True})
+    """What questions are made of, each as often as any other, in the order - + * o. All four have tokens anyway."""
 
     def __post_init__(self) -> None:
         if self.p * self.d > MOST_COEFFICIENTS:
@@ -90,9 +93,7 @@ class Polynomials:
         if self.d < 1:
             raise ValueError(f"d={self.d} must be at least 1: polynomials of d coefficients")
         if self.min_operations < 1:
-            raise ValueError(
-                f"min_operations={self.min_operations} must be at least 1: there is an operation to ask for"
-            )
+            raise ValueError(f"min_operations={self.min_operations} must be at least 1: there is one to ask for")
         if self.max_operations < self.min_operations:
             raise ValueError(
                 f"max_operations={self.max_operations} must be at least min_operations={self.min_operations}"
@@ -102,6 +103,10 @@ class Polynomials:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
         if self.pause < 0:
             raise ValueError(f"pause={self.pause} must be 0 or more pause tokens")
+        known = tuple(operation for operation in OPERATIONS if operation in self.operations)
+        if not known or len(known) != len(self.operations):
+            raise ValueError(f"operations={self.operations!r} must be some of {', '.join(OPERATIONS)}, each once")
+        object.__setattr__(self, "operations", known)  # one order: equal choices are equal configs
 
     @property
     def vocab_size(self) -> int:
@@ -126,14 +131,15 @@ class Polynomials:
 
     @property
     def mean_length(self) -> float:
-        """Expected tokens of a document: each operation is binary with probability 3/4, whatever the split."""
+        """Expected tokens of a document: an operation is binary as often as one of `operations`, whatever the split."""
         m = (self.min_operations + self.max_operations) / 2
-        return float(self._length(m, 1 + 0.75 * m))
+        binary = sum(operation != "-" for operation in self.operations) / len(self.operations)
+        return float(self._length(m, 1 + binary * m))
 
     @property
     def longest(self) -> int:
         """Tokens of the longest document there can be."""
-        return int(self._length(self.max_operations, self.max_operations + 1))
+        return int(self._length(self.max_operations, 1 + self.max_operations * (self.operations != ("-",))))
 
     def _length(self, m: float | np.ndarray, operands: float | np.ndarray) -> float | np.ndarray:
         """Tokens of a document."""
@@ -152,7 +158,7 @@ class Polynomials:
         if n < 1:
             raise ValueError(f"n={n} must be at least 1 document")
         m = rng.integers(self.min_operations, self.max_operations + 1, n)
-        programs = draw_programs(m, self.split, rng)  # (steps, n)
+        programs = draw_programs(m, self.split, rng, self.operations)  # (steps, n)
         n_operands = count_operands(programs)  # (n,)
         operands = rng.integers(0, self.p, (self.d, n_operands.sum()), ring_dtype(self.p, self.d))
         answers = evaluate(programs, operands, self.p)  # (d, n)
@@ -213,17 +219,20 @@ class Polynomials:
             "root": np.repeat(roots.astype(np.float32), lengths),
         }
 
-    def sample(self, rows: int, seq: int, rng: np.random.Generator) -> Batch:
-        """Rows of whole documents, packed. Raises ValueError where the longest document does not fit a row."""
+    def sample(self, rows: int, seq: int, rng: np.random.Generator, tight: bool = False) -> Batch:
+        """Rows of whole documents, packed as drawn or `tight`. Raises ValueError where the longest does not fit."""
         if seq < self.longest:
             raise ValueError(f"seq={seq} must be at least {self.longest}, the longest document's tokens")
-        return fill(lambda n: self.documents(n, rng), rows, seq, self.mean_length)
+        make = fill_tightly if tight else fill
+        return make(lambda n: self.documents(n, rng), rows, seq, self.mean_length)
 
     def held_out(self, split: HeldOut, m: int, n: int = 2000) -> Documents:
-        """A fixed set of n questions of m operations, always the same ones, whatever the format asks them in."""
+        """A fixed set of n questions of m operations, another for each choice of `operations`, whatever the format."""
         if split not in get_args(HeldOut):
             raise ValueError(f"split={split!r} must be one of {', '.join(get_args(HeldOut))}")
         seed = [0x504F4C59, self.p, self.d, get_args(HeldOut).index(split), m]
+        if self.operations != OPERATIONS:  # sets of all four are older than the choice
+            seed.append(sum(1 << OPERATIONS.index(operation) for operation in self.operations))
         return self.of(m).documents(n, np.random.default_rng(seed))
 
     def overlap(self, documents: Documents, samples: int) -> float:
@@ -237,7 +246,7 @@ class Polynomials:
 
     def probability(self, tree: Tree) -> float:
         """The probability that a document asks for this expression."""
-        probability, m = tree_probability(tree, self.split, float(self.p) ** -self.d)
+        probability, m = tree_probability(tree, self.split, float(self.p) ** -self.d, self.operations)
         possible = self.min_operations <= m <= self.max_operations
         return possible * probability / (self.max_operations - self.min_operations + 1)
 

@@ -93,6 +93,7 @@ _CONTROLS = (
     compute_matched(2, fading=0.3),
     compute_matched(4, fading=0.5),
     compute_matched(1, learns="answers x1.1"),
+    *(compute_matched(n, pause=10) for n in (1, 2)),
 )
 _STEADY = OptimizerConfig(kind="muon", learning_rate=5e-3)
 _SMALL = dict(d_model=64, n_attention_heads=4)

@@ -20,6 +20,7 @@ from data_gen.prose import docstrings, told_stories
 from data_gen.star_graph import StarGraphs
 from data_gen.stories import Stories, of_characters
 from data_gen.text import SEPARATOR, SEPARATOR_TEXT, VOCABULARY, ByteStream, Corpus, local_files, standard_library
+from mtp_lab.mapping import LATER
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -182,8 +183,14 @@ class PolynomialsTask(_Sampled):
     stream: Polynomials = field(default_factory=Polynomials)
     seq: int = 128
     """Tokens a row; whole documents, packed."""
+    tight: bool = field(default=False, metadata=LATER)
+    """Training rows are packed tightly, for less padding (`data_gen.packing`); held-out rows never are."""
 
     name: ClassVar[str] = "polynomials"
+
+    def batch(self, rows: int, step: int, seed: int) -> Batch:
+        """The training batch of a step."""
+        return self.stream.sample(rows, self.seq, np.random.default_rng([seed, step]), self.tight)
 
     def held_out(self, split: Split, rows: int) -> Batch:
         """`rows` rows, shared out evenly over the numbers of operations m; the same at every call."""

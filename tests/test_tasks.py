@@ -40,7 +40,11 @@ def tasks(corpus) -> dict[str, Task]:
     return {
         "bytes": BytesTask(paths=(corpus,), pattern="*.txt", seq=64),
         "stories": StoriesTask(Stories(POOL, scenery=0.3, repeat_spans=False), seq=220),
-        "polynomials": PolynomialsTask(Polynomials(p=2, d=4, max_operations=3, notation="infix", pause=1), seq=80),
+        "polynomials": PolynomialsTask(
+            Polynomials(p=2, d=4, max_operations=3, notation="infix", pause=1, operations=("-", "+", "o")),
+            80,
+            tight=True,
+        ),
         "star_graph": StarGraphTask(StarGraphs(degree=3, length=4, nodes=12), seq=80),
         "choice_process": ChoiceProcessTask(ChoiceProcess(2, (0.75, 0.25), forced=2, relevance=(5, 0)), seq=23),
     }
@@ -123,6 +127,19 @@ def test_polynomials_hold_out_as_many_rows_of_every_number_of_operations(tasks):
         assert len(set(batch.documents.ravel().tolist())) == len(list(documents_of(batch))) + 1  # padding
     in_training = task.held_out("train", 30).marks["m"]
     assert {len(set(row.tolist()) - {-1}) for row in in_training} > {1}, "training mixes them in a row"
+
+
+def test_tight_packing_is_of_training_rows_alone():
+    """Fewer positions of training rows are padding, and held-out rows are what they were, so that losses compare.
+    Catches: an option that does nothing, or that changes what models are judged by; measures that need documents to
+    be numbered as they were drawn."""
+    plain, tight = (PolynomialsTask(Polynomials(p=2, d=4), seq=64, tight=tight) for tight in (False, True))
+    batch = tight.batch(32, 0, 0)
+    assert batch.real_tokens > 1.08 * plain.batch(32, 0, 0).real_tokens
+    for split in SPLITS:
+        assert content(tight.held_out(split, 12)) == content(plain.held_out(split, 12))
+    predicted, nats = answers(tight, batch, "mixed"), np.zeros(batch.tokens.shape)
+    assert tight.measures(batch, predicted, nats) == pytest.approx(slowly("polynomials", batch, predicted, nats))
 
 
 def test_bytes_are_split_by_file(tasks):
@@ -357,6 +374,18 @@ def test_the_hash_of_a_training_sees_the_stream(tasks):
     same = dict(seq=136)
     assert config_hash(StarGraphTask(**same)) != config_hash(StarGraphTask(StarGraphs(variant="reversed"), **same))
     assert to_mapping(base)["stream"]["names"]["seed"] == 0 and "kind" not in to_mapping(base)["stream"]
+
+
+def test_choices_that_came_later_leave_the_hash_of_polynomials_alone():
+    """The hash of before there were any; each makes another, whatever the order that operations are named in.
+    Catches: stored trainings that are no longer found, or found for another stream."""
+    plain = PolynomialsTask()
+    assert config_hash(plain) == "dfd71a5275"
+    assert config_hash(PolynomialsTask(Polynomials(p=2, d=4), seq=64)) == "b45fa1e160"
+    assert plain == PolynomialsTask(Polynomials(operations=("o", "*", "+", "-")))
+    some = [PolynomialsTask(Polynomials(operations=chosen)) for chosen in (("*", "-"), ("-", "*"), ("*",))]
+    assert some[0] == some[1] and len({config_hash(task) for task in (plain, replace(plain, tight=True), *some)}) == 4
+    assert all(from_mapping(Task, json.loads(canonical_json(task))) == task for task in (plain, *some))
 
 
 def test_a_mapping_of_no_known_task_is_refused(tasks):
