@@ -48,6 +48,7 @@ import torch
 
 from data_gen.stories import N_CHARACTERS
 from mtp_lab import figures, induction, interp_figures, runs, stream_figures
+from mtp_lab.cells import of_all
 from mtp_lab.evaluate import over_seeds, tensors
 from mtp_lab.induction_presets import INDUCTION, induction_configs
 from mtp_lab.interp import ablation, attention, gradients, pairs, patching, path_patching, probes
@@ -239,13 +240,12 @@ if panels:
 # names are like.)
 
 # %%
-final = pd.DataFrame(
-    [
-        {**where, "split": split, **induction.final(run, split, chosen.test_rows)}
-        for where, run in zip(cells.to_dict("records"), trained, strict=True)
-            for split in ("train", "validation", "test")
-    ]
-)
+def all_splits(run: runs.Run) -> pd.DataFrame:
+    """A model at the end of its training, a row a split."""
+    return pd.DataFrame([{"split": split, **induction.final(run, split, chosen.test_rows)} for split in ("train", "validation", "test")])
+
+
+final = of_all(induction.cell_of, trained, all_splits, workers).merge(cells, on=about)
 at_end = {split: rows[rows.main] for split, rows in final.groupby("split")}
 PANELS = {
     "validation names": ("validation", "induction"),

@@ -546,7 +546,9 @@ verdict("A larger model gains less than a second head does", "30M to 100M gains 
 verdict("Heads that do not shape the trunk do not help", "", f"n = 2, trunk {TRUNK}, heads stopped")
 verdict("Next-token prediction on answers alone against all tokens", "", f"n = 1, trunk {TRUNK}, answers only")
 paper_pauses = "5 and 10 pauses: similar gains of n > 1 (section 4.2)"
-verdict("Five pauses before the answer: the gain of n = 2 with them", paper_pauses, f"n = 2, trunk {LAYERS - 2}, 5 pauses", f"n = 1, trunk {TRUNK}, 5 pauses")
+for pauses, word in ((5, "Five"), (10, "Ten")):
+    with_pauses = (f"n = {n}, trunk {LAYERS - n}, {pauses} pauses" for n in (2, 1))
+    verdict(f"{word} pauses before the answer: the gain of n = 2 with them", paper_pauses, *with_pauses)
 if ring_configs:
     ring_spans = ring_asked[(ring_asked.group == "all") & (ring_asked.m == 1)][["label", "seed", "value"]]
     one, two = (ring_spans[ring_spans.label == f"n = {n}, then all"] for n in (1, 2))
