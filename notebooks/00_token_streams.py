@@ -85,10 +85,11 @@ N_STORIES = {"smoke": 300, "quick": 2000}.get(preset, 5000)
 #
 # Characters have names of two pieces, each one token. The pairing is random: `Ri` goes on in eight ways, and only the story
 # tells which. At the first mention the second piece is a surprise; at every later one (framed) it can be looked up. Looking up is
-# induction, and the accuracy on framed tokens is the measure of section 4.1.
+# induction, and the accuracy on framed pieces of names is the measure of section 4.1. (Objects have two pieces, too; theirs are framed, but
+# not part of the measure.)
 #
 # A line under a token says that the text could have gone on otherwise: an unbroken line where a later token depends on it
-# (a *consequential* choice), dots where nothing does.
+# (a *consequential* choice), dots where nothing does. Names and objects have colours instead, whether they were a choice or not.
 
 # %%
 stories = Stories()
@@ -280,9 +281,9 @@ figures.show(figure)
 # ### What the loss of n tokens will look at
 #
 # The paper's surmise (section 5.1): a choice on which later tokens depend weighs $n(n + 1)/2$ in the n-token loss, where other tokens weigh $n$, because horizons 2 to n have to predict what follows before the choice has
-# been read. In nats, token $x_s$ is answerable for $W_n(s) = \sum_{j=0}^{n-1} (n - j)\, I(x_{s+j}; x_s \mid x_{<s})$ of the loss, summed over its targets (notebook 6 derives it). The stories' grammar and pools of names tell
+# been read. In nats, token $x_s$ is answerable for $W_n(s) = \sum_{j=0}^{n-1} (n - j)\, I(x_{s+j}; x_s \mid x_{<s})$ of the loss, summed over its targets: its *implicit weight* (notebook 6 derives it). The stories' grammar and pools of names tell
 # a perfect reader's expectation of the token i ahead, and from that this information, exactly (`data_gen.story_reader`). Shades are multiples of a loss's mean, so that the four copies can be compared: where the last is
-# darker than the first, eight-token prediction looks at a token more. White: as good as certain.
+# darker than the first, eight-token prediction looks at a token more. White: below the mean. The second figure shows $W_n / (n W_1)$, the weight relative to next-token prediction, by class of token.
 
 # %%
 HORIZONS, FEW = 8, (1, 2, 4, 8)

@@ -141,6 +141,9 @@ figures.show(figure)
 
 # %% [markdown]
 # `mtp_loss(..., method="sequential")` does so; `method="reference"` holds everything at once. Same number, same gradients?
+# Here for five kinds of heads: *parallel* ones, as above; *causal* (head i reads head i-1), *anticausal* (head i reads head i+1) and
+# *linear* ones (a matrix each) from the paper's Table S4; and DeepSeek-V3's, which share only the name *sequential* with the method: head i
+# reads head i-1 and the token before the one that it predicts.
 
 
 # %%
@@ -203,7 +206,9 @@ figures.show(figure)
 # %% [markdown]
 # ## Verdict
 #
-# Compare with what you wrote down.
+# Compare with what you wrote down. Why does the second factor lie below 1? With more heads, layers move from the trunk, whose
+# activations are kept until the end of the step, to the heads, whose activations are dropped one head after the other. And why do the lines
+# differ at n = 1 already? `sequential` also cuts the positions into chunks, so that not even one head's logits exist all at once.
 
 # %%
 verdicts = [

@@ -117,7 +117,7 @@ figures.show(figure)
 # ## What happened to the next byte?
 #
 # Each model against n = 1, and each control (a next-token model as deep as the path of that n) against n = 1. Differences are
-# taken seed by seed: the same seed sees the same data in the same order.
+# taken seed by seed: the same seed sees the same data in the same order. This table is in nats; everything after it is in bits.
 
 # %%
 next_byte = measured[measured.horizon == 1].copy()
@@ -192,8 +192,9 @@ figures.save(figure, FOLDER, "line", None)
 figures.show(figure)
 
 # %% [markdown]
-# Look for three things. Inside a word or after a keyword all heads are dark: the future is forced. At the first letter of a
-# new name all heads go pale, and head i goes pale for *every* letter that depends on a choice not yet made when it spoke.
+# Look for three things. Inside a word that the model knows by now (`self`), heads are dark: the future is forced. At the first letter
+# of a new name all heads go pale, and at a name that it does not know they stay so. And head i is pale for *every* letter that depends on
+# a choice not yet made when it spoke: in `self`, head 1 is dark from the first letter on, head 2 from the second, and so on.
 # That staircase is where n-token training spends its extra loss (notebook 6 will measure it).
 #
 # ## Verdict
@@ -252,7 +253,7 @@ ordered
 
 # %% [markdown]
 # ★★★ **3.** Train a control of your own: n = 4 with `stop_gradient=(2, 3, 4)`. Its head 1 sees a trunk that the other heads do
-# not touch. Where should its next-byte loss lie among the rows of the figure above, and does it?
+# not touch. Where should its next-byte loss lie among the rows of the figure above, and does it? (The losses that are returned are in nats.)
 #
 # ```python
 # from dataclasses import replace

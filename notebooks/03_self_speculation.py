@@ -196,7 +196,7 @@ figures.show(figure)
 # %% [markdown]
 # ### Head by head
 #
-# Head i's byte is committed only if those of heads 2 ... i-1 are. The area under a line is the number of bytes a forward.
+# Head i's byte is committed only if those of heads 2 ... i-1 are. The sum of a line's points is the number of bytes a forward.
 
 # %%
 by_head = accepted.query("text == 'library' and bytes == @SHORT and n > 1")
@@ -233,8 +233,9 @@ figures.show(figure)
 # %% [markdown]
 # ### Loops
 #
-# The share of 24-byte stretches that a row of text has shown before. Where greedy text repeats itself, every head is right: a
-# model that has hardly been trained loops at once, and *looks* fast. Read the greedy numbers above beside this table.
+# The share of 24-byte stretches that a row of text has shown before. Where greedy text goes round in a loop that the heads have
+# learnt, every head is right: a model of code that has hardly been trained loops at once, and *looks* fast. Heads need not have learnt
+# the loop, though: prose repeats itself, too, without being drafted better than sampled text. Read the greedy numbers above beside this table.
 
 # %%
 loops = measured.query("n == @N").groupby(["text", "bytes", "mode"]).loops.mean().unstack()[list(MODES)]
@@ -243,8 +244,8 @@ loops.map("{:.0%}".format)
 # %% [markdown]
 # ## Why bytes gain more
 #
-# A word is several bytes but one choice. Inside it the next bytes are nearly forced, and the heads know them. How often
-# head i is right on *real* code, by the kind of byte that it predicts:
+# A word is several bytes but one choice: inside it the next bytes should be easier than its first. How often head i is right on *real*
+# code, by the kind of byte that it predicts. (What models this small draft best are spaces and line breaks, far ahead of all else.)
 
 # %%
 of_kind = kinds.query("text == 'library' and n == @N and bytes == @LONG and head <= 4 and bytes > 0")
@@ -308,6 +309,9 @@ figures.show(figure)
 # processor better by itself, so there is less to gain.
 #
 # ## Verdict
+#
+# Compare with what you wrote down: (a) to (c) are in the second line, for the model that was trained longest, and in the table of all
+# models; (d) is in the figure *Head by head*, for models that were trained for a short time.
 
 # %%
 greedy, sampled, agreed = (reached[mode] for mode in MODES)
@@ -362,7 +366,7 @@ ratios = example / example.shift(fill_value=1.0)
 print(f"1 + a2 + a2 a3 + ... = {ratios.cumprod().sum():.2f}; tokens a forward, the prompt's own included: {best['greedy'][largest]:.2f}")
 
 # %% [markdown]
-# ★★ **2.** Sampling at temperature 0.8 accepts less than greedy decoding. For a draft drawn from q and a target p, the chance of
+# ★★ **2.** When text is sampled, a draft is accepted by chance. For a draft drawn from q and a target p, the chance of
 # acceptance is $\sum_x \min(p(x), q(x))$. Show that it is 1 minus the total variation distance, and compute it for two
 # distributions of your own.
 

@@ -247,7 +247,8 @@ figures.show(figure)
 
 # %% [markdown]
 # **Estimated from trained heads.** What the next n tokens share, $\sum_i H(x_{t+i}|x_{\le t}) - H(x_{t+1..t+n}|x_{\le t})$, is the sum of the heads' losses less that of the chain rule, which the next-token head pays. So a
-# model tells it about its data. The estimate is too large by what far heads have not learnt and the first one has.
+# model tells it about its data. The estimate is too large by what far heads have not learnt, and too small by what the next-token head has not: it
+# pays for that at every step of the chain.
 
 # %%
 held_out = task.held_out("test", chosen.rows)
@@ -275,7 +276,8 @@ figures.show(figure)
 # ## What trained models weigh
 #
 # The same decomposition of a trained model's own losses: what horizon j + 1 pays more than horizon j for a token, the token in between is answerable for. That includes what head j + 1 does
-# worse than head j for other reasons, so a model's weights are not bound by (n + 1)/2.
+# worse than head j for other reasons, so a model's weights are not bound by (n + 1)/2. And where head 1 has not learnt
+# what a choice leads to, it pays for that at once, and longer horizons have less to add: weights can be smaller, too.
 
 # %%
 measured = of_all(widest, choice_study.trained_weights, rows=chosen.rows)

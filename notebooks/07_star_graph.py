@@ -18,10 +18,10 @@
 # unless the model walks back from the goal in its head. Does training on several future tokens bring models to do that, where next-token prediction does not?
 #
 # **What is known.** Bachmann & Nagarajan 2024 ([arXiv 2403.06963](https://arxiv.org/abs/2403.06963)): trained with teacher forcing, next-token models learn the look-up (a cheat: it is right for all tokens but one) and guess the first step;
-# trained on reversed answers (goal first, every step a look-up), or without teacher forcing (*teacherless*: the answer is not read), the same models can solve graphs. Gloeckle et al. 2024 cite it for what the n-token loss may do at choice points; they run no star graphs.
+# trained on reversed answers (goal first, every step a look-up), or without teacher forcing (*teacherless*: the answer is not read), the same models can solve graphs. Gloeckle et al. 2024 cite it (section 5.1) for saying that not all tokens of a text matter alike; they run no star graphs.
 # The TOP paper (2508.19228), on G(3, 5) and larger models: next-token prediction 33 %, two tokens 59 %, four tokens 100 %. Frydenlund 2024 (2410.13779): next-token models can learn it, given other samples. Huang 2026 (2604.11912): multi-token models solve it backwards, from the goal.
 #
-# **Why several tokens might help.** Node 1, the first step, is the node that an edge leads from to the goal, or a walk of such steps in longer arms. A reversed answer asks for it right behind the goal's own token, where it is one look-up. In the forward answer head 1 is asked behind node 0, two tokens after the goal was read: it must fetch the goal, *then*
+# **Why several tokens might help.** Number the nodes of the path from the start, which is node 0. Node 1, the first step, is one step back from the goal in the graphs below, and a walk of several such steps in longer arms. A reversed answer asks for it right behind the goal's own token, where it is one look-up. In the forward answer head 1 is asked behind node 0, two tokens after the goal was read: it must fetch the goal, *then*
 # look up, and no part of that is rewarded alone. But head 2 is asked for node 1 behind "=", and head 3 behind the goal itself, which is the reversed answer's question. Heads further ahead are rungs of a ladder that next-token prediction does not have.
 #
 # ✏️ **Write down first,** for models with the same trunk, of ten seeds each: how many will plan with n = 1, 2, 3 and 4? With heads that do not shape the trunk? When the answer is reversed, and when it may not be read? Where do models that plan look?
@@ -226,7 +226,7 @@ figures.show(figure)
 # ## Along which tokens does the way back run? Patching
 #
 # Two graphs that differ in one respect, so that the first step is another one: another goal, or two arms that have exchanged what hangs below their k-th nodes. Run the second, put in the first one's activations at one layer and at one kind of position: how much of the first one's answer comes back?
-# Before a model guesses or plans, nothing can come back; only models that plan are patched.
+# In a model that guesses, the first step does not depend on what differs, so nothing can come back; only models that plan are patched.
 
 # %%
 COUNT = 8 if preset == "smoke" else 128
