@@ -62,6 +62,7 @@ class Stories:
         for name in ("fresh", "shared_first", "scenery"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be a share from 0 to 1")
+            object.__setattr__(self, name, float(getattr(self, name)))  # 0 equals 0.0, and so must their JSON
         if self.split not in get_args(Split):
             raise ValueError(f"split={self.split!r} must be one of {', '.join(get_args(Split))}")
         if self.fresh and self.split != "train":

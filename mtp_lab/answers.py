@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_gen.batch import Documents
+from data_gen.batch import TARGET, Documents
 from mtp_lab.config import check_positive
 from mtp_lab.decode import generate
 from mtp_lab.evaluate import tensors
@@ -41,14 +41,19 @@ def questions(documents: Documents) -> tuple[list[np.ndarray], np.ndarray]:
     """Each document up to its answer, "=" included, and the right answers, (documents, length) int.
 
     Raises:
-        ValueError: for no documents, no mark "answer", and answers that are missing, begin their document, are not in
-            one piece or differ in length.
+        ValueError: for no documents, no mark "answer", teacherless documents, and answers that are missing, begin their
+            document, are not in one piece or differ in length.
     """
     if not len(documents):
         raise ValueError("there are no documents; give at least one")
     if "answer" not in documents.marks:
         known = ", ".join(documents.marks) or "none"
         raise ValueError(f"documents need a mark 'answer' on the tokens of their answers; their marks are: {known}")
+    if TARGET in documents.marks:
+        raise ValueError(
+            f"documents with the mark {TARGET!r} are teacherless: dummies stand in place of their answers; judge them "
+            "by evaluate.next_token and Batch.wanted"
+        )
     mark, starts = documents.marks["answer"], documents.ends - documents.lengths
     counts = np.add.reduceat(mark, starts, dtype=int)  # (documents,)
     if len(empty := np.flatnonzero(counts == 0)):

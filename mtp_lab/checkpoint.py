@@ -60,9 +60,13 @@ def save_weights(folder: Path, step: int, model: nn.Module) -> None:
 
 
 def save_tensors(folder: Path, step: int, tensors: dict[str, Tensor]) -> None:
-    """Writes one file of `folder`, named after the step and its own digest."""
+    """Writes one file of `folder`, named after the step and its own digest; what another run of the step left goes."""
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    write_atomic(folder / f"step-{step:08d}-{digest(content)}.safetensors", content)
+    path = folder / f"step-{step:08d}-{digest(content)}.safetensors"
+    write_atomic(path, content)
+    for other in folder.glob(f"step-{step:08d}-*.safetensors"):
+        if other != path:
+            other.unlink()
 
 
 def saved_weights(folder: Path) -> dict[int, Path]:

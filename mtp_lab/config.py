@@ -213,6 +213,8 @@ class OptimizerConfig:
         object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
         as_floats(self, "learning_rate", "weight_decay", "clip", "final")
         check_choice("kind", self.kind, OptimizerKind)
+        if type(self.warmup) is not int:
+            raise ValueError(f"warmup={self.warmup!r} must be a number of steps, an integer")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and below 1")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
@@ -293,6 +295,13 @@ class TrainConfig:
             raise ValueError(
                 f"horizon_weights={weights} must be n_future={self.model.n_future} numbers, none negative, not all 0"
             )
+        if self.curriculum != "constant" and not weights[0]:
+            raise ValueError(
+                f"horizon_weights={weights} with curriculum={self.curriculum!r}: a part of the training has the "
+                "next-token head alone, whose weight must not be 0; give it one, or use curriculum='constant'"
+            )
+        if type(self.seed) is not int:
+            raise ValueError(f"seed={self.seed!r} must be an integer")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must not be negative, and below 2**63")
         if self.batch_size % self.accumulate:

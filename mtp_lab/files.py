@@ -44,6 +44,11 @@ def append_line(path: Path, line: str) -> None:
         raise _unwritten(path, error) from error
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines that `append_line` has written to their end; none if there is no file."""
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
 def remove_fragments(folder: Path) -> None:
     """Removes what processes that were killed in the middle of `write_atomic` have left in a folder and below it; for
     folders to which nobody else writes."""

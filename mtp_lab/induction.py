@@ -121,13 +121,15 @@ def share(successes: int, seeds: int) -> Interval:
 def earlier(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> tuple[float, float]:
     """Whether the seeds of one cell get there earlier than another's: difference of mean ranks, and its p-value.
 
-    Negative: `one` is earlier. Seeds that never get there share the last rank. The p-value is two-sided and exact, by
+    Negative: `one` is earlier. Seeds that never get there share the last rank; so do those that get there only after
+    another's training has ended without it, which might have got there as late. The p-value is two-sided and exact, by
     permutation of the seeds.
 
     Args:
         one, other: rows of `reached`.
     """
-    times = [np.where(cell.reached, cell[by].astype(float), np.inf) for cell in (one, other)]
+    end = min(cell[by].where(~cell.reached, np.inf).min() for cell in (one, other))  # up to there all are watched
+    times = [np.where(cell.reached & (cell[by] <= end), cell[by].astype(float), np.inf) for cell in (one, other)]
     ranks = stats.rankdata(np.concatenate(times))
     groups = ranks[: len(times[0])], ranks[len(times[0]) :]
     if len(set(ranks)) == 1:

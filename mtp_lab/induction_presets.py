@@ -77,6 +77,7 @@ _CELLS = (
     InductionCell("smeared", 2, names=0, longer=_LONG),
     InductionCell("smeared", 1, wider=2),
     InductionCell("smeared", 2, longer=_LONG, wider=2),
+    InductionCell("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters
 )
 # as the zoo has them
 _QUICK = tuple(InductionCell("smeared", n, scattered=False) for n in (1, 2))

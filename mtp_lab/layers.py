@@ -101,7 +101,8 @@ class Attention(nn.Module):
             mask = mask + rearrange(self.bias[:, context.offsets], "h b s k -> b h s k").to(q.dtype)
         if self.myopic:
             return self._mix_myopic(q, k, v, mask)
-        watched = self.hook_attn_scores._forward_hooks or self.hook_pattern._forward_hooks
+        points = (self.hook_attn_scores, self.hook_pattern)
+        watched = any(point._forward_hooks or point._backward_hooks for point in points)
         if q.device.type != "cpu" and not watched:
             plain = context.causal_only and self.bias is None
             return F.scaled_dot_product_attention(q, k, v, attn_mask=None if plain else mask, is_causal=plain)

@@ -38,8 +38,11 @@ class Live:
         if not self.text:
             self.text = list(self.prompt)
             self._write("".join(self.pieces(self.text)))
-        self.text += tokens
-        new = self.pieces(self.text)[len(self.text) - len(tokens) :]
+        before, self.text = self.pieces(self.text), [*self.text, *tokens]
+        pieces = self.pieces(self.text)
+        new = pieces[len(before) :]
+        if pieces[: len(before)] != before:  # they complete a polynomial whose first tokens are on the screen already
+            new = [" " + self.pieces([token])[0] for token in tokens]
         if not self.coloured:
             return self._write("".join(new) + "|")
         for head, piece in enumerate(new, start=2):

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mtp_lab.config import Refused, TrainConfig
-from mtp_lab.files import remove_fragments, write_atomic
+from mtp_lab.files import remove_fragments, whole_lines, write_atomic
 from mtp_lab.mapping import from_mapping, to_mapping
 from mtp_lab.tasks import Split
 
@@ -209,9 +209,7 @@ def list_runs(runs_dir: str | Path = "runs") -> pd.DataFrame:
 
 def logged(folder: Path) -> list[dict[str, Any]]:
     """The rows of the log of a run, finished or not; none before its first step."""
-    log = folder / "metrics.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
+    return [json.loads(line) for line in whole_lines(folder / "metrics.jsonl")]
 
 
 def megabytes(folder: str | Path) -> float:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+COLDEST = 1e-6  # logits divided by less can be too large for fp32
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -26,8 +28,8 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature!r} must be 0 (greedy) or above")
+        if self.temperature != 0 and not COLDEST <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature!r} must be 0 (greedy), or {COLDEST} or above")
         if type(self.top_k) is not int or self.top_k < 0:
             raise ValueError(f"top_k={self.top_k!r} must be an integer of at least 0; 0 leaves all tokens in")
         if not 0 < self.top_p <= 1:

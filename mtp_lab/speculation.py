@@ -61,8 +61,13 @@ def agreement(model: MTPTransformer, batch: Batch, rows_at_once: int = 4) -> tup
         (n_future,) for head i the share of forwards that commit its byte, heads 2..i all being right; the sum is bytes
         a forward. Forwards walk through each document as a decoder does: from t to t + 1 + the number of right drafts.
         A table over all positions: head, kind (of the byte that it predicts, see KINDS), right (share), bytes (number).
+
+    Raises:
+        ValueError: for rows that are too short for the furthest head.
     """
     n, device = model.config.n_future, next(model.parameters()).device
+    if batch.seq <= n:
+        raise ValueError(f"rows of {batch.seq} tokens are too short for {n} heads; use {n + 1} tokens or more")
     chains, forwards = np.zeros(n), 0
     right, asked = np.zeros((n, len(KINDS))), np.zeros((n, len(KINDS)))
     kinds = kinds_of(batch.tokens)  # (rows, seq)

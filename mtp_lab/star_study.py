@@ -5,6 +5,7 @@ summed up by how many of its seeds succeed (induction.share, with an exact inter
 on test graphs, and when it came about on validation graphs.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -132,7 +133,8 @@ def looks(run: Run, rows: int) -> pd.DataFrame:
 
 def _graphs(run: Run, rows: int) -> Batch:
     """Test graphs, one a row."""
-    return run.config.task.held_out("test", rows)
+    task = run.config.task
+    return replace(task, seq=task.stream.seq).held_out("test", rows)
 
 
 def _groups(stream: StarGraphs, batch: Batch) -> dict[str, np.ndarray]:

@@ -153,7 +153,7 @@ def interval_bars(table: pd.DataFrame, title: str, caption: str, form: Literal["
     for name, place in zip(titles, places, strict=True):
         part = table[table.panel == name]
         ends = part.drop_duplicates("label").set_index("label").loc[labels]
-        mean, furthest = ends["mean"].tolist(), np.maximum(ends.high, ends["mean"])
+        mean, furthest = ends["mean"].tolist(), np.fmax(ends.high, ends["mean"])  # nan: one seed has no interval
         style = dict(orientation="h", marker_color=colors, opacity=0.85, showlegend=False)
         bar = go.Bar(
             x=mean, y=y.tolist(), name=name, error_x={**bars(mean, ends.low, ends.high), "color": INK}, **style

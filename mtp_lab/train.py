@@ -25,7 +25,7 @@ from mtp_lab.allocator import keep_memory
 from mtp_lab.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint, save_weights
 from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.evaluate import loss_per_horizon, next_token, tensors, wanted
-from mtp_lab.files import append_line, write_atomic
+from mtp_lab.files import append_line, whole_lines, write_atomic
 from mtp_lab.loss import mtp_loss
 from mtp_lab.model import MTPTransformer
 from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
@@ -216,9 +216,8 @@ class _Log:
     def __init__(self, path: Path, steps_done: int, lead: bool) -> None:
         self.path, self.lead = path, lead
         if lead:
-            rows = path.read_text().splitlines() if path.exists() else []
-            whole = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= steps_done]
-            write_atomic(path, "".join(f"{row}\n" for row in whole))
+            rows = [row for row in whole_lines(path) if json.loads(row)["step"] <= steps_done]
+            write_atomic(path, "".join(f"{row}\n" for row in rows))
 
     def write(self, row: dict[str, object]) -> None:
         if self.lead:

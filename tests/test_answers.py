@@ -129,6 +129,10 @@ def test_documents_without_a_proper_answer_are_refused():
         (marked(".aa", "aa."), "document 1 begins with its answer"),
         (SMALL.documents(3, np.random.default_rng(0))[:0], "no documents"),
         (Documents(np.zeros(2, np.int32), np.array([2]), {"m": np.zeros(2, np.float32)}), "their marks are: m"),
+        (
+            StarGraphs(2, 3, 8, "teacherless").documents(2, np.random.default_rng(0)),
+            "'target' are teacherless: dummies stand in place of their answers",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             answers.questions(documents)

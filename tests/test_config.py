@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_gen.stories import Stories
 from mtp_lab.config import (
     SIZES,
     ModelConfig,
@@ -201,6 +202,27 @@ def test_equal_optimizers_have_equal_hashes():
     whole = OptimizerConfig(weight_decay=0, clip=1, final=0, betas=(0, 0.95))
     decimal = OptimizerConfig(weight_decay=0.0, clip=1.0, final=0.0, betas=(0.0, 0.95))
     assert whole == decimal and config_hash(whole) == config_hash(decimal)
+
+
+def test_equal_stories_have_equal_hashes():
+    """And numbers of steps, which are whole, are refused where they are not: 50.0 equals 50, and is other JSON."""
+    whole, decimal = Stories(fresh=0, scenery=1), Stories(fresh=0.0, scenery=1.0)
+    assert whole == decimal and config_hash(whole) == config_hash(decimal)
+    for value in (50.0, True):
+        with pytest.raises(ValueError, match=f"warmup={value} must be a number of steps"):
+            OptimizerConfig(warmup=value)
+    for value in (1.0, True, np.int64(1)):
+        with pytest.raises(ValueError, match="seed=.* must be an integer"):
+            TrainConfig(seed=value)
+
+
+@pytest.mark.parametrize("curriculum", ["forward", "reverse"])
+def test_a_curriculum_needs_the_next_token(curriculum):
+    """It has it alone at one end. Catches: hundreds of steps of no loss, in which only weights decay."""
+    model = ModelConfig(n_future=2)
+    TrainConfig(model=model, horizon_weights=(1, 0), curriculum=curriculum)
+    with pytest.raises(ValueError, match=f"horizon_weights=.0.0, 1.0. with curriculum='{curriculum}'"):
+        TrainConfig(model=model, horizon_weights=(0, 1), curriculum=curriculum)
 
 
 def test_the_hash_is_pinned():

@@ -315,6 +315,7 @@ REFUSED = {
     "no new tokens": (dict(max_new_tokens=0), "max_new_tokens=0 must be an integer of at least 1"),
     "a negative temperature": (dict(temperature=-0.5), "temperature=-0.5 must be 0"),
     "nan as temperature": (dict(temperature=float("nan")), "temperature=nan must be 0"),
+    "next to no temperature": (dict(temperature=1e-39), "temperature=1e-39 must be 0 .greedy., or 1e-06 or above"),
     "no probability": (dict(temperature=1.0, top_p=0.0), "top_p=0.0 must be above 0 and at most 1"),
     "a negative top_k": (dict(temperature=1.0, top_k=-1), "top_k=-1 must be an integer of at least 0"),
 }

@@ -109,6 +109,17 @@ def test_earlier_is_the_exact_permutation_test():
     assert induction.earlier(a_cell([np.inf] * 3), a_cell([np.inf] * 3)) == (0, 1)
 
 
+def test_earlier_compares_as_long_as_both_were_trained():
+    """Seeds that were given up at 800 may get there at 900, as the others do, so nothing is known of a difference.
+    Catches: a cell that comes last because it was trained for less long; times that count although all got there."""
+    late = a_cell([900, 950, 1000, 1050, 1100], end=3200)
+    assert induction.earlier(late, a_cell([np.inf] * 5)) == (0, 1)
+    assert induction.earlier(a_cell([700, *late.step[1:]]), a_cell([np.inf] * 5))[1] == 1  # one alone proves nothing
+    assert induction.earlier(a_cell([100, 200, 300, 400, 500]), late) == pytest.approx((-5, 2 / 252))
+    mixed = induction.earlier(a_cell([100, np.inf, np.inf, np.inf, np.inf]), late)
+    assert mixed == induction.earlier(a_cell([100] + [np.inf] * 4), a_cell([np.inf] * 5))
+
+
 def test_shares_and_differences_have_honest_intervals():
     """5 of 5 seeds do not prove certainty; a difference of 0 has 0 in its interval; one seed has none."""
     assert induction.share(5, 5).low == pytest.approx(0.4782, abs=1e-3) and induction.share(5, 5).high == 1

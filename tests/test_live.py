@@ -3,13 +3,14 @@
 import io
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from mtp_lab.decode import generate
 from mtp_lab.live import Live, summary, tokens_of
 from mtp_lab.model import MTPTransformer
-from mtp_lab.tasks import BytesTask, ChoiceProcessTask
+from mtp_lab.tasks import BytesTask, ChoiceProcessTask, PolynomialsTask
 
 PROMPT = list(b"ab")
 
@@ -38,6 +39,24 @@ def test_what_is_printed_is_the_text(model, coloured):
     else:
         assert said.count("|") == int(told.forwards)
     assert "\033" in live.legend(3) if coloured else live.legend(3) == "each | ends a forward"
+
+
+def test_a_polynomial_that_comes_in_parts_keeps_its_last_coefficient():
+    """The whole polynomial stands at its first token, which is on the screen when the last one comes.
+    Catches: a last coefficient that is never printed."""
+    task = PolynomialsTask()
+    document = task.stream.documents(1, np.random.default_rng(0)).tokens.tolist()
+    start = document.index(task.stream.equals) + 1
+    question, coefficients = task.stream.text(document[:start]), task.words(document[start:-1])
+    spelt, whole = " " + " ".join(coefficients), task.stream.text(document)[len(question) : -len(" end")]
+    for sizes, expected in (([1] * 6, spelt), ([2, 4], spelt), ([5, 1], whole), ([6], whole)):
+        out, at = io.StringIO(), start
+        live = Live(task.pieces, document[:start], False, out)
+        for size in sizes:
+            live(0, document[at : at + size])
+            at += size
+        said = out.getvalue().replace("|", "")
+        assert at == len(document) and said == question + expected + " end"
 
 
 def test_the_summary_says_what_was_measured(model):

@@ -296,6 +296,14 @@ def test_run_with_cache_is_the_forward(kind, query_block):
     torch.testing.assert_close(model.unembedded(activations["heads.1.hook_resid_post"]), logits, **EXACT)
 
 
+def test_gradients_at_a_pattern_come_whole(query_block):
+    """As activations do. Catches: a hook that is called once for each block of queries, with a part of the pattern."""
+    model, tokens, seen = a_model(), some_tokens(2, 9), []
+    with model.hooks(bwd_hooks=[("blocks.0.attn.hook_pattern", lambda gradient, hook: seen.append(gradient))]):
+        model(tokens).square().sum().backward()
+    assert [tuple(gradient.shape) for gradient in seen] == [(2, 2, 9, 9)]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind, reached", [("parallel", {2}), ("causal", {2, 3}), ("anticausal", {1, 2})])
 def test_an_ablation_reaches_the_heads_above_and_no_other(kind, reached):

@@ -347,6 +347,17 @@ def test_list_runs_tells_of_every_run(corpus, tmp_path):
     assert table["MB"][0] == pytest.approx(sum(file.stat().st_size for file in run.path.iterdir()) / 1e6)
 
 
+@pytest.mark.parametrize("left", ['{"step": 4, "tok', '{"step": 4, "measures": {"accuracy": 0.5}'])
+def test_half_a_row_of_the_log_is_none(corpus, finished, tmp_path, left):
+    """A full disk leaves it; a training goes on from there, as if it were not.
+    Catches: what ends in a bracket taken for a row, after which the run can neither be listed nor resumed."""
+    folder = unfinished(tiny(corpus), tmp_path)
+    with (folder / "metrics.jsonl").open("a") as log:
+        log.write(left)
+    assert runs.list_runs(tmp_path)["step"].tolist() == [3]
+    assert weights(runs.get(tiny(corpus), tmp_path)) == weights(runs.get(tiny(corpus), finished))
+
+
 def test_open_run_refuses_what_is_no_finished_run(corpus, copied, tmp_path):
     """Nothing there, an unfinished run, a config of a later version or with a part missing: a ValueError tells which.
     Catches: unfinished weights taken for a result, a field silently ignored, a TypeError of the constructor."""

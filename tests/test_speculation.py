@@ -70,6 +70,13 @@ def test_agreement_with_its_own_text_is_what_decoding_commits(model):
     assert 1.02 < found.sum() < 3
 
 
+def test_agreement_needs_room_for_the_furthest_head(model):
+    """Catches: shapes that do not fit each other, in the middle of the count."""
+    rows = np.full((2, 3), 97, np.int32)
+    with pytest.raises(ValueError, match="rows of 3 tokens are too short for 3 heads; use 4 tokens or more"):
+        agreement(model, Batch(rows, np.zeros_like(rows)))
+
+
 def test_kinds_of_bytes():
     """Every byte has one kind; a word begins behind what is no letter."""
     text = "if x1: é\n"

@@ -67,6 +67,19 @@ def test_final_counts_what_is_said_in_the_answers_places(variant, monkeypatch):
     assert found["node 0"] == found["node 2"] == found["node 3"] == 1
 
 
+def test_a_task_of_several_graphs_a_row_is_measured_on_one(monkeypatch):
+    """A reader who is right about every answer. Catches: the next graph's question counted to the path."""
+    run = fake()
+    run.config = replace(
+        run.config,
+        task=replace(run.config.task, seq=2 * run.config.task.seq),
+        model=replace(run.config.model, max_seq=2 * run.config.task.seq),
+    )
+    monkeypatch.setattr(star_study, "next_token", lambda model, batch: (batch.tokens, None))
+    assert set(star_study.final(run, ROWS).value) == {1.0}
+    assert len(star_study.looks(run, ROWS))
+
+
 @pytest.mark.parametrize("variant", ["forward", "teacherless"])
 def test_heads_are_asked_for_the_node_so_many_places_on(variant):
     """Against a count token by token. Catches: a head that is asked for another's node, dummies as what is wanted."""

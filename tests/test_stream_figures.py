@@ -200,6 +200,13 @@ def test_bars_have_their_own_labels_means_and_intervals():
     assert seeds.y == pytest.approx([0.28, 0.28, 1.28, 1.28, 2.28, 2.28])
 
 
+def test_bars_of_one_seed_have_an_axis():
+    """One seed has no interval, and its bar a length all the same. Catches: an axis that ends at nan."""
+    table = pd.DataFrame(dict(panel="p", label=["a", "b"], seed=0, value=[0.1, 0.2], mean=[0.1, 0.2]))
+    drawn = stream_figures.interval_bars(table.assign(low=math.nan, high=math.nan), "t", "c")
+    assert drawn.layout.xaxis.range[1] > 0.2
+
+
 def test_rings_are_drawn_in_their_panels_and_beyond_training_is_shaded():
     figure = stream_figures.rings(shares(), 2, "t", "c")
     drawn = {(each.xaxis, each.name): list(each.y) for each in figure.data}

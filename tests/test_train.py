@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from data_gen.polynomials import Polynomials
 from data_gen.star_graph import DUMMY, StarGraphs
 from mtp_lab import runs
-from mtp_lab.checkpoint import digest
+from mtp_lab.checkpoint import digest, load_weights_of, save_weights, saved_weights
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, OptimizerConfig, Precision, TrainConfig
 from mtp_lab.evaluate import loss_per_horizon, tensors
@@ -474,3 +474,16 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(half_done, corpus
     assert f"cannot write {folder / 'checkpoints'}" in message and "File too large; free some space" in message
     assert {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()} == before and len(before) == 1
     assert same(runs.get(config, finished), runs.get(config, tmp_path))
+
+
+def test_a_step_that_is_done_again_has_one_file(tmp_path):
+    """After a resume with other threads its weights are others. Catches: the file of the training that was killed taken
+    for a snapshot of the one that went on, by chance of the digits in its name."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    for value in range(8):
+        model.weight.data.fill_(value)
+        save_weights(tmp_path, 3, model)
+        save_weights(tmp_path, 30, model)
+        kept = saved_weights(tmp_path)
+        assert list(kept) == [3, 30] and len(list(tmp_path.iterdir())) == 2
+        assert all(load_weights_of(path)["weight"].item() == value for path in kept.values())

@@ -55,7 +55,8 @@ def attention_scores(model: MTPTransformer, tokens: Tensor, documents: Tensor | 
             earlier = _earlier(ids, owner)  # (rows, seq, keys)
             copies = earlier & (ids[:, :, None] == ids[:, None, :])
             # a key `i` after an earlier copy: the copies moved i keys on; what falls off at the end wraps to the front
-            after = [copies.roll(i, dims=2).index_fill(2, torch.arange(i, device=ids.device), False) for i in ahead]
+            place = torch.arange(ids.shape[1], device=ids.device)
+            after = [copies.roll(i, dims=2) & (place >= i) for i in ahead]
             keys = torch.stack([earlier.triu(-1), copies, *(moved & earlier for moved in after)])
             yield ids, owner, keys, keys.any(dim=-1)
 

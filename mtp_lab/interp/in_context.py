@@ -49,7 +49,8 @@ def in_context_score(model: MTPTransformer, batch: Batch, early: int = 50, late:
     at = _index_in_document(batch.documents)
     row, position = np.nonzero((at == late) & (batch.documents >= 0))
     if not len(row):
-        raise ValueError(f"late={late}: no document has as many tokens; the longest has {at.max() + 1}")
+        longest = 1 + at[batch.documents >= 0].max(initial=-1)
+        raise ValueError(f"late={late}: no document has as many tokens; the longest has {longest}")
     _, nats = next_token(model, batch)
     return float((nats[row, position] - nats[row, position - distance]).mean())
 

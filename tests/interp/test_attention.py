@@ -225,3 +225,12 @@ def test_anti_copying_is_negative():
         model.blocks[0].attn.qkv.weight[16:].copy_(-torch.eye(8))
     assert value(copying_scores(model), "blocks.0", 0, 0, "copying_eigenvalues") == pytest.approx(-1)
     assert value(copying_scores(model), "blocks.0", 0, 0, "copying_top") == 0
+
+
+def test_rows_shorter_than_the_furthest_head_have_scores():
+    """Against the same tokens with one more behind them. Catches: an index beyond the row."""
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=9, d_model=16, n_attention_heads=2, trunk_layers=1, n_layers=5, n_future=4)
+    table = attention_scores(MTPTransformer(ModelConfig(**sizes)), torch.tensor([[1, 2, 1]]))
+    missing = table.query("score == 'prefix_matching' and ahead > 1").value
+    assert missing.isna().all() and table.query("ahead < 2").value.notna().all()

@@ -64,6 +64,9 @@ def test_in_context_score_says_what_does_not_fit(handmade):
     batch = batch_of(repeated_tokens(handmade, 2, 4, torch.Generator()))
     with pytest.raises(ValueError, match="late=9: no document has as many tokens; the longest has 9"):
         in_context_score(handmade, batch, early=1, late=9)
+    padded = Batch(batch.tokens, np.where(np.arange(9) < 4, 0, -1).astype(np.int32).repeat(2).reshape(9, 2).T.copy())
+    with pytest.raises(ValueError, match="late=8: no document has as many tokens; the longest has 4"):
+        in_context_score(handmade, padded, early=1, late=8)
     for early, late in ((0, 5), (5, 5)):
         with pytest.raises(ValueError, match=f"early={early} must be at least 1"):
             in_context_score(handmade, batch, early, late)
