@@ -170,7 +170,7 @@ figures.show(figure)
 #
 # The share of seeds that have *not* reached 50 % on validation names, against training. A cross: training ended there. The test for a
 # difference deals the seeds out between two cells in all possible ways (exact permutation test of the mean rank, two-sided; runs that never get
-# there share the last rank).
+# there share the last rank, and where one cell was given up earlier than the other, times count up to there).
 
 # %%
 figure = interp_figures.survival(
@@ -691,8 +691,8 @@ pd.Series(answers).unstack().round(2)
 
 # %% [markdown]
 # ★★★ **3.** Break the task: let the first two characters' names begin alike (`Stories(shared_first=1.0)`). The second piece then has *two* earlier
-# answers, and success on these names can be no better than a choice between them. What does your model do? And with a weight of 0.3 on head 2
-# (`TrainConfig.horizon_weights=(1, 0.3)`), does n = 2 find induction earlier?
+# answers, and success on these names can be no better than a choice between them. What does your model do? And with a curriculum, from one token to two
+# (`TrainConfig.curriculum="forward"`: half of the steps each), does n = 2 find induction as early as n = 1, and keep it when head 2 joins?
 #
 # ```python
 # from dataclasses import replace
@@ -701,7 +701,7 @@ pd.Series(answers).unstack().round(2)
 # shared = replace(task, stream=replace(task.stream, shared_first=1.0)).held_out("validation", 32)
 # task.measures(shared, *next_token(trained[0].model(), shared))
 # two_heads = next(c for c in configs if c.model.n_future == 2)
-# runs.get(replace(two_heads, name="light", horizon_weights=(1, 0.3)), runs_dir).measures()
+# runs.get(replace(two_heads, name="curriculum", curriculum="forward"), runs_dir).measures()
 # ```
 #
 # Real stories: `data_gen.renaming.renamed` gives the characters of any text file names of two tokens, under any fast Hugging Face tokenizer, with the
