@@ -153,6 +153,8 @@ def interval_bars(table: pd.DataFrame, title: str, caption: str, form: Literal["
     for name, place in zip(titles, places, strict=True):
         part = table[table.panel == name]
         ends = part.drop_duplicates("label").set_index("label").loc[labels]
+        if "%" in form:  # a share's, whatever the interval of a mean over few seeds says
+            ends = ends.assign(low=ends.low.clip(lower=0), high=ends.high.clip(upper=max(1, ends["mean"].max())))
         mean, furthest = ends["mean"].tolist(), np.fmax(ends.high, ends["mean"])  # nan: one seed has no interval
         style = dict(orientation="h", marker_color=colors, opacity=0.85, showlegend=False)
         bar = go.Bar(

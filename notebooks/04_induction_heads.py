@@ -224,8 +224,8 @@ if panels:
     changed = times[~times.usual & (times.n == 2)]
     figure = interp_figures.formation(
         shown,
-        f"n = 2 with other settings: {changed.reached.sum()} of {len(changed)} seeds find induction within {changed.step.max()} steps",
-        f"{LABEL[FIRST.given]}. Success on validation names. Thin: seeds. Thick: their mean.",
+        f"n = 2 with other settings: {changed.reached.sum()} of {len(changed)} seeds find induction within {shown.step.max()} steps",
+        f"Previous-token half {LABEL[FIRST.given]}. Success on validation names. Thin: seeds. Thick: their mean.",
     )
     figures.save(figure, FOLDER, "settings", shown[["panel", "label", "seed", "step", "tokens", "value"]])
     figures.show(figure)
@@ -257,11 +257,9 @@ bars = pd.concat([at_end[split].assign(panel=panel, value=at_end[split][of]) for
 bars["label"] = bars.short
 bars = over_seeds(bars, ["panel", "label"], "value", ("mean", "low", "high"))
 mean_of = bars.groupby(["panel", "label"])["mean"].first()
-first_label = bars.label.iloc[0]
 figure = stream_figures.interval_bars(
     bars,
-    f"{first_label}: {mean_of['validation names', first_label]:.0%} right on validation names, "
-    f"{mean_of['test names', first_label]:.0%} on test names, {mean_of['names of the pool', first_label]:.0%} on the pool's own",
+    "On test names right: " + "; ".join(f"{name} {mean_of['test names', name]:.0%}" for name in list(dict.fromkeys(bars.label))[:2]),
     f"Repeated second pieces, end of training. {figures.SEEDS}",
 )
 figures.save(figure, FOLDER, "final", bars)
@@ -336,7 +334,7 @@ growth = pd.concat(growth)
 figure = interp_figures.formation(
     growth,
     "Attention to the right second piece forms with the success",
-    f"{LABEL[FIRST.given]}, seeds that find induction. The largest value of all attention heads at each snapshot. Thin: seeds. Thick: mean.",
+    f"Previous-token half {LABEL[FIRST.given]}; seeds that find induction. The largest value of all attention heads at each snapshot. Thin: seeds. Thick: mean.",
     dashed=["success on unseen names"],
 )
 figures.save(figure, FOLDER, "growth", growth)
@@ -373,7 +371,7 @@ figure = interp_figures.dose_response(
     doses,
     f"n = 1: without the {KMAX} attention heads that look at the right piece success falls from {average['ranked', 0]:.0%} "
     f"to {average['ranked', KMAX]:.0%}; without {KMAX} others to {average['random', KMAX]:.0%}",
-    f"{LABEL[FIRST.given]}, seeds that find induction. Mean ablation, validation names. Thin: seeds and draws.",
+    f"Previous-token half {LABEL[FIRST.given]}; seeds that find induction. Mean ablation, validation names. Thin: seeds and draws.",
 )
 figures.save(figure, FOLDER, "ablation", doses)
 figures.show(figure)
@@ -382,26 +380,29 @@ figures.show(figure)
 # ## Where does the answer travel? Patching
 #
 # Two stories that differ in nothing but who has which second piece: "Ri**bo** ... Tu**mi** ... Ri" and "Ri**mi** ... Tu**bo** ... Ri". Run the second, put
-# in the activations of the first at one layer and one kind of position, and see how much of the first one's answer comes back.
+# in the activations of the first at one layer and one kind of position, and see how much of the first one's answer comes back. Head 1 is asked at the
+# first piece, which is the *query*; head 2 one token earlier, before the name. *Own* pieces are those of earlier mentions of the same character.
 
 # %%
 COUNT = 4 if preset == "smoke" else 24
+ROLES = {"target first": "own<br>first", "target second": "own<br>second", "other first": "other's<br>first", "other second": "other's<br>second"}
 patched = []
 for row in finding.itertuples():
     run = trained[row.run]
     drawn = pairs.draw_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed)
-    table = patching.recovered(patching.residual_patching(run.model(), drawn), ["layer", "role"])
-    patched.append(table.assign(panel=row.panel, seed=row.seed, value=table.recovery))
+    for i in range(1, row.n + 1):
+        table = patching.recovered(patching.residual_patching(run.model(), drawn, i), ["layer", "role"])
+        panel = row.panel + (f", head {i}, one token earlier" if i > 1 else "")
+        patched.append(table.assign(panel=panel, seed=row.seed, value=table.recovery))
 patched = pd.concat(patched)
 shown = patched.groupby(["panel", "layer", "role"], sort=False, as_index=False).value.mean()
-arrived = shown[shown.role == "query"].set_index(["panel", "layer"]).value
+shown["role"] = shown.role.replace(ROLES)
+behind = shown[shown.layer == f"blocks.{TRUNK - 1}"]
+behind = behind.loc[behind.groupby("panel", sort=False).value.idxmax()]
 figure = interp_figures.grid(
     shown,
-    "At the query, where the answer has arrived: " + "; ".join(
-        f"{panel}: {arrived[panel].iloc[0]:.0%} before, {arrived[panel].iloc[1]:.0%} behind the first layer"
-        for panel in dict.fromkeys(shown.panel)
-    ),
-    f"Share of the clean run's logit difference that comes back. {LABEL[FIRST.given]}, seeds that find induction, their mean.",
+    "Where the trunk leaves the answer: " + "; ".join(f"{spot.panel.split(', one')[0]}: {spot.role.replace('<br>', ' ')} {spot.value:.0%}" for spot in behind.itertuples()),
+    f"Share of the clean run's logit difference that comes back. {LABEL[FIRST.given].capitalize()}, seeds that find induction, their mean.",
     columns="role",
     unit="patched positions",
     limit=1.0,
@@ -470,8 +471,9 @@ figures.save(figure, FOLDER, "probes", probed)
 figures.show(figure)
 
 # %% [markdown]
-# **And what does head 2 make of the story there?** Exchange the two characters' second pieces in all that was told before: by how many nats does that
-# move what each head prefers, head 1 at the first piece, head 2 one token earlier? Where head 2's attention goes there: the strongest attention head.
+# **And what does head 2 make of it?** Who is named next can mostly be told from the story, so head 2 could say the second piece before the name. Does it? The
+# probability that each head gives to the right one, by how many nats exchanging the two characters' second pieces in all that was told before moves
+# what it prefers, and where the strongest attention head looks at its query.
 
 # %%
 prepared = []
@@ -479,17 +481,16 @@ with torch.no_grad():
     for row in cell(cells, n=2).itertuples():
         run, model = trained[row.run], trained[row.run].model()
         drawn = pairs.draw_pairs(run.config.task.stream, "validation", 8 * COUNT, seed=row.seed)
-        looked = attention.name_attention(model, batch_of(run)).groupby(["ahead", "layer", "score"]).value.max()
+        looked = attention.name_attention(model, batch_of(run)).groupby(["ahead", "score"]).value.max()
         for i in (1, 2):
-            asked_pairs = drawn.asked_by(i)
-            clean, corrupt = (
-                pairs.logit_difference(model.all_logits(ids, asked_pairs.documents)[i - 1], asked_pairs).mean()
-                for ids in (asked_pairs.clean, asked_pairs.corrupt)
-            )
-            own = {f"attention to {score}": looked[i].groupby("score").max()[score] for score in ("right", "wrong", "first_piece")}
-            prepared.append({"head": i, "seed": row.seed, "nats moved": float(clean - corrupt), **own})
-prepared = pd.DataFrame(prepared)
-prepared.groupby("head").mean().drop(columns="seed").round(3) if len(prepared) else "no cell of n = 2 with the first cell's trunk"
+            at_query = drawn.asked_by(i)
+            clean, corrupt = (model.all_logits(ids, at_query.documents)[i - 1] for ids in (at_query.clean, at_query.corrupt))
+            said = clean[torch.arange(len(at_query)), at_query.at].softmax(-1)[torch.arange(len(at_query)), at_query.right]
+            moved = pairs.logit_difference(clean, at_query) - pairs.logit_difference(corrupt, at_query)
+            own = {f"attention to {score}": looked[i][score] for score in ("right", "wrong", "first_piece")}
+            prepared.append({"head": i, "seed": row.seed, "probability": float(said.mean()), "nats moved": float(moved.mean()), **own})
+prepared = pd.DataFrame(prepared, columns=["head", "seed", "probability", "nats moved", *(f"attention to {score}" for score in ("right", "wrong", "first_piece"))])
+prepared.groupby("head").mean().drop(columns="seed").round(3)
 
 # %% [markdown]
 # **Do the two horizons pull the trunk in the same direction?** Cosines between the gradients that head 1's and head 2's losses send into

@@ -76,7 +76,7 @@ class Pairs:
     def asked_by(self, horizon: int) -> "Pairs":
         """The same tokens asked for by head `horizon`, whose query comes horizon - 1 tokens earlier.
 
-        In a story nobody knows there whose name comes next, so that a head far ahead may say little about `right` and
+        In a story it may be open there whose name comes next, so that a head far ahead may say little about `right` and
         `wrong` in either run; the pairs are not chosen for that. A query that falls on a position with a role of its
         own is "query"; what comes after it is "rest".
 
