@@ -18,11 +18,8 @@ from mtp_lab.evaluate import Interval, next_token
 from mtp_lab.runs import Run
 from mtp_lab.tasks import Split
 
-CELL = ["given", "n", "trunk", "stopped", "names", "scattered", "weight", "rate", "width"]
-"""Columns that tell cells of trainings apart; see `induction_presets.InductionCell`.
-
-weight: of a head beyond the first in the loss; rate: the learning rate; width: d_model.
-"""
+CELL = ["given", "n", "trunk", "stopped", "names", "scattered", "width"]
+"""Columns that tell cells of trainings apart; see `induction_presets.InductionCell`. Width is d_model."""
 
 
 def cell_of(config: TrainConfig) -> dict[str, object]:
@@ -35,8 +32,6 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
         "stopped": bool(model.stop_gradient),
         "names": config.task.stream.names.names,
         "scattered": config.task.stream.names.scattered,
-        "weight": config.horizon_weights[-1],
-        "rate": config.optimizer.learning_rate,
         "width": model.d_model,
         "seed": config.seed,
     }

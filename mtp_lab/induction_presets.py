@@ -1,11 +1,10 @@
 """What notebook 04 trains at each preset: models of stories that differ in n, or in what could explain n away.
 
 Presets are those of mtp_lab.presets. Names are scattered: held-out pairings are then alike (`NamePools.scattered`).
-Optimizer and sizes were chosen for n = 1 with smeared keys, on seeds that are in no study (LAB_LOG.md); two cells of
-n = 2 have another learning rate and another weight of head 2.
+Optimizer and sizes were chosen for n = 1 with smeared keys, on seeds that are in no study (LAB_LOG.md).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from data_gen.names import NamePools
@@ -38,10 +37,6 @@ class InductionCell:
     """See `NamePools.scattered`."""
     longer: float = 1.0
     """Times the preset's steps."""
-    weight: float = 1.0
-    """Of every head beyond the first in the loss."""
-    slower: float = 1.0
-    """What the preset's learning rate is divided by."""
     wider: int = 1
     """Times the preset's width, in attention heads of the same size."""
 
@@ -70,9 +65,6 @@ _CELLS = (
     *(InductionCell("rotary", n, longer=_LONG) for n in (1, 2)),
     InductionCell("relative", 1, longer=_LONG),
     InductionCell("smeared", 2, stopped=True),
-    InductionCell("smeared", 2, longer=_LONG, weight=0.3),
-    InductionCell("smeared", 2, longer=_LONG, slower=2.0),
-    *(InductionCell("smeared", n, names=128) for n in (1, 2)),
     InductionCell("smeared", 1, names=0),
     InductionCell("smeared", 2, names=0, longer=_LONG),
     InductionCell("smeared", 1, wider=2),
@@ -118,7 +110,6 @@ def induction_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
     chosen = INDUCTION[preset]
     configs = []
     for cell in chosen.cells:
-        optimizer = replace(chosen.optimizer, learning_rate=chosen.optimizer.learning_rate / cell.slower)
         for seed in range(seeds or chosen.seeds):
             task = StoriesTask(stream=Stories(names=NamePools(names=cell.names, seed=seed, scattered=cell.scattered)))
             model = ModelConfig(
@@ -135,11 +126,10 @@ def induction_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
                 TrainConfig(
                     task=task,
                     model=model,
-                    optimizer=optimizer,
+                    optimizer=chosen.optimizer,
                     name=f"{preset}-{cell.given}-n{cell.n}",
                     steps=round(chosen.steps * cell.longer),
                     batch_size=chosen.batch_size,
-                    horizon_weights=(1.0, *[cell.weight] * (cell.n - 1)),
                     seed=seed,
                     log_every=max(1, chosen.steps // 32),
                     evaluate_every=max(1, chosen.steps // 32),

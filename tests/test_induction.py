@@ -31,8 +31,7 @@ def test_cells_of_the_preset_are_told_apart():
     chosen = INDUCTION["full"]
     for config, cell in zip(induction_configs("full", 1), chosen.cells, strict=True):
         found = induction.cell_of(config)
-        assert all(found[name] == getattr(cell, name) for name in induction.CELL if name not in ("rate", "width"))
-        assert found["rate"] * cell.slower == chosen.optimizer.learning_rate
+        assert all(found[name] == getattr(cell, name) for name in induction.CELL if name != "width")
         assert found["width"] == chosen.size["d_model"] * cell.wider
         assert config.model.d_head == chosen.size["d_model"] // chosen.size["n_attention_heads"]
         assert config.steps == chosen.steps * cell.longer
