@@ -65,7 +65,8 @@ _CELLS = (
     *(InductionCell("rotary", n, longer=_LONG) for n in (1, 2)),
     InductionCell("relative", 1, longer=_LONG),
     InductionCell("smeared", 2, stopped=True),
-    *(InductionCell("smeared", n, names=names, longer=_LONG if n > 1 else 1) for names in (128, 0) for n in (1, 2)),
+    InductionCell("smeared", 1, names=0),
+    InductionCell("smeared", 2, names=0, longer=_LONG),
     InductionCell("smeared", 1, wider=2),
     InductionCell("smeared", 2, longer=_LONG, wider=2),
     InductionCell("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters
