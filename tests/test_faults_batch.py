@@ -160,9 +160,9 @@ limit = pages * resource.getpagesize() + 2**28
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 # %%
-held = []
-while True:
-    held.append(bytearray(2**26))
+held = [bytearray(2**20)]
+while True:  # more than there is, in one piece: what is left is enough for the traceback
+    held.append(bytearray(2**28))
 """
 KILLED_FOR_MEMORY = """
 # %%
@@ -192,7 +192,7 @@ def test_notebooks_that_cannot_go_on_are_reported_with_their_cell(tmp_path, surv
     assert said[FIRST][1].startswith("SyntaxError: ") and said[SECOND][1].startswith("MemoryError")
     assert said[FOURTH][1] == "Kernel died"
     closing = out.partition("notebooks failed:")[2]
-    assert "for step in range(3) print(step)" in closing and "held.append(bytearray(2**26))" in closing  # tracebacks
+    assert "for step in range(3) print(step)" in closing and "held.append(bytearray(2**28))" in closing  # tracebacks
     files = repository.files()
     assert f"notebooks/{THIRD}.ipynb" in files and f"figures/{THIRD}/stamp.json" in files
     for name in (FIRST, SECOND, FOURTH):
