@@ -116,7 +116,10 @@ class _Sampled:
 
     def batch(self, rows: int, step: int, seed: int) -> Batch:
         """The training batch of a step."""
-        return self.stream.sample(rows, self.seq, np.random.default_rng([seed, step]))
+        return self._training_rows(rows, np.random.default_rng([seed, step]))
+
+    def _training_rows(self, rows: int, rng: np.random.Generator) -> Batch:
+        return self.stream.sample(rows, self.seq, rng)
 
     def held_out(self, split: Split, rows: int) -> Batch:
         """`rows` rows of a split, the same at every call; of "train": of the distribution that training draws from."""
@@ -188,9 +191,8 @@ class PolynomialsTask(_Sampled):
 
     name: ClassVar[str] = "polynomials"
 
-    def batch(self, rows: int, step: int, seed: int) -> Batch:
-        """The training batch of a step."""
-        return self.stream.sample(rows, self.seq, np.random.default_rng([seed, step]), self.tight)
+    def _training_rows(self, rows: int, rng: np.random.Generator) -> Batch:
+        return self.stream.sample(rows, self.seq, rng, self.tight)
 
     def held_out(self, split: Split, rows: int) -> Batch:
         """`rows` rows, shared out evenly over the numbers of operations m; the same at every call."""

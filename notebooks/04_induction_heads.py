@@ -647,26 +647,18 @@ record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --
 pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
 # %% [markdown]
-# **What we make of it** (preset full). A second token does three things here. *It delays induction*, about twofold at the smaller width, and the more the less
-# room there is: with as many parameters as n = 1 later still, with four tokens not within the steps that we trained for, and hardly in a model twice as wide.
-# Depth is not why, for a next-token model as shallow is as early; the shaping of the trunk is, for heads that do not shape it do not delay. *Once found, looking up is
-# more reliable*, the paper's direction: the accuracy at the end is higher, on validation and on test names. But a head that does not shape the trunk
-# brings that, too, so it does not come by way of the trunk. What remains that both heads share is the unembedding; we have not tested it. *Nothing is prepared ahead of time*: before the
-# name the second piece cannot be read off the trunk, and yet head 2 says it there. It looks at earlier first pieces of the same character, where the trunk has worked
-# the second piece out for head 1: breadcrumbs rather than pre-caching, in the words of Wu et al. 2024.
-#
-# **What we make of it** (preset full). A second token does three things here. *It delays induction*, about twofold at the smaller width, and the more the less
-# room there is: with as many parameters as n = 1 later still, with four tokens not within the steps that we trained for, and hardly in a model twice as wide.
-# Depth is not why, for a next-token model as shallow is as early; the shaping of the trunk is, for heads that do not shape it do not delay. *Once found, looking up is
-# more reliable*, the paper's direction: the accuracy at the end is higher, on test names in every seed. But a head that does not shape the trunk
-# brings that, too, so it does not come by way of the trunk. What remains that both heads share is the unembedding; we have not tested it. *Nothing is prepared ahead of time*: before the
-# name the second piece cannot be read off the trunk, and yet head 2 says it there. It looks at earlier first pieces of the same character, where the trunk has worked
-# the second piece out for head 1: breadcrumbs rather than pre-caching, in the words of Wu et al. 2024.
+# **What we make of it** (preset full). A second token does three things here. *It delays induction*, about twofold at the smaller width and by a third in a model twice
+# as wide; with as many parameters as n = 1 it comes later still, and with four tokens not within the steps that we trained for. Depth is not why, for a next-token
+# model as shallow is as early; the shaping of the trunk is, for heads that do not shape it do not delay. *Once found, looking up is more reliable*, the paper's
+# direction: the accuracy at the end is higher, on test names in every seed. But a head that does not shape the trunk brings that, too, and sooner, so no shaping
+# is needed for it. What both heads still share is the unembedding; we have not tested whether that is why. *Nothing is prepared ahead of time*: before the
+# name the second piece cannot be read off the trunk by a linear probe, and yet head 2 says it there. In most seeds it takes it from earlier first pieces of the
+# same character, where the trunk has worked it out for head 1: breadcrumbs rather than pre-caching, in the words of Wu et al. 2024.
 #
 # **What this is, and is not.** Models of width 64 and 128 on stories of 200 tokens, trained for minutes with Muon at a constant rate that was chosen
 # for n = 1 with smeared keys, on validation names; none of it was tuned for n = 2. The paper's smallest model has 1M parameters, its stories are real, its
-# tokenizer not stated, and it trains for 100,000 steps, which is to compare ends and not beginnings. No model that had to build both halves of the circuit got there, so
-# that whether n = 2 helps rotary models remains open; n = 1 seeds with all names were given up early. A run that
+# tokenizer not stated, and it trains for 100,000 steps: it compares ends, not beginnings. No model that had to build both halves of the circuit got there, so
+# whether n = 2 helps rotary models remains open. A run that
 # has not got there when training ends says nothing about what it would do later. With five seeds a cell the smallest p that this test can give is
 # 0.008; several comparisons are made, and none is corrected for the others.
 #
