@@ -269,6 +269,8 @@ class TrainConfig:
     """What tokens count in the training loss by the task's marks, the first that fits; "rest": tokens with none."""
     causes_read: bool = field(default=False, metadata=LATER)
     """Only targets count whose cause (the task's mark) has been read: n heads without emphasis on choice points."""
+    written: int = field(default=0, metadata=LATER)
+    """Last tokens of each training row that head 1, frozen, writes itself for the other heads to learn (written.py)."""
 
     def __post_init__(self) -> None:
         weights = tuple(float(w) for w in self.horizon_weights) or (1.0,) * self.model.n_future
@@ -289,6 +291,7 @@ class TrainConfig:
                 f"causes_read=True needs the mark {CAUSE!r}, which the task {self.task.name} does not have; use "
                 "choice_process, or False"
             )
+        self._check_written()
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it becomes a folder")
         if len(weights) != self.model.n_future or not all(0 <= w < float("inf") for w in weights) or not any(weights):
@@ -325,6 +328,24 @@ class TrainConfig:
         given = [weight for _, weight in self.mark_weights] + [1.0] * (REST not in dict(self.mark_weights))
         if not all(0 <= weight < float("inf") for weight in given) or not any(given):
             raise ValueError(f"mark_weights={self.mark_weights} must be numbers, none negative, not all 0")
+
+    def _check_written(self) -> None:
+        if type(self.written) is not int or not 0 <= self.written < self.task.seq:
+            raise ValueError(
+                f"written={self.written!r} must be a number of tokens below task.seq={self.task.seq}: a row begins "
+                "with one token of the task at least; 0 for none"
+            )
+        if not self.written:
+            return
+        if not self.init_from:
+            raise ValueError(f"written={self.written} needs a trained head 1 to write; name its run in init_from")
+        if self.model.head_kind == "anticausal" or self.model.n_future < 2:
+            raise ValueError(
+                f"written={self.written} with n_future={self.model.n_future}, head_kind={self.model.head_kind!r}: "
+                "there is no head that head 1 does not stand on; use two heads or more of another kind"
+            )
+        if self.mark_weights or self.causes_read:
+            raise ValueError(f"written={self.written} weighs written tokens alone; leave out mark_weights, causes_read")
 
     @property
     def folder(self) -> str:

@@ -67,6 +67,7 @@ _CELLS = (
     InductionCell("smeared", 2, stopped=True),
     InductionCell("smeared", 1, names=0),
     InductionCell("smeared", 2, names=0, longer=_LONG),
+    *(InductionCell("smeared", n, names=128, longer=_LONG) for n in (1, 2)),  # remembering pays longer
     InductionCell("smeared", 1, wider=2),
     InductionCell("smeared", 2, longer=_LONG, wider=2),
     InductionCell("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters

@@ -4,10 +4,10 @@ smoke: every cell runs, in seconds. quick: a learner's minutes on two cores. ful
 paper's own sizes and hyperparameters, for GPUs. Hyperparameters were chosen on validation loss at n = 1 (LAB_LOG.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.tasks import BytesTask
+from mtp_lab.tasks import BytesTask, Source
 
 
 @dataclass(frozen=True)
@@ -98,29 +98,47 @@ class SpeculationPreset:
     steps: int
     longer: tuple[int, ...]
     """Other numbers of steps for `prose_future` on code."""
+    written_steps: int
+    """Steps that the drafts of the model trained longest learn what its head 1 writes (written.py), all that a decoder
+    has room for behind a prompt of `prompt` bytes."""
     batch_size: int
     seq: int
     size: dict[str, int]
     """d_model, trunk_layers, n_attention_heads."""
     optimizer: OptimizerConfig
 
+    @property
+    def prompt(self) -> int:
+        """Bytes of the prompts that texts are written behind."""
+        return 3 * self.seq // 8
+
 
 _FAST = dict(d_model=128, trunk_layers=8, n_attention_heads=4)
 
 SPECULATION: dict[str, SpeculationPreset] = {
     "smoke": SpeculationPreset(
-        (1, 2), 2, 2, 4, (8,), 4, 64, dict(d_model=16, trunk_layers=1, n_attention_heads=2), OptimizerConfig(warmup=2)
+        (1, 2),
+        2,
+        2,
+        4,
+        (8,),
+        2,
+        4,
+        64,
+        dict(d_model=16, trunk_layers=1, n_attention_heads=2),
+        OptimizerConfig(warmup=2),
     ),
     "quick": SpeculationPreset(
-        (1, 2, 8), 8, 2, 150, (), 8, 128, dict(d_model=64, trunk_layers=4, n_attention_heads=4), _MUON
+        (1, 2, 8), 8, 2, 150, (), 40, 8, 128, dict(d_model=64, trunk_layers=4, n_attention_heads=4), _MUON
     ),
-    "full": SpeculationPreset((1, 2, 4, 8, 16), 8, 2, 80, (2000,), 8, 256, _FAST, _MUON),
+    "full": SpeculationPreset((1, 2, 4, 8, 16), 8, 3, 80, (500, 5000), 500, 8, 256, _FAST, _MUON),
     "paper": SpeculationPreset(  # section 3.3: 7B byte models, 200B bytes; here the trunk of the 300M model
         (1, 8, 16, 32),
         8,
         1,
         100_000,
         (),
+        1000,
         128,
         2048,
         dict(d_model=1024, trunk_layers=24, n_attention_heads=16),
@@ -130,7 +148,8 @@ SPECULATION: dict[str, SpeculationPreset] = {
 
 
 def speculation_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
-    """The trainings of notebook 03: on code every n; one n on docstrings and stories and for several lengths.
+    """The trainings of notebook 03: on code every n; one n on docstrings and stories and for several lengths, and its
+    drafts, at the longest, on what the model itself writes.
 
     Every trunk has the same depth, so that plain decoding costs the same for every n.
 
@@ -140,23 +159,43 @@ def speculation_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
     if preset not in SPECULATION:
         raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(SPECULATION)}")
     chosen = SPECULATION[preset]
-    one = chosen.prose_future
+    one, longest = chosen.prose_future, max((chosen.steps, *chosen.longer))
     jobs = [("library", n, chosen.steps) for n in chosen.futures]
     jobs += [("library", one, steps) for steps in chosen.longer]
     jobs += [(source, one, chosen.steps) for source in ("docstrings", "stories")]
-    return [
-        TrainConfig(
-            task=BytesTask(source=source, seq=chosen.seq),
-            model=ModelConfig(**chosen.size, n_future=n, n_layers=chosen.size["trunk_layers"] + n, max_seq=chosen.seq),
-            optimizer=chosen.optimizer,
-            name=f"{preset}-{source}-n{n}",
-            steps=steps,
-            batch_size=chosen.batch_size,
-            seed=seed,
-            log_every=max(1, steps // 50),
-            evaluate_every=max(1, steps // 10),
-            checkpoint_every=max(1, steps // 8),
+    configs = []
+    for seed in range(seeds or chosen.seeds):
+        found = {job: _speculation_config(preset, *job, seed) for job in jobs}
+        trained = found["library", one, longest]
+        drafts = replace(
+            trained,
+            name=f"{trained.name}-written",
+            init_from=trained.folder,
+            written=chosen.seq - chosen.prompt,
+            model=replace(trained.model, stop_gradient=tuple(range(1, one + 1))),  # the trunk learns nothing anyway
+            steps=chosen.written_steps,
+            batch_size=4 * chosen.batch_size,  # writing many rows takes hardly longer than writing few
+            **_milestones(chosen.written_steps),
         )
-        for seed in range(seeds or chosen.seeds)
-        for source, n, steps in jobs
-    ]
+        configs += [*found.values(), drafts]
+    return configs
+
+
+def _speculation_config(preset: str, source: Source, n: int, steps: int, seed: int) -> TrainConfig:
+    chosen = SPECULATION[preset]
+    return TrainConfig(
+        task=BytesTask(source=source, seq=chosen.seq),
+        model=ModelConfig(**chosen.size, n_future=n, n_layers=chosen.size["trunk_layers"] + n, max_seq=chosen.seq),
+        optimizer=chosen.optimizer,
+        name=f"{preset}-{source}-n{n}",
+        steps=steps,
+        batch_size=chosen.batch_size,
+        seed=seed,
+        **_milestones(steps),
+    )
+
+
+def _milestones(steps: int) -> dict[str, int]:
+    return dict(
+        log_every=max(1, steps // 50), evaluate_every=max(1, steps // 10), checkpoint_every=max(1, steps // 8)
+    )

@@ -31,6 +31,7 @@ from mtp_lab.model import MTPTransformer
 from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
 from mtp_lab.precision import bf16_is_fast
 from mtp_lab.targets import causes_of, future_targets, target_weights, token_weights
+from mtp_lab.written import WRITTEN_ALONE, Writer, freeze_next_token
 
 
 class Diverged(Refused):
@@ -85,6 +86,8 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
     model = MTPTransformer(config.model).to(device)
     if init_from is not None:
         start_from(model, init_from)
+    if config.written:
+        freeze_next_token(model)
     optimizers = make_optimizers(model, config.optimizer)
     first, damaged = load_checkpoint(folder / "checkpoints", model, optimizers)
     for line in damaged if lead else ():
@@ -93,6 +96,7 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
     wrapped = DistributedDataParallel(objective) if processes > 1 else objective
     log = _Log(folder / "metrics.jsonl", first, lead)
     held_out = config.task.held_out("validation", config.evaluate_rows)
+    writer = Writer(model, config.written) if config.written else None
     if lead and config.snapshot_every and first == 0:
         save_weights(folder / "snapshots", 0, model)
     started, where, waited = time.perf_counter(), folder.name, 0.0
@@ -105,6 +109,7 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
         weights = horizon_weights(config.horizon_weights, config.curriculum, step, config.steps)
         asked = time.perf_counter()
         batch = config.task.batch(config.batch_size, step, config.seed)
+        batch = batch if writer is None else writer(batch)
         waited += time.perf_counter() - asked
         per_horizon = _gradients(wrapped, config, batch, weights, rank, device)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
@@ -173,7 +178,8 @@ def _gradients(
     """Runs this process's rows of the step forward and backward; (n_future,) mean nats over the whole step."""
     processes = dist.get_world_size() if dist.is_initialized() else 1
     tokens, documents = tensors(batch, device)
-    emphasis = token_weights(batch, config.mark_weights).to(device)
+    by_mark = WRITTEN_ALONE if config.written else config.mark_weights
+    emphasis = token_weights(batch, by_mark).to(device)
     causes, said = causes_of(batch, config.causes_read).to(device), wanted(batch, device)
     targets = future_targets(said, config.model.n_future, documents)
     counts = target_weights(targets, emphasis, causes).sum(dim=(1, 2))

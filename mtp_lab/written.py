@@ -1,0 +1,43 @@
+"""Training drafts on what the model itself writes: self-distillation (Cai et al. 2024, Medusa, section 2.3.2).
+
+Head 1 decides what is written, so a draft is good if it says what head 1 will say, whether people would have or not.
+Here head 1 and all that it stands on are frozen, it continues the task's rows greedily, and the other heads learn
+those continuations. Plain decoding writes the same text before and after; only drafts get better.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from data_gen import Batch
+from mtp_lab.decode import generate
+from mtp_lab.inference import Decoder
+from mtp_lab.model import MTPTransformer
+from mtp_lab.tasks import REST
+
+WRITTEN = "written"  # a mark: tokens that head 1 wrote
+WRITTEN_ALONE = ((WRITTEN, 1.0), (REST, 0.0))  # what counts in the loss, as `TrainConfig.mark_weights` has it
+
+
+class Writer:
+    """Puts head 1's greedy text in place of the last `count` tokens of every row, and marks it.
+
+    What head 1 is made of must not change afterwards: see `freeze_next_token`.
+    """
+
+    def __init__(self, model: MTPTransformer, count: int) -> None:
+        self.decoder, self.count = Decoder(model, 1), count
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Rows as a decoder reads them, each one document."""
+        given = batch.seq - self.count
+        text = generate(self.decoder, batch.tokens[:, :given].tolist(), self.count).tokens
+        tokens = np.concatenate([batch.tokens[:, :given], text.numpy().astype(np.int32)], axis=1)
+        written = np.broadcast_to(np.arange(batch.seq) >= given, tokens.shape).copy()
+        return replace(batch, tokens=tokens, documents=np.zeros_like(tokens), marks={WRITTEN: written})
+
+
+def freeze_next_token(model: MTPTransformer) -> None:
+    """Leaves only those weights trainable that plain decoding never reads: heads beyond the first, and their joins."""
+    for module in (model.embed, model.blocks, model.heads["1"], model.unembed):
+        module.requires_grad_(False)

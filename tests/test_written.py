@@ -1,0 +1,174 @@
+"""Drafts that learn what head 1 writes: plain decoding stays as it is, to the bit, and drafts get better at it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_gen import Batch
+from mtp_lab import runs
+from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
+from mtp_lab.decode import generate
+from mtp_lab.loss import mtp_loss
+from mtp_lab.model import MTPTransformer
+from mtp_lab.presets import SPECULATION, speculation_configs
+from mtp_lab.runs import Run
+from mtp_lab.tasks import BytesTask
+from mtp_lab.train import load_weights
+from mtp_lab.written import WRITTEN, Writer, freeze_next_token
+
+SEQ, COUNT, N = 32, 20, 3
+KINDS = ("parallel", "causal", "linear", "sequential")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> str:
+    """Texts of a few words in some order, which a small model learns in no time."""
+    folder, rng = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
+    words = np.array(["the", "cat", "dog", "sat", "ran", "on", "under", "a", "mat"])
+    for i in range(60):
+        (folder / f"{i}.txt").write_text(" ".join(words[rng.integers(0, len(words), size=60)]))
+    return str(folder)
+
+
+def model_of(kind: str = "parallel", **changes) -> ModelConfig:
+    fields = dict(d_model=32, n_attention_heads=2, n_layers=N + 1, n_future=N, head_kind=kind, max_seq=SEQ, d_mlp=32)
+    return ModelConfig(**{**fields, **changes})
+
+
+def config_of(corpus: str, **changes) -> TrainConfig:
+    fields = dict(
+        task=BytesTask(paths=(corpus,), seq=SEQ),
+        model=model_of(),
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup=5),
+        steps=60,
+        batch_size=8,
+        log_every=1,
+        evaluate_every=50,
+        evaluate_rows=4,
+        precision="fp32",
+    )
+    return TrainConfig(**{**fields, **changes})
+
+
+def on_own_text(source: Run, **changes) -> TrainConfig:
+    return replace(source.config, init_from=source.config.folder, written=COUNT, **changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def source(corpus, folder) -> Run:
+    return runs.get(config_of(corpus), folder)
+
+
+def test_rows_go_on_as_head_1_does(source):
+    """Of each row the beginning is the task's, and every later token the one that head 1 finds likeliest behind all
+    before it, by the model's plain forward. Catches: a continuation off by one, of another row, or of the real text."""
+    model, batch = source.model(), source.config.task.batch(5, 0, 0)
+    rows = Writer(model, COUNT)(batch)
+    assert np.array_equal(rows.tokens[:, : SEQ - COUNT], batch.tokens[:, : SEQ - COUNT])
+    with torch.no_grad():
+        best = model(torch.from_numpy(rows.tokens).long()).argmax(-1).numpy()
+    assert np.array_equal(rows.tokens[:, SEQ - COUNT :], best[:, SEQ - COUNT - 1 : -1])
+    assert not np.array_equal(rows.tokens, batch.tokens)
+    assert np.array_equal(rows.marks[WRITTEN], np.broadcast_to(np.arange(SEQ) >= SEQ - COUNT, (5, SEQ)))
+    assert (rows.documents == 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_leaves_plain_decoding_as_it_was(kind, corpus, folder):
+    """Weights that head 1 is made of are the source's to the bit, the others are not; so is what plain decoding writes.
+    Catches: weight decay on frozen weights, an unembedding that drafts train, a head that does not learn."""
+    source = runs.get(config_of(corpus, model=model_of(kind), steps=3), folder)
+    taught = runs.get(on_own_text(source, steps=4), folder)
+    before, after = load_weights(source.path), load_weights(taught.path)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith(("heads.2.", "heads.3.", "joins."))}
+    prompt = [source.config.task.batch(1, 9, 9).tokens[0, :8].tolist()]
+    texts = [generate(run.model(), prompt, 16, draft=k).tokens for run, k in ((source, 1), (taught, 1), (taught, N))]
+    assert torch.equal(texts[0], texts[1]) and torch.equal(texts[0], texts[2])
+
+
+def test_loss_counts_written_tokens_alone(source, folder):
+    """The first logged loss is the mean over targets that head 1 wrote, whichever horizon and wherever it is asked.
+    Catches: prompts that count, drafts of the first written tokens left out, real text trained on instead."""
+    taught = runs.get(on_own_text(source, steps=1, seed=5), folder)
+    model, written = source.model(), Writer(source.model(), COUNT)(source.config.task.batch(8, 0, 5))
+    tokens = torch.from_numpy(written.tokens).long()
+    with torch.no_grad():
+        log_p = model.all_logits(tokens).log_softmax(-1)  # (n, rows, seq, vocab)
+    expected = []
+    for i in range(1, N + 1):
+        nats = -log_p[i - 1, :, :-i].gather(-1, tokens[:, i:, None])[..., 0]  # (rows, seq - i), of the token i further
+        expected.append(float(nats[:, SEQ - COUNT - i :].mean()))
+    assert runs.logged(taught.path)[0]["train"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_drafts_get_better_at_what_is_written(source, folder):
+    """A forward commits clearly more tokens of the model's own text behind prompts that training did not show.
+    Catches: heads that learn text which decoding does not write (other positions, other continuations)."""
+    taught = runs.get(on_own_text(source, steps=150), folder)
+    prompts = source.config.task.held_out("test", 16).tokens[:, : SEQ - COUNT].tolist()
+    before, after = (generate(run.model(), prompts, COUNT) for run in (source, taught))
+    assert torch.equal(before.tokens, after.tokens)
+    assert after.tokens_per_forward > before.tokens_per_forward + 0.2
+
+
+def test_no_gradient_where_the_trunk_reads_nothing_from_drafts(source):
+    """Heads that read the trunk detached (`stop_gradient`, which saves time) get the gradients of heads that do not.
+    Catches: presets whose drafts train differently for being faster."""
+    tokens, gradients = torch.from_numpy(source.config.task.batch(4, 1, 1).tokens).long(), []
+    for stopped in ((), tuple(range(1, N + 1))):
+        model = MTPTransformer(replace(source.config.model, stop_gradient=stopped))
+        model.load_state_dict(source.model().state_dict())
+        freeze_next_token(model)
+        mtp_loss(model, tokens).total.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(name.startswith(("heads.2", "heads.3")) for name in gradients[0])
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(written=SEQ), "written=32 must be a number of tokens below task.seq=32"),
+        (dict(written=-1), "written=-1 must be"),
+        (dict(written=True), "written=True must be"),
+        (dict(written=8, init_from=""), "written=8 needs a trained head 1"),
+        (dict(written=8, model=model_of(n_future=1, n_layers=2)), "n_future=1, head_kind='parallel'"),
+        (dict(written=8, model=model_of("anticausal")), "no head that head 1 does not stand on"),
+        (dict(written=8, mark_weights=(("rest", 2.0),)), "weighs the written tokens alone"),
+    ],
+)
+def test_configs_that_cannot_be(changes, message, corpus):
+    """Each is refused at construction, with the value and the fix. Catches: a training that dies at its first step."""
+    with pytest.raises(ValueError, match=message):
+        config_of(corpus, **{"init_from": "bytes/source", **changes})
+
+
+@pytest.mark.parametrize("preset", SPECULATION)
+def test_presets_teach_the_drafts_of_the_model_trained_longest(preset):
+    """One run a seed goes on from the longest training on code, and writes as much as the notebook's texts are long."""
+    configs, chosen = speculation_configs(preset, 2), SPECULATION[preset]
+    taught = [config for config in configs if config.written]
+    folders = {config.folder: config for config in configs}
+    assert [config.seed for config in taught] == [0, 1]
+    for config in taught:
+        source = folders[config.init_from]
+        assert source.steps == max((chosen.steps, *chosen.longer)) and source.seed == config.seed
+        assert source.model.n_future == chosen.prose_future and source.task == config.task
+        assert config.written == config.task.seq - chosen.prompt
+
+
+def test_marks_of_the_task_do_not_stay(source):
+    """What the task says of its tokens is not true of written ones. Catches: a written token weighed as an answer."""
+    batch = source.config.task.batch(2, 0, 0)
+    marked = Batch(batch.tokens, batch.documents, {"answer": np.ones(batch.tokens.shape, bool)})
+    assert set(Writer(source.model(), COUNT)(marked).marks) == {WRITTEN}
