@@ -67,7 +67,8 @@ _CELLS = (
     InductionCell("smeared", 2, stopped=True),
     InductionCell("smeared", 1, names=0),
     InductionCell("smeared", 2, names=0, longer=_LONG),
-    *(InductionCell("smeared", n, names=128, longer=_LONG) for n in (1, 2)),  # remembering pays longer
+    *(InductionCell("smeared", n, names=names, longer=_LONG) for names in (128, 64) for n in (1, 2)),
+    InductionCell("smeared", 2, names=128, stopped=True, longer=_LONG),
     InductionCell("smeared", 1, wider=2),
     InductionCell("smeared", 2, longer=_LONG, wider=2),
     InductionCell("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters

@@ -1,6 +1,7 @@
 """Drafts that learn what head 1 writes: plain decoding stays as it is, to the bit, and drafts get better at it."""
 
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,28 @@ def test_loss_counts_written_tokens_alone(source, folder):
     assert runs.logged(taught.path)[0]["train"] == pytest.approx(expected, rel=1e-4)
 
 
+class Failing(BytesTask):
+    """The same fields, so the same hash and folder; the batch of step 3 does not come."""
+
+    def batch(self, rows: int, step: int, seed: int) -> Batch:
+        if step == 3:
+            raise OSError("the disk is gone")
+        return super().batch(rows, step, seed)
+
+
+def test_resumed_is_uninterrupted(source, folder, tmp_path):
+    """A run that broke off after a checkpoint ends in the bits of one that did not.
+    Catches: text written by weights other than the source's, optimizer state of frozen weights that gets mixed up."""
+    whole = on_own_text(source, steps=5, checkpoint_every=2, seed=3)
+    shutil.copytree(source.path, tmp_path / source.config.folder)
+    with pytest.raises(OSError, match="the disk is gone"):
+        runs.get(replace(whole, task=Failing(**asdict(whole.task))), tmp_path)
+    broken = tmp_path / whole.folder
+    assert not (broken / "done.json").exists() and list((broken / "checkpoints").iterdir())
+    resumed, one_go = load_weights(runs.get(whole, tmp_path).path), load_weights(runs.get(whole, folder).path)
+    assert all(torch.equal(resumed[name], one_go[name]) for name in one_go)
+
+
 def test_drafts_get_better_at_what_is_written(source, folder):
     """A forward commits clearly more tokens of the model's own text behind prompts that training did not show.
     Catches: heads that learn text which decoding does not write (other positions, other continuations)."""
@@ -144,7 +167,7 @@ def test_no_gradient_where_the_trunk_reads_nothing_from_drafts(source):
         (dict(written=8, init_from=""), "written=8 needs a trained head 1"),
         (dict(written=8, model=model_of(n_future=1, n_layers=2)), "n_future=1, head_kind='parallel'"),
         (dict(written=8, model=model_of("anticausal")), "no head that head 1 does not stand on"),
-        (dict(written=8, mark_weights=(("rest", 2.0),)), "weighs the written tokens alone"),
+        (dict(written=8, mark_weights=(("rest", 2.0),)), "weighs written tokens alone"),
     ],
 )
 def test_configs_that_cannot_be(changes, message, corpus):
