@@ -161,6 +161,14 @@ class ModelConfig:
         return self.n_layers if self.head_kind == "linear" else self.n_layers - self.n_future
 
     @property
+    def path_depth(self) -> int:
+        """Layers that a token passes on its way to the next-token logits: the trunk's, and those of the heads there."""
+        on_path, head = 0, 1
+        while head:
+            on_path, head = on_path + 1, self.parents[head]
+        return self.trunk_depth + (0 if self.head_kind == "linear" else on_path)
+
+    @property
     def parents(self) -> dict[int, int]:
         """What each horizon's head reads: 0 is the trunk, i > 0 the output of head i (the paper's appendix B).
 

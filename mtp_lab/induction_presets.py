@@ -39,6 +39,8 @@ class InductionCell:
     """Times the preset's steps."""
     wider: int = 1
     """Times the preset's width, in attention heads of the same size."""
+    more_seeds: int = 0
+    """Seeds beyond the preset's: fresh ones, where the first few have shown what there is to ask."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ _CELLS = (
     InductionCell("smeared", 2, stopped=True),
     InductionCell("smeared", 1, names=0),
     InductionCell("smeared", 2, names=0, longer=_LONG),
-    *(InductionCell("smeared", n, names=names, longer=_LONG) for names in (128, 64) for n in (1, 2)),
+    *(InductionCell("smeared", n, names=128, longer=_LONG, more_seeds=5) for n in (1, 2)),
     InductionCell("smeared", 2, names=128, stopped=True, longer=_LONG),
     InductionCell("smeared", 1, wider=2),
     InductionCell("smeared", 2, longer=_LONG, wider=2),
@@ -112,7 +114,7 @@ def induction_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
     chosen = INDUCTION[preset]
     configs = []
     for cell in chosen.cells:
-        for seed in range(seeds or chosen.seeds):
+        for seed in range((seeds or chosen.seeds) + cell.more_seeds):
             task = StoriesTask(stream=Stories(names=NamePools(names=cell.names, seed=seed, scattered=cell.scattered)))
             model = ModelConfig(
                 vocab_size=task.vocab_size,

@@ -74,7 +74,7 @@ class Run:
         model = self.config.model
         losses = loss_per_horizon(self.model(), self.config.task.held_out(split, rows))
         table = pd.DataFrame({"horizon": range(1, model.n_future + 1), "loss": losses})
-        return table.assign(run=self.path.name, n=model.n_future, depth=model.trunk_depth + 1, seed=self.config.seed)
+        return table.assign(run=self.path.name, n=model.n_future, depth=model.path_depth, seed=self.config.seed)
 
     def snapshots(self) -> list[int]:
         """Steps whose weights were kept, ascending: 0, every `snapshot_every`, and the last; empty for none."""

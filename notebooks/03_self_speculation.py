@@ -255,8 +255,8 @@ mine = {mode: seed_interval(owned[(owned.panel == mode) & (owned.drafts == OWN)]
 better = paired(*(owned[(owned.panel == "greedy") & (owned.drafts == drafts)] for drafts in (OWN, SAID)))
 figure = stream_figures.interval_bars(
     owned,
-    f"Having learnt what head 1 writes, drafts commit {mine['greedy'].mean:.2f} bytes a forward instead of "
-    f"{reached['greedy'].mean:.2f} on greedy text",
+    f"Drafts that have learnt what head 1 writes commit {mine['greedy'].mean:.2f} bytes a forward of it, up from "
+    f"{reached['greedy'].mean:.2f}",
     f"Bytes a forward with {N} heads, {LONG / 1e3:,.0f} kB of code, then {chosen.written_steps} steps on own text. {figures.SEEDS}",
     ".3s",
 )

@@ -15,6 +15,7 @@ from mtp_lab.config import (
     OptimizerConfig,
     TrainConfig,
 )
+from mtp_lab.layers import Block
 from mtp_lab.mapping import canonical_json, config_hash, from_mapping
 from mtp_lab.model import MTPTransformer
 from mtp_lab.tasks import ChoiceProcessTask, PolynomialsTask
@@ -278,6 +279,19 @@ def test_a_fixed_trunk_keeps_its_depth(kind):
         joins = (n - 1) * 2 * config.d_model**2 if kind == "sequential" else 0
         assert config.trunk_depth == 5
         assert parameters(config) == 5 * layer(config) + n * head + joins
+
+
+@pytest.mark.parametrize("kind", ["parallel", "causal", "anticausal", "sequential", "linear"])
+def test_depth_of_the_next_token_path_is_that_of_what_it_runs(kind):
+    """Counted in the plain forward: every layer that runs on the way to next-token logits, and no other.
+    Catches: a depth of trunk + 1 where head 1 stands on the other heads (anticausal), or is no layer at all (linear)."""
+    config = ModelConfig(d_model=32, n_attention_heads=2, n_layers=3, trunk_layers=2, n_future=3, head_kind=kind)
+    model, ran = MTPTransformer(config), []
+    for name, module in model.named_modules():
+        if isinstance(module, Block):
+            module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    model(torch.zeros(1, 4, dtype=torch.long))
+    assert config.path_depth == len(ran)
 
 
 def test_options_cost_what_they_name():
