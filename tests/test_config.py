@@ -284,7 +284,7 @@ def test_a_fixed_trunk_keeps_its_depth(kind):
 @pytest.mark.parametrize("kind", ["parallel", "causal", "anticausal", "sequential", "linear"])
 def test_depth_of_the_next_token_path_is_that_of_what_it_runs(kind):
     """Counted in the plain forward: every layer that runs on the way to next-token logits, and no other.
-    Catches: a depth of trunk + 1 where head 1 stands on the other heads (anticausal), or is no layer at all (linear)."""
+    Catches: trunk + 1 where head 1 stands on the other heads (anticausal), or is no layer at all (linear)."""
     config = ModelConfig(d_model=32, n_attention_heads=2, n_layers=3, trunk_layers=2, n_future=3, head_kind=kind)
     model, ran = MTPTransformer(config), []
     for name, module in model.named_modules():
