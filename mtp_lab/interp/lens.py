@@ -50,6 +50,7 @@ def lens(
     tokens: Tensor,
     documents: Tensor | None = None,
     marks: Mapping[str, Tensor] | None = None,
+    wanted: Tensor | None = None,
 ) -> pd.DataFrame:
     """How well each state of the trunk knows the token i ahead, directly and through head i.
 
@@ -57,13 +58,15 @@ def lens(
         tokens: (batch, seq) ids.
         documents: (batch, seq) document of each token, -1 for padding; targets stay inside documents.
         marks: name -> (batch, seq) bool, the tokens that are asked for, e.g. those that call for induction.
+        wanted: (batch, seq) the token to be said in each place, where it is not the one that is read there
+            (teacherless rows; `data_gen.Batch.wanted`).
 
     Returns:
         layer, reading (both as `readings` has them), horizon, mark ("all", then those given), accuracy, nats (mean
         cross-entropy in fp32), targets (number). Accuracy and nats are nan where there is no target.
 
     Raises:
-        ValueError: for a mark that is not bool of the shape of tokens.
+        ValueError: for a mark that is not bool of the shape of tokens, or wanted of another shape.
 
     Example:
         >>> batch = task.held_out("test", 64)
@@ -77,12 +80,15 @@ def lens(
                 f"marks[{name!r}] must be bool of the shape of tokens, {tuple(tokens.shape)}, got {mark.dtype} of "
                 f"shape {tuple(mark.shape)}"
             )
+    wanted = tokens if wanted is None else wanted
+    if wanted.shape != tokens.shape:
+        raise ValueError(f"wanted {tuple(wanted.shape)} must have the shape of tokens {tuple(tokens.shape)}")
     horizons = model.config.n_future
     sums: dict[tuple[str, str, int, str], np.ndarray] = {}  # right, nats, targets
     for start in range(0, len(tokens), ROWS):
         rows = slice(start, start + ROWS)
         ids, owner = tokens[rows], None if documents is None else documents[rows]
-        targets = future_targets(ids, horizons, owner)  # (n, rows, seq)
+        targets = future_targets(wanted[rows], horizons, owner)  # (n, rows, seq)
         asked = {name: future_targets(mark[rows].to(ids), horizons, owner) == 1 for name, mark in marks.items()}
         for layer, reading, logits in readings(model, ids, owner):
             for i in range(horizons):

@@ -90,12 +90,16 @@ def test_the_trunk_layer_is_what_the_heads_need(handmade):
 
 
 @torch.no_grad()
-def test_numbers_are_counts_token_by_token():
-    """Against a loop over targets, with a mark that is random. Catches: a mark on the query in place of the target."""
+@pytest.mark.parametrize("teacherless", [False, True])
+def test_numbers_are_counts_token_by_token(teacherless):
+    """Against a loop over targets, with a mark that is random. Catches: a mark on the query in place of the target,
+    the tokens read taken for those to be said (teacherless)."""
     model, (tokens, documents) = random_model("causal"), packed()
+    said = tokens.flip(0) if teacherless else tokens
     mark = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(2)) < 0.5
-    table = lens(model, tokens, documents, {"some": mark}).set_index(["layer", "reading", "horizon", "mark"])
-    targets = future_targets(tokens, 3, documents)
+    table = lens(model, tokens, documents, {"some": mark}, wanted=said if teacherless else None)
+    table = table.set_index(["layer", "reading", "horizon", "mark"])
+    targets = future_targets(said, 3, documents)
     for (layer, reading), logits in as_dict(model, tokens, documents).items():
         for i in (1, 2, 3):
             right, nats = [], []
@@ -132,3 +136,5 @@ def test_what_is_never_asked_for_has_no_number(handmade):
     assert table[table.mark == "all"].notna().all(axis=None)
     with pytest.raises(ValueError, match=r"marks\['whole'\] must be bool of the shape of tokens, \(2, 25\), got"):
         lens(handmade, tokens, marks={"whole": tokens})
+    with pytest.raises(ValueError, match=r"wanted \(2, 24\) must have the shape of tokens \(2, 25\)"):
+        lens(handmade, tokens, wanted=tokens[:, 1:])
