@@ -693,7 +693,7 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 
 # %% [markdown]
 # **What we make of it** (preset full). *Where remembering pays, a second token makes the model look names up.* With 128 training names, four for every first
-# piece, every model ends up knowing the names of its pool by heart. On unseen names the next-token model then mostly says a second piece that it remembers and the
+# piece, every model but one ends up knowing the names of its pool by heart. On unseen names the next-token model then mostly says a second piece that it remembers and the
 # story does not hold; n = 2 on the same trunk looks the right one up more often, in nine pools of ten, although it begins later (in the tenth it has not begun when
 # training ends). A second head that only reads the trunk brings about a third of that, on five seeds; the rest is the shaping of the trunk. This is the paper's
 # claim, within minutes of training. The five fresh seeds go the same way, and alone leave zero in their interval. *Where names are too many to
