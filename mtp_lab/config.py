@@ -163,10 +163,21 @@ class ModelConfig:
     @property
     def path_depth(self) -> int:
         """Layers that a token passes on its way to the next-token logits: the trunk's, and those of the heads there."""
-        on_path, head = 0, 1
-        while head:
-            on_path, head = on_path + 1, self.parents[head]
-        return self.trunk_depth + (0 if self.head_kind == "linear" else on_path)
+        return self.trunk_depth + (0 if self.head_kind == "linear" else len(self.path()))
+
+    def path(self, horizon: int = 1) -> tuple[int, ...]:
+        """The heads that lead from the trunk to the prediction of `horizon`, as they run; the last is its own.
+
+        Raises:
+            ValueError: if there is no head of that horizon.
+        """
+        parents = self.parents
+        if horizon not in parents:
+            raise ValueError(f"horizon={horizon} must be from 1 to n_future={self.n_future}")
+        heads = [horizon]
+        while parents[heads[0]]:
+            heads.insert(0, parents[heads[0]])
+        return tuple(heads)
 
     @property
     def parents(self) -> dict[int, int]:
@@ -347,7 +358,7 @@ class TrainConfig:
             return
         if not self.init_from:
             raise ValueError(f"written={self.written} needs a trained head 1 to write; name its run in init_from")
-        if self.model.head_kind == "anticausal" or self.model.n_future < 2:
+        if len(self.model.path()) == self.model.n_future:
             raise ValueError(
                 f"written={self.written} with n_future={self.model.n_future}, head_kind={self.model.head_kind!r}: "
                 "there is no head that head 1 does not stand on; use two heads or more of another kind"

@@ -111,10 +111,7 @@ def load(folder: str | Path) -> MTPTransformer:
 
 def _path(model: MTPTransformer) -> list[Block]:
     """The layers from the embedding to the next-token logits: the trunk's, and the heads down to head 1."""
-    heads = [1]
-    while model.config.parents[heads[0]]:
-        heads.insert(0, model.config.parents[heads[0]])
-    return [*model.blocks, *(model.heads[str(i)] for i in heads)]
+    return [*model.blocks, *(model.heads[str(i)] for i in model.config.path())]
 
 
 def _matrices(model: MTPTransformer) -> dict[str, Tensor]:

@@ -39,9 +39,7 @@ class Decoder:
             self.norm, scale = Norm(model.embed.weight), config.d_model**0.5
             self.unembedding = scale * model.unembed.weight.t().contiguous()  # (d_model, vocab)
             self.trunk = [self._layer([block]) for block in model.blocks]
-            self.path = [1]  # heads from the trunk to head 1: verifying needs their latents at every position
-            while config.parents[self.path[0]]:
-                self.path.insert(0, config.parents[self.path[0]])
+            self.path = config.path()  # verifying needs the latents of these heads at every position
             self.first = [self._layer([model.heads[str(i)]]) for i in self.path]
             beside = [i for i in range(2, draft + 1) if i not in self.path]
             groups = [beside] if set(config.parents.values()) == {0} else [[i] for i in beside]

@@ -39,5 +39,6 @@ class Writer:
 
 def freeze_next_token(model: MTPTransformer) -> None:
     """Leaves only those weights trainable that plain decoding never reads: heads beyond the first, and their joins."""
-    for module in (model.embed, model.blocks, model.heads["1"], model.unembed):
+    on_path = (model.heads[str(i)] for i in model.config.path())
+    for module in (model.embed, model.blocks, *on_path, model.unembed):
         module.requires_grad_(False)

@@ -15,7 +15,6 @@ from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.config import TransformerLensConfig
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from mtp_lab.config import ModelConfig
 from mtp_lab.layers import NORM_EPS
 from mtp_lab.model import MTPTransformer
 
@@ -50,7 +49,7 @@ class Stack(HookedRootModule):
 
     def __init__(self, model: MTPTransformer, horizon: int = 1, encode: Callable[[str], Sequence[int]] | None = None):
         super().__init__()
-        self.path = path(model.config, horizon)
+        self.path = model.config.path(horizon)
         shared = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
         linear = model.config.head_kind == "linear"
         in_heads = [] if linear else [str(i) for i in self.path]
@@ -103,20 +102,6 @@ class Stack(HookedRootModule):
                 "for text give Stack(..., encode=...)"
             )
         return text if text.ndim == 2 else text[None]
-
-
-def path(config: ModelConfig, horizon: int) -> tuple[int, ...]:
-    """The heads that lead from the trunk to the prediction of `horizon`, in the order they run; the last is its own.
-
-    Raises:
-        ValueError: if there is no head of that horizon.
-    """
-    if horizon not in config.parents:
-        raise ValueError(f"horizon={horizon} must be from 1 to n_future={config.n_future}")
-    heads = [horizon]
-    while config.parents[heads[0]]:
-        heads.insert(0, config.parents[heads[0]])
-    return tuple(heads)
 
 
 def _lens_config(model: MTPTransformer, layers: int) -> TransformerLensConfig:

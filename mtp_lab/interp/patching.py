@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from mtp_lab.interp.adapter import path
 from mtp_lab.interp.attention import attention_layers
 from mtp_lab.interp.pairs import Pairs, logit_difference
 from mtp_lab.interp.sites import residual_hooks
@@ -140,7 +139,7 @@ def run(
     with model.hooks(fwd_hooks=[*edits, *((name, note) for name in keep)]):
         context = model.context(tokens, pairs.documents)
         latent = model.trunk(tokens, context)  # (pairs, seq, d_model)
-        for i in path(model.config, horizon):
+        for i in model.config.path(horizon):
             latent = model.head(i, latent, tokens, context)
     queries = latent[torch.arange(len(pairs), device=latent.device), pairs.at]  # (pairs, d_model)
     return logit_difference(model.unembedded(queries), pairs), kept
@@ -160,7 +159,7 @@ def differences(first: int, clean: Tensor, corrupt: Tensor, patched: Tensor, **l
 
 def _layers(model: MTPTransformer, horizon: int) -> list[str]:
     """The layers on the path to a horizon, in the order they run."""
-    heads = path(model.config, horizon)
+    heads = model.config.path(horizon)
     return [*(f"blocks.{i}" for i in range(len(model.blocks))), *(f"heads.{i}" for i in heads)]
 
 

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from mtp_lab.config import ModelConfig
-from mtp_lab.interp.adapter import path
 from mtp_lab.interp.handmade import DUPLICATE, INDUCTION, PREVIOUS, SECOND_PREVIOUS
 from mtp_lab.interp.pairs import ROLES, Pairs
 from mtp_lab.interp.patching import head_patching, recovered, residual_patching
@@ -201,7 +200,7 @@ def layer_by_layer(model: MTPTransformer, tokens: torch.Tensor, horizon: int, fr
     back = place[:, None] - place  # (seq, keys) from a query back to a key
     x = model.embed.weight[tokens]
     blocks = [(f"blocks.{i}", block) for i, block in enumerate(model.blocks)]
-    blocks += [(f"heads.{i}", model.heads[str(i)]) for i in path(config, horizon)]
+    blocks += [(f"heads.{i}", model.heads[str(i)]) for i in config.path(horizon)]
     for layer, block in blocks:
         if (joined := layer.removeprefix("heads.")) in model.joins:
             ahead = model.embed.weight[tokens.roll(1 - int(joined))]
@@ -240,7 +239,7 @@ def test_path_patching_layer_by_layer(kind, through):
     roles = torch.where(place == at[:, None], 4, 5).masked_fill(documents < 0, -1)
     pairs = Pairs(clean, corrupt, documents, roles, at, right, wrong)
     for horizon in (1, 2):
-        last = f"heads.{path(model.config, horizon)[-1]}"
+        last = f"heads.{model.config.path(horizon)[-1]}"
         sets_of_heads = [([("blocks.0", 1)], [(last, 2)])]
         sets_of_heads += [
             ([("blocks.0", 0), ("blocks.0", 2), ("blocks.1", 1)], [("blocks.1", 0), (last, 0), (last, 1)])
