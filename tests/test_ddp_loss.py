@@ -1,6 +1,9 @@
 """The loss under DistributedDataParallel: two processes on one machine, each with half of a batch."""
 
+import faulthandler
 import os
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from mtp_lab.model import MTPTransformer
 from mtp_lab.targets import future_targets, target_weights
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
-PROCESSES, SECONDS = 2, 60
+PROCESSES, SECONDS = 2, 90
 mp.set_forkserver_preload(["mtp_lab.train"])  # torch is imported once for all children, those of other tests as well
 # The halves have different numbers of targets, and only the second has any at horizon 3.
 DOCUMENTS = torch.tensor([[0, 0, 1, 1, -1, -1], [2, 2, 2, 3, 3, 3], [4, 4, 4, 4, 4, 4], [5, 5, 5, 5, 6, 6]])
@@ -44,6 +47,7 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 
 def work(rank: int, folder: str) -> None:
     """One process: its half of the batch for every kind of head, twice each; stores the averaged gradients."""
+    faulthandler.dump_traceback_later(SECONDS - 10)  # where it hangs, if it does
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
@@ -57,22 +61,35 @@ def work(rank: int, folder: str) -> None:
         found[kind] = gradients(wrapped)
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
+    faulthandler.cancel_dump_traceback_later()
 
 
-@pytest.fixture(scope="module")
-def averaged(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
-    """What each of the processes has after the backward pass, for every kind of head."""
-    folder = tmp_path_factory.mktemp("ddp")
+def ended(folder: Path) -> bool:
+    """Whether the processes have done their work and ended in time; a failure of theirs is raised."""
     context = mp.start_processes(work, args=(str(folder),), nprocs=PROCESSES, join=False, start_method="forkserver")
+    until = time.monotonic() + SECONDS
     try:
-        if not context.join(timeout=SECONDS) and not context.join(timeout=SECONDS):  # returns when one has ended
-            pytest.fail(f"the processes did not end within {2 * SECONDS} s")
+        while not context.join(timeout=max(0.0, until - time.monotonic())):  # returns when one has ended
+            if time.monotonic() >= until:
+                return False
+        return True
     finally:
         for process in context.processes:
             if process.is_alive():
                 process.kill()
                 process.join()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
+    """What each of the processes has after the backward pass, for every kind of head."""
+    for last in (False, True):  # one run of the suite saw them hang, for a reason not found: it did not come back
+        folder = tmp_path_factory.mktemp("ddp")
+        if ended(folder):
+            return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+        if last:
+            pytest.fail(f"the processes did not end within {SECONDS} s, twice; where they hung is on stderr")
+        warnings.warn(f"the processes did not end within {SECONDS} s; trying once more", stacklevel=1)
 
 
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="PyTorch without gloo")
