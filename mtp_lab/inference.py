@@ -33,7 +33,7 @@ class Decoder:
         config = model.config
         if not isinstance(draft, int) or not 1 <= draft <= config.n_future:
             raise ValueError(f"draft={draft!r} must be an integer from 1 to the model's n_future={config.n_future}")
-        self.config, self.draft = config, draft
+        self.config, self.draft, self.linear = config, draft, config.head_kind == "linear"
         with torch.inference_mode():
             self.embedding = model.embed.weight.detach().clone()  # (vocab, d_model)
             self.norm, scale = Norm(model.embed.weight), config.d_model**0.5
@@ -106,7 +106,7 @@ class Decoder:
         seen = {0: x}
         for i, layer in zip(self.path, self.first, strict=True):
             x = seen[i] = layer.run(x, window)
-        if self.beside:
+        if self.beside and not self.linear:
             self.latents.index_copy_(0, window.slots, seen[self.config.parents[2]])
         self.seen = {i: latents.view(*positions.shape, -1) for i, latents in seen.items()}
         return self.seen[1]
@@ -121,11 +121,15 @@ class Decoder:
         """
         ends = positions.gather(1, at[:, None])  # (batch, 1)
         follow = (self.origins[: len(ends)] + ends).squeeze(1)  # (batch,) slots; head i's draft goes i further
-        if not self.beside:
+        if self.linear or not self.beside:  # heads that need no other position, or that have run there already
             rows = torch.arange(len(at), device=at.device)
-            latents = [self.seen[i][rows, at] for i in range(2, self.draft + 1)]
-            if latents:
-                self._write(choose(self.unembed(torch.stack(latents))), follow + 2)
+            if self.linear:
+                found = [layer.run(self.seen[0][rows, at]) for layer in self.beside]
+            else:
+                found = [self.seen[i][rows, at] for i in range(2, self.draft + 1)]
+            if found:
+                latents = torch.cat([x.view(-1, len(at), self.config.d_model) for x in found])
+                self._write(choose(self.unembed(latents)), follow + 2)
             return
         # joins read the drafts: what they made of drafts that were refused has to be read again
         seq = positions.shape[1] + (self.draft - 2 if self.joins else 0)

@@ -71,9 +71,8 @@ class LinearLayer:
     def move(self, source: slice, target: slice) -> None:
         """Nothing is held."""
 
-    def run(self, x: Tensor, window: Window, last: bool = False) -> Tensor:
-        """As Layer.run."""
-        x = window.ends(x) if last else x
+    def run(self, x: Tensor, window: Window | None = None) -> Tensor:
+        """(positions, d_model) -> (count, positions, d_model), without the first dimension where count is 1."""
         return x + x @ self.out
 
 
