@@ -169,6 +169,11 @@ def _node(operation: str, *operands: str | Tree) -> Tree:
     return (operation, *operands)
 
 
+def polynomials_of(tree: Tree) -> list[Polynomial]:
+    """The polynomials of an expression, from left to right."""
+    return [tree] if not isinstance(tree[0], str) else [leaf for branch in tree[1:] for leaf in polynomials_of(branch)]
+
+
 def tree_probability(
     tree: Tree, split: Split, operand: float, operations: Sequence[Operation] = OPERATIONS
 ) -> tuple[float, int]:

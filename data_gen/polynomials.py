@@ -28,6 +28,7 @@ from data_gen.expressions import (
     draw_programs,
     evaluate,
     infix,
+    polynomials_of,
     postfix,
     read_tree,
     tree_probability,
@@ -81,6 +82,9 @@ class Polynomials:
     """Pause tokens between question and "="."""
     operations: tuple[Operation, ...] = field(default=OPERATIONS, metadata={"later": True})
     """What questions are made of, each as often as any other, in the order - + * o. All four have tokens anyway."""
+    zeros: float = field(default=0.0, metadata={"later": True})
+    """Sparse operands, for a curriculum (Saxena et al. 2024): each question draws a share from 0 to this, and blanks
+    each coefficient with that probability."""
 
     def __post_init__(self) -> None:
         if self.p * self.d > MOST_COEFFICIENTS:
@@ -107,6 +111,9 @@ class Polynomials:
         if not known or len(known) != len(self.operations):
             raise ValueError(f"operations={self.operations!r} must be some of {', '.join(OPERATIONS)}, each once")
         object.__setattr__(self, "operations", known)  # one order: equal choices are equal configs
+        if isinstance(self.zeros, bool) or not isinstance(self.zeros, (int, float)) or not 0 <= self.zeros <= 1:
+            raise ValueError(f"zeros={self.zeros!r} must be a share from 0 to 1")
+        object.__setattr__(self, "zeros", float(self.zeros))
 
     @property
     def vocab_size(self) -> int:
@@ -161,6 +168,9 @@ class Polynomials:
         programs = draw_programs(m, self.split, rng, self.operations)  # (steps, n)
         n_operands = count_operands(programs)  # (n,)
         operands = rng.integers(0, self.p, (self.d, n_operands.sum()), ring_dtype(self.p, self.d))
+        if self.zeros:
+            shares = np.repeat(self.zeros * rng.random(n), n_operands)  # (n_operands,)
+            operands[rng.random(operands.shape) < shares] = 0
         answers = evaluate(programs, operands, self.p)  # (d, n)
         symbols, counts = (postfix if self.notation == "postfix" else infix)(programs)
         lengths = self._length(m, n_operands)  # (n,)
@@ -227,12 +237,17 @@ class Polynomials:
         return make(lambda n: self.documents(n, rng), rows, seq, self.mean_length)
 
     def held_out(self, split: HeldOut, m: int, n: int = 2000) -> Documents:
-        """A fixed set of n questions of m operations, another for each choice of `operations`, whatever the format."""
+        """A fixed set of n questions of m operations, another for each choice of `operations` and `zeros`.
+
+        Whatever the format.
+        """
         if split not in get_args(HeldOut):
             raise ValueError(f"split={split!r} must be one of {', '.join(get_args(HeldOut))}")
         seed = [0x504F4C59, self.p, self.d, get_args(HeldOut).index(split), m]
         if self.operations != OPERATIONS:  # sets of all four are older than the choice
             seed.append(sum(1 << OPERATIONS.index(operation) for operation in self.operations))
+        if self.zeros:
+            seed.append((1 << len(OPERATIONS)) + round(self.zeros * 2**20))
         return self.of(m).documents(n, np.random.default_rng(seed))
 
     def overlap(self, documents: Documents, samples: int) -> float:
@@ -246,9 +261,20 @@ class Polynomials:
 
     def probability(self, tree: Tree) -> float:
         """The probability that a document asks for this expression."""
-        probability, m = tree_probability(tree, self.split, float(self.p) ** -self.d, self.operations)
+        operand = 1.0 if self.zeros else float(self.p) ** -self.d
+        probability, m = tree_probability(tree, self.split, operand, self.operations)
+        if self.zeros:
+            probability *= self._sparse(tree)
         possible = self.min_operations <= m <= self.max_operations
         return possible * probability / (self.max_operations - self.min_operations + 1)
+
+    def _sparse(self, tree: Tree) -> float:
+        """The probability of all coefficients: a product for each share of zeros, averaged over the shares."""
+        coefficients = np.array(polynomials_of(tree)).flatten()
+        points, weights = np.polynomial.legendre.leggauss(len(coefficients) // 2 + 1)  # exact at this degree
+        blank = self.zeros * (points + 1) / 2
+        each = np.where(coefficients[:, None] == 0, blank, 0.0) + (1 - blank) / self.p  # (coefficients, points)
+        return float(each.prod(axis=0) @ weights / 2)
 
     def parse(self, tokens: Sequence[int]) -> Tree:
         """The expression of a document, or of its question alone: for d = 2, ("+", (1, 0), ("-", (0, 1))).

@@ -192,9 +192,10 @@ def all_trees(m: int, operands: list[tuple]) -> list[tuple]:
 
 @pytest.mark.parametrize("split", ["uniform", "chain"])
 @pytest.mark.parametrize("operations", [OPERATIONS, ("-", "o"), ("*",)], ids="".join)
-def test_every_question_comes_up_as_often_as_its_stated_probability(operations, split):
+@pytest.mark.parametrize("zeros", [0.0, 0.7, 1.0])
+def test_every_question_comes_up_as_often_as_its_stated_probability(zeros, operations, split):
     """All questions of up to two operations over two elements: the probabilities add up to 1 and to what is drawn."""
-    task = Polynomials(2, 1, max_operations=2, split=split, operations=operations)
+    task = Polynomials(2, 1, max_operations=2, split=split, operations=operations, zeros=zeros)
     trees = [tree for m in (1, 2) for tree in all_trees(m, [(0,), (1,)])]
     expected = {tree: task.probability(tree) for tree in trees}
     assert sum(expected.values()) == pytest.approx(1, abs=1e-12)
@@ -390,6 +391,28 @@ def test_each_choice_of_operations_has_held_out_sets_of_its_own():
     assert (sets[-1].tokens == Polynomials().held_out("test", 3, 20).tokens).all()
 
 
+def test_sparse_operands_are_as_sparse_as_stated():
+    """Questions differ in their share of zeros, up to the highest. Catches: one share for all, zeros in answers."""
+    task = Polynomials(max_operations=1, operations=("*",), zeros=0.8)
+    documents = task.documents(20_000, np.random.default_rng(0))
+    values = documents.tokens[documents.marks["operand"]].reshape(-1, 10) % 7  # (questions, coefficients)
+    blank = (values == 0).mean(axis=1)
+    assert blank.mean() == pytest.approx(0.4 + 0.6 / 7, abs=0.005)
+    binomial = np.mean([z * (1 - z) for z in 1 / 7 + 6 / 7 * np.linspace(0, 0.8, 1001)]) / 10
+    assert blank.var() == pytest.approx(binomial + (6 / 7 * 0.8) ** 2 / 12, rel=0.03)
+    for question in each(documents[:200]):
+        _, left, right = task.parse(question)
+        answer = ring.multiply(*(np.array(operand, ring.ring_dtype(7, 5)) for operand in (left, right)), 7)
+        assert (answer + 7 * np.arange(5)).tolist() == list(question[-6:-1])
+
+
+def test_sparse_questions_have_held_out_sets_of_their_own():
+    """Catches: dense test questions that are the sparse ones with other coefficients, or the reverse."""
+    sets = [Polynomials(zeros=zeros).held_out("test", 3, 20).tokens for zeros in (0.0, 0.5, 1.0)]
+    assert len({tokens.tobytes() for tokens in sets}) == 3
+    assert (sets[0] == Polynomials().held_out("test", 3, 20).tokens).all()
+
+
 def test_operations_that_training_leaves_out_are_never_seen():
     """Unlimited training sees all questions of its own operations, and of the others none."""
     task = Polynomials(2, 1, max_operations=2, operations=("-", "*"))
@@ -496,6 +519,8 @@ def test_test_sets_do_not_change():
         ({"operations": ()}, "operations=() must be some of -, +, *, o, each once"),
         ({"operations": ("+", "/")}, "operations=('+', '/') must be some of"),
         ({"operations": ("+", "*", "+")}, "operations=('+', '*', '+') must be some of"),
+        ({"zeros": 1.5}, "zeros=1.5 must be a share from 0 to 1"),
+        ({"zeros": True}, "zeros=True must be a share from 0 to 1"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_named(arguments, message):
