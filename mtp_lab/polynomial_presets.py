@@ -153,9 +153,9 @@ def papers_ring_configs(preset: str, seeds: int = 0) -> dict[str, list[TrainConf
     """How far models of notebook 05's size get on F7[X]/(X^5), with loss on answers alone: kind -> trainings by seed.
 
     "one operation" sees questions of m = 1 only; "then all" goes on from it with all m; "all at once" sees all m, for
-    as many steps as these two together. "sparse" goes on from "one operation" for four times its steps, in batches
-    twice as large, with operands of few terms, and "then dense" from there as "one operation" began. Empty where a
-    preset has no time for it.
+    as many steps as these two together. "sparse products" goes on from "one operation" for eight times its steps, in
+    batches twice as large, with nothing but products of operands of few terms; "then one operation" goes on from there.
+    Empty where a preset has no time for it.
     """
     kinds: dict[str, list[TrainConfig]] = {}
     steps = PAPERS_RING_STEPS.get(preset, 0)
@@ -166,13 +166,13 @@ def papers_ring_configs(preset: str, seeds: int = 0) -> dict[str, list[TrainConf
             every = _config(f"{preset}-F7X5-n{n}", cell, chosen, ring, seed)
             one = replace(every, task=replace(every.task, stream=replace(ring, max_operations=1)))
             found = {"one operation": one, "then all": replace(every, init_from=one.folder)}
-            sparse = replace(one.task.stream, zeros=1.0)
+            products = replace(one.task.stream, operations=("*",), zeros=1.0)
             sparse = replace(
-                _config(f"{every.name}-sparse", cell, replace(chosen, steps=4 * steps), sparse, seed),
+                _config(f"{every.name}-products", cell, replace(chosen, steps=8 * steps), products, seed),
                 batch_size=2 * chosen.batch_size,
                 init_from=one.folder,
             )
-            found |= {"sparse": sparse, "then dense": replace(one, init_from=sparse.folder)}
+            found |= {"sparse products": sparse, "then one operation": replace(one, init_from=sparse.folder)}
             found["all at once"] = _config(every.name, cell, replace(chosen, steps=2 * steps), ring, seed)
             for kind, config in found.items():
                 kinds.setdefault(f"n = {n}, {kind}", []).append(config)
