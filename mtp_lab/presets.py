@@ -134,7 +134,7 @@ SPECULATION: dict[str, SpeculationPreset] = {
     "quick": SpeculationPreset(
         (1, 2, 8), 8, 2, 150, (), False, 40, 8, 128, dict(d_model=64, trunk_layers=4, n_attention_heads=4), _MUON
     ),
-    "full": SpeculationPreset((1, 2, 4, 8, 16), 8, 2, 80, (500, 5000), True, 400, 8, 256, _FAST, _MUON),
+    "full": SpeculationPreset((1, 2, 4, 8, 16), 8, 2, 80, (500, 5000), False, 200, 8, 256, _FAST, _MUON),
     "paper": SpeculationPreset(  # section 3.3: 7B byte models, 200B bytes; here the trunk of the 300M model
         (1, 8, 16, 32),
         8,
