@@ -83,7 +83,7 @@ class Polynomials:
     operations: tuple[Operation, ...] = field(default=OPERATIONS, metadata={"later": True})
     """What questions are made of, each as often as any other, in the order - + * o. All four have tokens anyway."""
     zeros: float = field(default=0.0, metadata={"later": True})
-    """Sparse operands, for a curriculum (Saxena et al. 2024): each question draws a share from 0 to this, and blanks
+    """Sparse operands, for a curriculum (arXiv 2410.03569): each question draws a share from 0 to this, and blanks
     each coefficient with that probability."""
 
     def __post_init__(self) -> None:

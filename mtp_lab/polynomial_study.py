@@ -53,19 +53,22 @@ def scores(run: Run, split: HeldOut = "test", items: int = 2000, operations: Seq
 
     Returns:
         m, group, of, value, items: group "all" (of: ""); "root" (of: the operation that is done last); "degree" (of: a
-        coefficient of the answer, given the ones before it).
+        coefficient of the answer, given the ones before it), and "degree of *" where * is done last, or another.
     """
     stream, model, rows = replace(run.config.task.stream, zeros=0.0), run.model(), []
     for m in operations:
         documents = stream.held_out(split, m)[:items]
         judged = one_pass(model, documents)
+        degrees = [f"X^{k}" for k in range(stream.d)[:: -1 if stream.high_first else 1]]
         root = documents.marks["root"][documents.ends - 1]
         rows.append((m, "all", "", judged.exact.mean(), len(judged.exact)))
         for number in np.unique(root).astype(int):
             mine = root == number
             rows.append((m, "root", OPERATIONS[number], judged.exact[mine].mean(), mine.sum()))
-        degrees = range(stream.d)[:: -1 if stream.high_first else 1]
-        rows += [(m, "degree", f"X^{k}", judged.right[:, i].mean(), len(documents)) for i, k in enumerate(degrees)]
+            group, right = f"degree of {OPERATIONS[number]}", judged.right[mine].mean(axis=0)
+            rows += [(m, group, name, share, mine.sum()) for name, share in zip(degrees, right, strict=True)]
+        right = judged.right.mean(axis=0)
+        rows += [(m, "degree", name, share, len(documents)) for name, share in zip(degrees, right, strict=True)]
     return pd.DataFrame(rows, columns=["m", "group", "of", "value", "items"])
 
 

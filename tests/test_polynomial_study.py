@@ -1,18 +1,20 @@
 """The polynomial study: which trainings it makes, and measures that agree with counting by hand."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from data_gen.expressions import OPERATIONS
 from mtp_lab import polynomial_study, runs
 from mtp_lab.answers import one_pass
 from mtp_lab.evaluate import next_token
 from mtp_lab.interp.probes import most_frequent
 from mtp_lab.loss import mtp_loss
-from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, all_configs, polynomial_configs
+from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, all_configs, papers_ring_configs, polynomial_configs
 from mtp_lab.targets import token_weights
 
 
@@ -51,6 +53,24 @@ def test_the_papers_ring_comes_beside_the_others(preset):
         assert config.task.stream.of(polynomial_study.ASKED[-1]).longest <= config.model.max_seq
 
 
+def test_stages_on_the_papers_ring_go_on_from_each_other():
+    """Catches: a stage from scratch, or one of another seed or n, shown as a curriculum."""
+    kinds = papers_ring_configs("full", 2)
+    for n, seed in product((1, 2), (0, 1)):
+        own = f"n = {n}, "
+        found = {kind.removeprefix(own): each[seed] for kind, each in kinds.items() if kind.startswith(own)}
+        assert {config.seed for config in found.values()} == {seed}
+        assert {config.model.n_future for config in found.values()} == {n}
+        after = {"then all": "one operation", "sparse products": "one operation", "then one operation": "sparse products"}
+        folders = {kind: found[kind].folder for kind in after.values()}
+        assert {kind: config.init_from for kind, config in found.items() if config.init_from} == {
+            kind: folders[before] for kind, before in after.items()
+        }
+        dense = replace(found["sparse products"].task.stream, zeros=0.0, operations=OPERATIONS)
+        assert dense == found["one operation"].task.stream == found["then one operation"].task.stream
+        assert found["all at once"].steps == found["one operation"].steps + found["then all"].steps
+
+
 @pytest.mark.parametrize("ring", RINGS)
 @pytest.mark.parametrize("preset", POLYNOMIALS)
 def test_the_longest_question_that_is_asked_fits(ring, preset):
@@ -73,6 +93,7 @@ def test_scores_are_shares_of_right_answers(trained):
     stream = run.config.task.stream
     documents = stream.held_out("validation", 2)[:40]
     exact, by_root, by_degree = [], {}, {f"X^{k}": [] for k in range(stream.d)}
+    by_both = {symbol: {name: [] for name in by_degree} for symbol in "-+*o"}
     for i in range(40):
         document = documents[i : i + 1]
         batch = document.pack(len(document.tokens))
@@ -82,8 +103,10 @@ def test_scores_are_shares_of_right_answers(trained):
         by_root.setdefault("-+*o"[int(batch.marks["root"][0, 0])], []).append(exact[-1])
         for k, at in enumerate(answer):
             by_degree[f"X^{k}"].append(right[at])
+            by_both["-+*o"[int(batch.marks["root"][0, 0])]][f"X^{k}"].append(right[at])
     assert table.value["all", ""] == np.mean(exact) and table["items"]["all", ""] == 40
-    for group, expected in (("root", by_root), ("degree", by_degree)):
+    of_roots = ((f"degree of {symbol}", expected) for symbol, expected in by_both.items())
+    for group, expected in (("root", by_root), ("degree", by_degree), *of_roots):
         found = table.loc[group]
         assert found.value.to_dict() == pytest.approx({name: np.mean(each) for name, each in expected.items()})
         assert found["items"].to_dict() == {name: len(each) for name, each in expected.items()}
