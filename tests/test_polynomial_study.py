@@ -61,7 +61,8 @@ def test_stages_on_the_papers_ring_go_on_from_each_other():
         found = {kind.removeprefix(own): each[seed] for kind, each in kinds.items() if kind.startswith(own)}
         assert {config.seed for config in found.values()} == {seed}
         assert {config.model.n_future for config in found.values()} == {n}
-        after = {"then all": "one operation", "sparse products": "one operation", "then one operation": "sparse products"}
+        after = dict.fromkeys(("then all", "sparse products"), "one operation")
+        after["then one operation"] = "sparse products"
         folders = {kind: found[kind].folder for kind in after.values()}
         assert {kind: config.init_from for kind, config in found.items() if config.init_from} == {
             kind: folders[before] for kind, before in after.items()
