@@ -124,7 +124,7 @@ SPECULATION: dict[str, SpeculationPreset] = {
         2,
         4,
         (8,),
-        True,
+        False,
         2,
         4,
         64,
