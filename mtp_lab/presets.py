@@ -6,7 +6,7 @@ paper's own sizes and hyperparameters, for GPUs. Hyperparameters were chosen on 
 
 from dataclasses import dataclass, replace
 
-from mtp_lab.config import HeadKind, ModelConfig, OptimizerConfig, TrainConfig
+from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.tasks import BytesTask, Source
 
 
@@ -98,10 +98,8 @@ class SpeculationPreset:
     steps: int
     longer: tuple[int, ...]
     """Other numbers of steps for `prose_future` on code."""
-    linear: bool
-    """Whether the longest training is also done with heads of one matrix each on a trunk of as many layers in all."""
     written_steps: int
-    """Steps that the drafts of the models trained longest learn what its head 1 writes (written.py), all that a decoder
+    """Steps that the drafts of the model trained longest learn what its head 1 writes (written.py), all that a decoder
     has room for behind a prompt of `prompt` bytes."""
     batch_size: int
     seq: int
@@ -124,7 +122,6 @@ SPECULATION: dict[str, SpeculationPreset] = {
         2,
         4,
         (8,),
-        False,
         2,
         4,
         64,
@@ -132,16 +129,15 @@ SPECULATION: dict[str, SpeculationPreset] = {
         OptimizerConfig(warmup=2),
     ),
     "quick": SpeculationPreset(
-        (1, 2, 8), 8, 2, 150, (), False, 40, 8, 128, dict(d_model=64, trunk_layers=4, n_attention_heads=4), _MUON
+        (1, 2, 8), 8, 2, 150, (), 40, 8, 128, dict(d_model=64, trunk_layers=4, n_attention_heads=4), _MUON
     ),
-    "full": SpeculationPreset((1, 2, 4, 8, 16), 8, 2, 80, (500, 5000), False, 200, 8, 256, _FAST, _MUON),
+    "full": SpeculationPreset((1, 2, 4, 8, 16), 8, 2, 80, (500, 5000), 200, 8, 256, _FAST, _MUON),
     "paper": SpeculationPreset(  # section 3.3: 7B byte models, 200B bytes; here the trunk of the 300M model
         (1, 8, 16, 32),
         8,
         1,
         100_000,
         (),
-        False,
         1000,
         128,
         2048,
@@ -164,41 +160,34 @@ def speculation_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
         raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(SPECULATION)}")
     chosen = SPECULATION[preset]
     one, longest = chosen.prose_future, max((chosen.steps, *chosen.longer))
-    jobs: list[tuple[Source, int, int, HeadKind]] = [("library", n, chosen.steps, "parallel") for n in chosen.futures]
-    jobs += [("library", one, steps, "parallel") for steps in chosen.longer]
-    jobs += [("library", one, longest, "linear")] if chosen.linear else []
-    jobs += [(source, one, chosen.steps, "parallel") for source in ("docstrings", "stories")]
+    jobs = [("library", n, chosen.steps) for n in chosen.futures]
+    jobs += [("library", one, steps) for steps in chosen.longer]
+    jobs += [(source, one, chosen.steps) for source in ("docstrings", "stories")]
     configs = []
     for seed in range(seeds or chosen.seeds):
-        found = [_speculation_config(preset, *job, seed) for job in jobs]
-        drafts = [
-            replace(
-                config,
-                name=f"{config.name}-written",
-                init_from=config.folder,
-                written=chosen.seq - chosen.prompt,
-                model=replace(config.model, stop_gradient=tuple(range(1, one + 1))),  # the trunk learns nothing anyway
-                steps=chosen.written_steps,
-                batch_size=4 * chosen.batch_size,  # a token is written sooner in many rows at once
-                **_milestones(chosen.written_steps),
-            )
-            for job, config in zip(jobs, found, strict=True)
-            if job[:3] == ("library", one, longest)
-        ]
-        configs += found + drafts
+        found = {job: _speculation_config(preset, *job, seed) for job in jobs}
+        trained = found["library", one, longest]
+        drafts = replace(
+            trained,
+            name=f"{trained.name}-written",
+            init_from=trained.folder,
+            written=chosen.seq - chosen.prompt,
+            model=replace(trained.model, stop_gradient=tuple(range(1, one + 1))),  # the trunk learns nothing anyway
+            steps=chosen.written_steps,
+            batch_size=4 * chosen.batch_size,  # a token is written sooner in many rows at once
+            **_milestones(chosen.written_steps),
+        )
+        configs += [*found.values(), drafts]
     return configs
 
 
-def _speculation_config(preset: str, source: Source, n: int, steps: int, kind: HeadKind, seed: int) -> TrainConfig:
+def _speculation_config(preset: str, source: Source, n: int, steps: int, seed: int) -> TrainConfig:
     chosen = SPECULATION[preset]
-    size = dict(chosen.size, n_layers=chosen.size["trunk_layers"] + n)
-    if kind == "linear":
-        del size["trunk_layers"]
     return TrainConfig(
         task=BytesTask(source=source, seq=chosen.seq),
-        model=ModelConfig(**size, n_future=n, head_kind=kind, max_seq=chosen.seq),
+        model=ModelConfig(**chosen.size, n_future=n, n_layers=chosen.size["trunk_layers"] + n, max_seq=chosen.seq),
         optimizer=chosen.optimizer,
-        name=f"{preset}-{source}-n{n}" + ("-linear" if kind == "linear" else ""),
+        name=f"{preset}-{source}-n{n}",
         steps=steps,
         batch_size=chosen.batch_size,
         seed=seed,
