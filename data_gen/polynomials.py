@@ -237,7 +237,7 @@ class Polynomials:
         return make(lambda n: self.documents(n, rng), rows, seq, self.mean_length)
 
     def held_out(self, split: HeldOut, m: int, n: int = 2000) -> Documents:
-        """A fixed set of n questions of m operations, whatever the format; another for other `operations` or `zeros`."""
+        """A fixed set of n questions of m operations, whatever the format; `operations` and `zeros` have others."""
         if split not in get_args(HeldOut):
             raise ValueError(f"split={split!r} must be one of {', '.join(get_args(HeldOut))}")
         seed = [0x504F4C59, self.p, self.d, get_args(HeldOut).index(split), m]
