@@ -64,13 +64,14 @@ _CELLS = (
     *(InductionCell("smeared", n, longer=4) for n in (1, 2)),  # long after both have settled
     InductionCell("smeared", 2, trunk=2, longer=_LONG),
     InductionCell("smeared", 4, longer=_LONG),
-    *(InductionCell("rotary", n, longer=_LONG) for n in (1, 2)),
+    *(InductionCell("rotary", n, longer=6) for n in (1, 2)),  # do they ever leave the plateau?
     InductionCell("relative", 1, longer=_LONG),
     InductionCell("smeared", 2, stopped=True),
     InductionCell("smeared", 1, names=0),
     InductionCell("smeared", 2, names=0, longer=_LONG),
-    *(InductionCell("smeared", n, names=128, longer=_LONG, more_seeds=5) for n in (1, 2)),
-    InductionCell("smeared", 2, names=128, stopped=True, longer=_LONG),
+    *(InductionCell("smeared", n, names=128, longer=3, more_seeds=5) for n in (1, 2)),
+    InductionCell("smeared", 2, names=128, stopped=True, longer=3),
+    *(InductionCell("smeared", n, names=64, longer=3) for n in (1, 2)),
     InductionCell("smeared", 1, wider=2),
     InductionCell("smeared", 2, longer=_LONG, wider=2),
     InductionCell("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters

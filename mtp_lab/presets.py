@@ -6,7 +6,7 @@ paper's own sizes and hyperparameters, for GPUs. Hyperparameters were chosen on 
 
 from dataclasses import dataclass, replace
 
-from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
+from mtp_lab.config import HeadKind, ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.tasks import BytesTask, Source
 
 
@@ -98,9 +98,12 @@ class SpeculationPreset:
     steps: int
     longer: tuple[int, ...]
     """Other numbers of steps for `prose_future` on code."""
+    linear: tuple[tuple[int, int], ...]
+    """Trainings on code of `prose_future` heads of one matrix each on a trunk of as many layers in all: steps, and rows
+    a step."""
     written_steps: int
-    """Steps that the drafts of the model trained longest learn what its head 1 writes (written.py), all that a decoder
-    has room for behind a prompt of `prompt` bytes."""
+    """Steps that the drafts of the longest of `longer`, and of all of `linear`, learn what their head 1 writes
+    (written.py), all that a decoder has room for behind a prompt of `prompt` bytes."""
     batch_size: int
     seq: int
     size: dict[str, int]
@@ -122,6 +125,7 @@ SPECULATION: dict[str, SpeculationPreset] = {
         2,
         4,
         (8,),
+        ((8, 2),),
         2,
         4,
         64,
@@ -129,14 +133,17 @@ SPECULATION: dict[str, SpeculationPreset] = {
         OptimizerConfig(warmup=2),
     ),
     "quick": SpeculationPreset(
-        (1, 2, 8), 8, 2, 150, (), 40, 8, 128, dict(d_model=64, trunk_layers=4, n_attention_heads=4), _MUON
+        (1, 2, 8), 8, 2, 150, (), (), 40, 8, 128, dict(d_model=64, trunk_layers=4, n_attention_heads=4), _MUON
     ),
-    "full": SpeculationPreset((1, 2, 4, 8, 16), 8, 2, 80, (500, 5000), 200, 8, 256, _FAST, _MUON),
+    "full": SpeculationPreset(  # the longest: minutes on a GPU, a night on two cores
+        (1, 2, 4, 8, 16), 8, 2, 80, (500, 5000), ((5000, 8), (5000, 64)), 400, 8, 256, _FAST, _MUON
+    ),
     "paper": SpeculationPreset(  # section 3.3: 7B byte models, 200B bytes; here the trunk of the 300M model
         (1, 8, 16, 32),
         8,
         1,
         100_000,
+        (),
         (),
         1000,
         128,
@@ -159,39 +166,54 @@ def speculation_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
     if preset not in SPECULATION:
         raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(SPECULATION)}")
     chosen = SPECULATION[preset]
-    one, longest = chosen.prose_future, max((chosen.steps, *chosen.longer))
-    jobs = [("library", n, chosen.steps) for n in chosen.futures]
-    jobs += [("library", one, steps) for steps in chosen.longer]
-    jobs += [(source, one, chosen.steps) for source in ("docstrings", "stories")]
+    one, longest, rows = chosen.prose_future, max((chosen.steps, *chosen.longer)), chosen.batch_size
+    jobs: list[tuple[Source, int, HeadKind, int, int]] = [
+        *(("library", n, "parallel", chosen.steps, rows) for n in chosen.futures),
+        *(("library", one, "parallel", steps, rows) for steps in chosen.longer),
+        *(("library", one, "linear", *length) for length in chosen.linear),
+        *((source, one, "parallel", chosen.steps, rows) for source in ("docstrings", "stories")),
+    ]
+    to_draft = {("library", one, "parallel", longest, rows), *(job for job in jobs if "linear" in job)}
     configs = []
     for seed in range(seeds or chosen.seeds):
         found = {job: _speculation_config(preset, *job, seed) for job in jobs}
-        trained = found["library", one, longest]
-        drafts = replace(
-            trained,
-            name=f"{trained.name}-written",
-            init_from=trained.folder,
-            written=chosen.seq - chosen.prompt,
-            model=replace(trained.model, stop_gradient=tuple(range(1, one + 1))),  # the trunk learns nothing anyway
-            steps=chosen.written_steps,
-            batch_size=4 * chosen.batch_size,  # a token is written sooner in many rows at once
-            **_milestones(chosen.written_steps),
-        )
-        configs += [*found.values(), drafts]
+        configs += found.values()
+        configs += [_written_config(preset, config) for job, config in found.items() if job in to_draft]
     return configs
 
 
-def _speculation_config(preset: str, source: Source, n: int, steps: int, seed: int) -> TrainConfig:
+def _speculation_config(
+    preset: str, source: Source, n: int, kind: HeadKind, steps: int, rows: int, seed: int
+) -> TrainConfig:
     chosen = SPECULATION[preset]
+    size = dict(chosen.size, n_layers=chosen.size["trunk_layers"] + n)
+    if kind == "linear":
+        del size["trunk_layers"]
     return TrainConfig(
         task=BytesTask(source=source, seq=chosen.seq),
-        model=ModelConfig(**chosen.size, n_future=n, n_layers=chosen.size["trunk_layers"] + n, max_seq=chosen.seq),
+        model=ModelConfig(**size, n_future=n, head_kind=kind, max_seq=chosen.seq),
         optimizer=chosen.optimizer,
-        name=f"{preset}-{source}-n{n}",
+        name=f"{preset}-{source}-n{n}" + ("-linear" if kind == "linear" else ""),
         steps=steps,
-        batch_size=chosen.batch_size,
+        batch_size=rows,
         seed=seed,
         **_milestones(steps),
+    )
+
+
+def _written_config(preset: str, config: TrainConfig) -> TrainConfig:
+    """Of the run that goes on from that of `config`, with heads that learn own text."""
+    chosen = SPECULATION[preset]
+    return replace(
+        config,
+        name=f"{config.name}-written",
+        init_from=config.folder,
+        written=chosen.seq - chosen.prompt,
+        # the trunk learns nothing anyway
+        model=replace(config.model, stop_gradient=tuple(range(1, config.model.n_future + 1))),
+        steps=chosen.written_steps,
+        batch_size=4 * chosen.batch_size,  # a token is written sooner in many rows at once
+        **_milestones(chosen.written_steps),
     )
 
 

@@ -241,7 +241,7 @@ def _finish(folder: Path, model: MTPTransformer, config: TrainConfig, first: int
         "precision": "bf16" if _in_bf16(config, device) else "fp32",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "machine": platform.machine(),
+        "machine": platform.machine() if device == "cpu" else torch.cuda.get_device_name(device),
     }
     write_atomic(folder / "done.json", json.dumps(facts, indent=1))
     for checkpoint in (folder / "checkpoints").glob("*"):

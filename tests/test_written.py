@@ -178,15 +178,19 @@ def test_configs_that_cannot_be(changes, message, corpus):
 
 @pytest.mark.parametrize("preset", SPECULATION)
 def test_presets_teach_the_drafts_of_the_model_trained_longest(preset):
-    """One run a seed goes on from the longest training on code, and writes as much as the notebook's texts are long."""
+    """One run a seed, and one more with linear heads where they are trained, goes on from the longest training on code
+    and writes as much as the notebook's texts are long. Heads of both kinds share out as many layers."""
     configs, chosen = speculation_configs(preset, 2), SPECULATION[preset]
     taught = [config for config in configs if config.written]
     folders = {config.folder: config for config in configs}
-    assert [config.seed for config in taught] == [0, 1]
+    kinds = ["parallel", "linear"] if chosen.linear else ["parallel"]
+    assert [(config.seed, config.model.head_kind) for config in taught] == [(s, kind) for s in (0, 1) for kind in kinds]
     for config in taught:
         source = folders[config.init_from]
         assert source.steps == max((chosen.steps, *chosen.longer)) and source.seed == config.seed
         assert source.model.n_future == chosen.prose_future and source.task == config.task
+        assert source.model.head_kind == config.model.head_kind
+        assert source.model.n_layers == chosen.size["trunk_layers"] + chosen.prose_future
         assert config.written == config.task.seq - chosen.prompt
 
 
