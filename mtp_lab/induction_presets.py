@@ -64,7 +64,7 @@ _CELLS = (
     *(InductionCell("smeared", n, longer=4) for n in (1, 2)),  # long after both have settled
     InductionCell("smeared", 2, trunk=2, longer=_LONG),
     InductionCell("smeared", 4, longer=_LONG),
-    *(InductionCell("rotary", n, longer=6) for n in (1, 2)),  # do they ever leave the plateau?
+    *(InductionCell("rotary", n, longer=4) for n in (1, 2)),  # do they ever leave the plateau?
     InductionCell("relative", 1, longer=_LONG),
     InductionCell("smeared", 2, stopped=True),
     InductionCell("smeared", 1, names=0),
