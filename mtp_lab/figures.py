@@ -147,8 +147,8 @@ def checked(table: pd.DataFrame, unit: str, *columns: str, losses: Sequence[str]
 
 def panels(titles: Sequence[str], per_row: int = 5, **options) -> tuple[go.Figure, list[dict[str, int]], int]:
     """Small multiples: the figure, each panel's row and column, and the number of rows."""
-    columns = min(per_row, len(titles))
-    rows = -(-len(titles) // columns)
+    rows = -(-len(titles) // per_row)
+    columns = -(-len(titles) // rows)  # rows of one length, if they can be
     options = {"horizontal_spacing": 0.025, "vertical_spacing": 0.18 / rows, **options}
     figure = make_subplots(rows, columns, subplot_titles=[f"<b>{title}</b>" for title in titles], **options)
     return figure, [dict(row=k // columns + 1, col=k % columns + 1) for k in range(len(titles))], rows

@@ -10,7 +10,7 @@ from mtp_lab.diagrams import box, canvas, escaped, ink_on, label
 from mtp_lab.figures import GREY, INK, MONO, RULE, WIDTH, bars, checked, framed, horizon_color, line, panels
 
 MODES = {"greedy": ("#3a3a3a", "circle"), "sampled": ("#c98200", "square"), "real text": ("#0072b2", "diamond")}
-BATCHES = ("#3a3a3a", "#0072b2", "#b03a7e", "#00a87a")
+LINES = ("#3a3a3a", "#0072b2", "#b03a7e", "#00a87a")
 CELL, STEP, MARGIN = 22, 30, 110  # px: a character of a forward, a forward, the room of its name
 LETTER, LINE = 11, 24  # px: a character of a text, a line of it
 
@@ -115,7 +115,7 @@ def acceptance(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
     """
     checked(table, "bits", "panel", "mode", "head", "seed", "value", "mean", "low", "high")
     titles = list(dict.fromkeys(table.panel))
-    figure, places, rows = panels(titles, min(5, len(titles)), shared_yaxes="all", horizontal_spacing=0.02)
+    figure, places, rows = panels(titles, shared_yaxes="all", horizontal_spacing=0.02)
     for name, place in zip(titles, places, strict=True):
         for mode, (color, symbol) in MODES.items():
             part = table[(table.panel == name) & (table["mode"] == mode)]
@@ -133,20 +133,20 @@ def acceptance(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
 
 
 def speedups(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
-    """Tokens a forward, and wall clock against plain decoding, by the number of heads used: a line a batch size.
+    """Tokens a forward, and wall clock against plain decoding, by the number of heads used.
 
     Args:
-        table: batch, draft, seed, tokens_per_forward, speedup.
+        table: label (a line each), draft, seed, tokens_per_forward, speedup.
     """
-    checked(table, "bits", "batch", "draft", "seed", "tokens_per_forward", "speedup")
+    checked(table, "bits", "label", "draft", "seed", "tokens_per_forward", "speedup")
     names = {"tokens_per_forward": "tokens a forward", "speedup": "speed-up, wall clock"}
     figure, places, _ = panels(list(names.values()), 2, shared_yaxes="all", horizontal_spacing=0.05)
     for column, place in zip(names, places, strict=True):
-        for (batch, part), color in zip(table.groupby("batch"), BATCHES, strict=False):
+        for (name, part), color in zip(table.groupby("label", sort=False), LINES, strict=False):
             mean = part.groupby("draft")[column].mean()
-            style = dict(mode="lines+markers", marker=dict(color=color, size=8), legendgroup=f"{batch}")
+            style = dict(mode="lines+markers", marker=dict(color=color, size=8), legendgroup=name)
             style |= dict(showlegend=place["col"] == 1, hovertemplate="%{x} heads: %{y:.2f}")
-            figure.add_trace(line(mean.index, mean, color, f"batch {batch}", **style), **place)
+            figure.add_trace(line(mean.index, mean, color, name, **style), **place)
             style = dict(mode="markers", marker=dict(color=color, size=4), opacity=0.6, hoverinfo="skip")
             figure.add_trace(line(part.draft, part[column], color, "seeds", **style), **place)
         figure.add_hline(1, line=dict(color=GREY, width=1, dash="dot"), **place)

@@ -68,9 +68,10 @@ PROMPT, NEW = chosen.prompt, chosen.seq - chosen.prompt
 # ## Train
 #
 # On the source of Python's standard library, models of 1 to 16 bytes with trunks of one depth, so that *plain* decoding costs all
-# of them the same. One of them also for other lengths of training, and on prose: docstrings, and generated stories; and, for the
-# longest (preset full), with linear heads, too. The drafts of those that were trained longest then learn what their head 1 writes
-# behind beginnings of training files (`mtp_lab/written.py`).
+# of them the same. One of them also for other lengths of training, and on prose: docstrings, and generated stories. Preset full
+# trains it with linear heads, too: as long as the longest, and on eight times as many rows (minutes on a GPU, a night on two cores).
+# The drafts of these models, and of the longest with layers, then learn what their head 1 writes behind beginnings of training files
+# (`mtp_lab/written.py`).
 
 # %%
 trained = runs.get_all(configs, runs_dir, workers=workers)
@@ -79,17 +80,22 @@ SAID, OWN = "real text", "own text"  # what drafts have learnt to say
 LAYERS, MATRICES = "layers", "matrices"  # what heads are: the paper's, and linear ones
 
 
+def in_bytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
+
+
 def about(config) -> dict:
     """What tells a model from others; bytes are those that its head 1 was trained on."""
     source = by_folder[config.init_from] if config.written else config
     size = source.steps * source.batch_size * source.task.seq
-    drafts = OWN if config.written else SAID
     heads = MATRICES if config.model.head_kind == "linear" else LAYERS
-    return {"text": config.task.source, "n": config.model.n_future, "heads": heads, "bytes": size, "drafts": drafts, "seed": config.seed}
+    told = {"text": config.task.source, "n": config.model.n_future, "heads": heads, "bytes": size}
+    return {**told, "model": f"{heads}, {in_bytes(size)}", "drafts": OWN if config.written else SAID, "seed": config.seed}
 
 
 models = pd.DataFrame([{**about(config), "run": i} for i, config in enumerate(configs)])
-LONG = int(models.bytes.max())  # of the model that was trained longest
+LONG = int(models[models["heads"] == LAYERS].bytes.max())  # of the model with the paper's heads that was trained longest
+TAUGHT = list(dict.fromkeys(models[models.drafts == OWN].sort_values("bytes", kind="stable").model))  # own text, too
 models.groupby(["text", "n", "heads", "bytes", "drafts"], as_index=False).agg(seeds=("seed", "nunique"))
 
 # %% [markdown]
@@ -121,7 +127,8 @@ def blockwise(model, text: list[int], k: int, count: int):
 
 # %%
 K = min(N, 8)
-one = next(trained[i] for i in models.query("text == 'library' and n == @N and heads == @LAYERS and bytes == @LONG and drafts == @SAID and seed == 0").run)
+LAYERED = "text == 'library' and n == @N and heads == @LAYERS and bytes == @LONG and drafts == @SAID"
+one = next(trained[i] for i in models.query(f"{LAYERED} and seed == 0").run)
 model = one.model()
 prompt = speculation.real_prompts(one.config.task, ROWS, PROMPT)[ROWS // 2]
 print(decode(np.array(prompt))[-200:])
@@ -204,7 +211,7 @@ figure = stream_figures.interval_bars(
     by_n,
     f"n = {largest} commits {best['greedy'][largest]:.1f} bytes a forward on its own greedy text; real code would let it "
     f"commit {best['real text'][largest]:.1f}",
-    f"Bytes a forward with all heads, equal training ({SHORT / 1e3:,.0f} kB of code). {figures.SEEDS}",
+    f"Bytes a forward with all heads, equal training ({in_bytes(SHORT)} of code). {figures.SEEDS}",
     ".3s",
 )
 figures.save(figure, FOLDER, "by_n", by_n)
@@ -229,17 +236,18 @@ figures.show(figure)
 # ### Training longer, and other texts
 
 # %%
-longer = measured.query("text == 'library' and n == @N and heads == @LAYERS and drafts == @SAID").rename(columns={"mode": "panel"})
+longer = measured.query("text == 'library' and n == @N and drafts == @SAID").rename(columns={"mode": "panel"})
 others = measured.query("text != 'library'").rename(columns={"mode": "panel"})
-longer = longer.assign(label="code, " + (longer.bytes / 1e3).map("{:,.0f} kB".format)).sort_values("bytes", kind="stable")
-others = others.assign(label=others.text + ", " + (others.bytes / 1e3).map("{:,.0f} kB".format))
+longer = longer.assign(label="code, " + longer.bytes.map(in_bytes) + longer["heads"].map({LAYERS: "", MATRICES: f", {MATRICES}"}))
+longer = longer.sort_values(["heads", "bytes"], kind="stable")
+others = others.assign(label=others.text + ", " + others.bytes.map(in_bytes))
 texts = over_seeds(pd.concat([longer, others]), ["panel", "label"], "value", ("mean", "low", "high"))
-of_code = {size: texts.query("text == 'library' and bytes == @size") for size in (SHORT, LONG)}
+of_code = {size: texts.query("text == 'library' and heads == @LAYERS and bytes == @size") for size in (SHORT, LONG)}
 reached = {mode: seed_interval(of_code[LONG][of_code[LONG].panel == mode].value) for mode in MODES}
 before = of_code[SHORT].groupby("panel").value.mean()
 figure = stream_figures.interval_bars(
     texts,
-    f"From {SHORT / 1e3:,.0f} to {LONG / 1e3:,.0f} kB of code, agreement with real code goes from {before['real text']:.2f} to "
+    f"From {in_bytes(SHORT)} to {in_bytes(LONG)} of code, agreement with real code goes from {before['real text']:.2f} to "
     f"{reached['real text'].mean:.2f} bytes a forward, greedy text from {before['greedy']:.2f} to {reached['greedy'].mean:.2f}",
     f"Bytes a forward with {N} heads, by text and bytes of training. {figures.SEEDS}",
     ".3s",
@@ -255,26 +263,26 @@ figures.show(figure)
 # here are from test files, as everywhere.
 
 # %%
-owned = measured.query("text == 'library' and n == @N and bytes == @LONG").rename(columns={"mode": "panel"})
-owned = owned.assign(label=owned["heads"] + ", learnt " + owned.drafts)
+owned = measured.query("text == 'library' and n == @N and model in @TAUGHT").rename(columns={"mode": "panel"})
+owned = owned.assign(label=owned.model + ", " + owned.drafts).sort_values(["heads", "bytes"], kind="stable")
 owned = over_seeds(owned, ["panel", "label"], "value", ("mean", "low", "high"))
-of_drafts = {key: part for key, part in owned.groupby(["heads", "drafts", "panel"])}
-mine = {mode: seed_interval(of_drafts[LAYERS, OWN, mode].value) for mode in MODES}
-KINDS = [heads for heads in (LAYERS, MATRICES) if (heads, OWN, "greedy") in of_drafts]
-better = {heads: paired(of_drafts[heads, OWN, "greedy"], of_drafts[heads, SAID, "greedy"]) for heads in KINDS}
-gains = "; ".join(f"{of_drafts[h, SAID, 'greedy'].value.mean():.2f} to {of_drafts[h, OWN, 'greedy'].value.mean():.2f} ({h})" for h in KINDS)
+of_drafts = dict(list(owned.groupby(["model", "drafts", "panel"])))
+mine = {key: seed_interval(part.value) for key, part in of_drafts.items()}
+better = {kind: paired(of_drafts[kind, OWN, "greedy"], of_drafts[kind, SAID, "greedy"]) for kind in TAUGHT}
+last = TAUGHT[-1]
 figure = stream_figures.interval_bars(
     owned,
-    f"Drafts that learn what head 1 writes: bytes a forward of greedy text go from {gains}",
-    f"Bytes a forward with {N} heads, {LONG / 1e3:,.0f} kB of code, then {chosen.written_steps} steps on own text. {figures.SEEDS}",
+    f"Drafts that learn what head 1 writes: {mine[last, SAID, 'greedy'].mean:.2f} to {mine[last, OWN, 'greedy'].mean:.2f} bytes a forward "
+    f"of greedy text ({last})",
+    f"Bytes a forward with {N} heads, before and after {chosen.written_steps} steps on own text. {figures.SEEDS}",
     ".3s",
 )
 figures.save(figure, FOLDER, "own_text", owned)
 figures.show(figure)
 
 # %%
-owned_heads = accepted.query("text == 'library' and n == @N and bytes == @LONG")
-owned_heads = owned_heads.assign(panel=owned_heads["heads"] + ", learnt " + owned_heads.drafts)
+owned_heads = accepted.query("text == 'library' and n == @N and model in @TAUGHT")
+owned_heads = owned_heads.assign(panel=owned_heads.model + ",<br>" + owned_heads.drafts).sort_values(["heads", "bytes"], kind="stable")
 owned_heads = over_seeds(owned_heads, ["panel", "mode", "head"], "value", ("mean", "low", "high"))
 figure = speculation_figures.acceptance(
     owned_heads, "Head by head, before and after the drafts learn own text", f"Share of forwards. {figures.SEEDS}"
@@ -307,7 +315,7 @@ first = of_kind[of_kind["head"] == 1].groupby("label")["mean"].first()
 figure = stream_figures.interval_bars(
     of_kind,
     f"Head 1 is right on {first['inside a word']:.0%} of bytes inside words, and on {first['begins a word']:.0%} of first bytes",
-    f"n = {N}, {LONG / 1e6:.1f} MB of training, test files. {figures.SEEDS}",
+    f"n = {N}, {in_bytes(LONG)} of training, test files. {figures.SEEDS}",
 )
 figures.save(figure, FOLDER, "kinds", of_kind)
 figures.show(figure)
@@ -317,47 +325,57 @@ figures.show(figure)
 #
 # Tokens a forward are a count; seconds depend on the machine. A forward that reads 8 positions costs more than one that reads 1, and
 # drafting costs something too. Against plain decoding by the same code, both on as many threads as suit them best (best of several
-# rounds, in which all take turns):
+# rounds, in which all take turns). Larger batches: the model that was trained longest.
 
 # %%
 BATCHES = (1, 2) if preset == "smoke" else (1, 8, 32)
 rounds, cores = 1 if preset == "smoke" else 3, torch.get_num_threads()
 counts = [k for k in (1, 2, 4, 8, 16) if k <= N]
 clock = []
-for job in models.query("text == 'library' and n == @N and bytes == @LONG").itertuples():
+for job in models.query("text == 'library' and n == @N and model in @TAUGHT").itertuples():
     model = trained[job.run].model()
     prompts = speculation.real_prompts(trained[job.run].config.task, ROWS, PROMPT)
     decoders = {k: Decoder(model, k) for k in counts}
-    for batch in BATCHES:
+    for batch in BATCHES if (job.model, job.drafts) == (last, OWN) else BATCHES[:1]:
         parts = [prompts[i : i + batch] for i in range(0, min(ROWS, 8 * batch), batch)][: 8 if batch == 1 else 1]
         for _, threads, k in itertools.product(range(rounds), {1, cores}, counts):  # a slow moment hits all alike
             torch.set_num_threads(threads)
             done = [generate(decoders[k], part, NEW) for part in parts]
             made = sum(float(g.lengths.sum()) for g in done) / sum(float(g.forwards.sum()) for g in done)
-            told = {"heads": job.heads, "drafts": job.drafts, "batch": batch, "draft": k, "seed": job.seed, "threads": threads}
+            told = {"model": job.model, "drafts": job.drafts, "batch": batch, "draft": k, "seed": job.seed, "threads": threads}
             clock.append({**told, "tokens_per_forward": made, "seconds": sum(g.seconds for g in done)})
 torch.set_num_threads(cores)
-keys = ["heads", "drafts", "batch", "seed"]
+keys = ["model", "drafts", "batch", "seed"]
 clock = pd.DataFrame(clock).sort_values("seconds").drop_duplicates([*keys, "draft"]).sort_values([*keys, "draft"])
 plain_seconds = clock[clock.draft == 1].set_index(keys).seconds.rename("plain")
 clock = clock.join(plain_seconds, on=keys)
 clock["speedup"] = clock.plain / clock.seconds
-clock.groupby(["heads", "drafts", "batch", "draft"])[["tokens_per_forward", "speedup"]].mean().unstack(["heads", "drafts"]).round(2)
+clock.groupby(["model", "drafts", "batch", "draft"], sort=False)[["tokens_per_forward", "speedup"]].mean().unstack("draft").round(2)
 
 # %%
 fastest = {}
-for key, part in clock[clock.batch == 1].groupby(["heads", "drafts"]):
+for key, part in clock[clock.batch == 1].groupby(["model", "drafts"]):
     k = int(part.groupby("draft").speedup.mean().idxmax())
     fastest[key] = (k, seed_interval(part[part.draft == k].speedup))
-for heads in KINDS:
-    used, speed = fastest[heads, OWN]
-    figure = speculation_figures.speedups(
-        clock[(clock.drafts == OWN) & (clock["heads"] == heads)],
-        f"Heads that are {heads}: {used} are fastest at batch 1, {speed.mean:.2f} times plain decoding",
-        f"n = {N}, drafts learnt own text; greedy text behind prompts from test files. Dots: seeds; lines: their mean.",
-    )
-    figures.save(figure, FOLDER, f"speedups_{heads}", clock)
-    figures.show(figure)
+order = sorted(TAUGHT, key=lambda kind: fastest[kind, OWN][1].mean)
+figure = speculation_figures.speedups(
+    pd.concat([clock.query("model == @kind and drafts == @OWN and batch == 1").assign(label=kind) for kind in order]),
+    f"{order[-1]}: {fastest[order[-1], OWN][0]} heads are fastest, {fastest[order[-1], OWN][1].mean:.2f} times plain decoding",
+    f"n = {N}, batch 1, drafts learnt own text; greedy text behind prompts from test files. Dots: seeds; lines: their mean.",
+)
+figures.save(figure, FOLDER, "speedups", clock)
+figures.show(figure)
+
+# %%
+batches = clock.query("model == @last and drafts == @OWN")
+top = {batch: part.groupby("draft").speedup.mean().max() for batch, part in batches.groupby("batch")}
+figure = speculation_figures.speedups(
+    batches.assign(label="batch " + batches.batch.astype(str)),
+    "The larger the batch, the less there is to gain: at most " + ", ".join(f"{v:.2f} times at {b}" for b, v in top.items()),
+    f"{last}, drafts learnt own text; greedy text behind prompts from test files. Dots: seeds; lines: their mean.",
+)
+figures.save(figure, FOLDER, "batches", batches)
+figures.show(figure)
 
 # %% [markdown]
 # Two costs keep the speed-up below the bytes a forward. Reading k positions takes more arithmetic than reading one; a large model
@@ -371,7 +389,6 @@ for heads in KINDS:
 
 # %%
 greedy, sampled, agreed = (reached[mode] for mode in MODES)
-own_greedy, own_sampled, own_agreed = (mine[mode] for mode in MODES)
 paper_s3 = "8 heads, bytes: 6.39 times faster (section 3.3, Table S3)"
 verdicts = [
     Verdict(
@@ -391,22 +408,25 @@ verdicts = [
         SEEDS,
         "reproduced" if greedy.low >= 4 else "mixed" if greedy.low > 1.5 else "not at this scale",
     ),
-    Verdict(
-        "Drafts that learn what head 1 writes are accepted more often, at no change of the text",
-        "not tried",
-        f"{own_greedy.mean:.2f} bytes a forward on greedy text, {better[LAYERS].mean:+.2f}; sampled {own_sampled.mean:.2f}; if it had "
-        f"to be real code {own_agreed.mean:.2f}",
-        f"95 %, the difference: {better[LAYERS].low:+.2f} to {better[LAYERS].high:+.2f}",
-        SEEDS,
-        "beyond the paper",
+    *(
+        Verdict(
+            f"Drafts that learn what head 1 writes are accepted more often, at no change of the text ({kind})",
+            "not tried",
+            f"{mine[kind, OWN, 'greedy'].mean:.2f} bytes a forward on greedy text, {better[kind].mean:+.2f}; sampled "
+            f"{mine[kind, OWN, 'sampled'].mean:.2f}; if it had to be real code {mine[kind, OWN, 'real text'].mean:.2f}",
+            f"95 %, the difference: {better[kind].low:+.2f} to {better[kind].high:+.2f}",
+            SEEDS,
+            "beyond the paper",
+        )
+        for kind in TAUGHT
     ),
 ]
-for heads in KINDS:
-    (used, speed), (used_said, speed_said) = fastest[heads, OWN], fastest[heads, SAID]
+for kind in TAUGHT:
+    (used, speed), (used_said, speed_said) = fastest[kind, OWN], fastest[kind, SAID]
     verdicts.append(
         Verdict(
-            f"That saves as much wall clock (heads: {heads})",
-            paper_s3 if heads == LAYERS else "linear heads: evaluated, not timed (Table S4)",
+            f"That saves as much wall clock ({kind})",
+            paper_s3 if LAYERS in kind else "linear heads: evaluated, not timed (Table S4)",
             f"{speed.mean:.2f} times plain decoding at batch 1 with {used} heads that have learnt own text, on a CPU; "
             f"{speed_said.mean:.2f} with {used_said} that have not",
             f"95 %: {speed.low:.2f} to {speed.high:.2f}",

@@ -155,7 +155,7 @@ def test_acceptance_and_speedups_draw_what_they_are_given():
     lines = {trace.name: list(trace.y) for trace in figure.data if trace.mode == "lines+markers"}
     assert lines == {mode: [1.05, 0.55] for mode in speculation_figures.MODES}
     rows = [
-        dict(batch=b, draft=k, seed=s, tokens_per_forward=k - s / 2, speedup=k / 2 + s)
+        dict(label=f"batch {b}", draft=k, seed=s, tokens_per_forward=k - s / 2, speedup=k / 2 + s)
         for b in (1, 8)
         for k in (1, 2)
         for s in (0, 1)
@@ -164,4 +164,4 @@ def test_acceptance_and_speedups_draw_what_they_are_given():
     lines = [list(trace.y) for trace in figure.data if trace.mode == "lines+markers"]
     assert lines == [[0.75, 1.75], [0.75, 1.75], [1.0, 1.5], [1.0, 1.5]]
     with pytest.raises(ValueError, match="missing"):
-        speculation_figures.speedups(pd.DataFrame({"batch": [1]}), "title", "caption")
+        speculation_figures.speedups(pd.DataFrame({"label": ["batch 1"]}), "title", "caption")

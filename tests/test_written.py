@@ -178,16 +178,17 @@ def test_configs_that_cannot_be(changes, message, corpus):
 
 @pytest.mark.parametrize("preset", SPECULATION)
 def test_presets_teach_the_drafts_of_the_model_trained_longest(preset):
-    """One run a seed, and one more with linear heads where they are trained, goes on from the longest training on code
-    and writes as much as the notebook's texts are long. Heads of both kinds share out as many layers."""
+    """One run a seed, and one more for each training with linear heads, goes on from the longest training on code and
+    writes as much as the notebook's texts are long. Heads of both kinds share out as many layers."""
     configs, chosen = speculation_configs(preset, 2), SPECULATION[preset]
     taught = [config for config in configs if config.written]
     folders = {config.folder: config for config in configs}
-    kinds = ["parallel", "linear"] if chosen.linear else ["parallel"]
-    assert [(config.seed, config.model.head_kind) for config in taught] == [(s, kind) for s in (0, 1) for kind in kinds]
-    for config in taught:
-        source = folders[config.init_from]
-        assert source.steps == max((chosen.steps, *chosen.longer)) and source.seed == config.seed
+    longest = ("parallel", max((chosen.steps, *chosen.longer)), chosen.batch_size)
+    lengths = [longest, *(("linear", *length) for length in chosen.linear)]
+    sources = [folders[config.init_from] for config in taught]
+    found = [(s.seed, s.model.head_kind, s.steps, s.batch_size) for s in sources]
+    assert found == [(seed, *length) for seed in (0, 1) for length in lengths]
+    for config, source in zip(taught, sources, strict=True):
         assert source.model.n_future == chosen.prose_future and source.task == config.task
         assert source.model.head_kind == config.model.head_kind
         assert source.model.n_layers == chosen.size["trunk_layers"] + chosen.prose_future
