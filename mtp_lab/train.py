@@ -31,7 +31,7 @@ from mtp_lab.model import MTPTransformer
 from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
 from mtp_lab.precision import bf16_is_fast
 from mtp_lab.targets import causes_of, future_targets, target_weights, token_weights
-from mtp_lab.written import WRITTEN_ALONE, Writer, freeze_next_token
+from mtp_lab.written import WRITTEN_ALONE, continued, freeze_next_token
 
 
 class Diverged(Refused):
@@ -96,7 +96,6 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
     wrapped = DistributedDataParallel(objective) if processes > 1 else objective
     log = _Log(folder / "metrics.jsonl", first, lead)
     held_out = config.task.held_out("validation", config.evaluate_rows)
-    writer = Writer(model, config.written) if config.written else None
     if lead and config.snapshot_every and first == 0:
         save_weights(folder / "snapshots", 0, model)
     started, where, waited = time.perf_counter(), folder.name, 0.0
@@ -109,7 +108,7 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
         weights = horizon_weights(config.horizon_weights, config.curriculum, step, config.steps)
         asked = time.perf_counter()
         batch = config.task.batch(config.batch_size, step, config.seed)
-        batch = batch if writer is None else writer(batch)
+        batch = continued(model, batch, config.written) if config.written else batch
         waited += time.perf_counter() - asked
         per_horizon = _gradients(wrapped, config, batch, weights, rank, device)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)

@@ -11,30 +11,25 @@ import numpy as np
 
 from data_gen import Batch
 from mtp_lab.decode import generate
-from mtp_lab.inference import Decoder
 from mtp_lab.model import MTPTransformer
 from mtp_lab.tasks import REST
 
+DRAFT = 4  # heads that draft for the writer: more cost more than they gain in batches as large as a training's
 WRITTEN = "written"  # a mark: tokens that head 1 wrote
 WRITTEN_ALONE = ((WRITTEN, 1.0), (REST, 0.0))  # what counts in the loss, as `TrainConfig.mark_weights` has it
 
 
-class Writer:
-    """Puts head 1's greedy text in place of the last `count` tokens of every row, and marks it.
+def continued(model: MTPTransformer, batch: Batch, count: int) -> Batch:
+    """Rows with head 1's greedy text in place of their last `count` tokens, which it marks; each row one document.
 
-    What head 1 is made of must not change afterwards: see `freeze_next_token`.
+    The heads that learn this text draft it: it would be the same without them, and later.
     """
-
-    def __init__(self, model: MTPTransformer, count: int) -> None:
-        self.decoder, self.count = Decoder(model, 1), count
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Rows as a decoder reads them, each one document."""
-        given = batch.seq - self.count
-        text = generate(self.decoder, batch.tokens[:, :given].tolist(), self.count).tokens
-        tokens = np.concatenate([batch.tokens[:, :given], text.numpy().astype(np.int32)], axis=1)
-        written = np.broadcast_to(np.arange(batch.seq) >= given, tokens.shape).copy()
-        return replace(batch, tokens=tokens, documents=np.zeros_like(tokens), marks={WRITTEN: written})
+    given = batch.seq - count
+    rows, draft = batch.tokens[:, :given].tolist(), min(DRAFT, model.config.n_future)
+    text = generate(model, rows, count, draft).tokens
+    tokens = np.concatenate([batch.tokens[:, :given], text.numpy().astype(np.int32)], axis=1)
+    written = np.broadcast_to(np.arange(batch.seq) >= given, tokens.shape).copy()
+    return replace(batch, tokens=tokens, documents=np.zeros_like(tokens), marks={WRITTEN: written})
 
 
 def freeze_next_token(model: MTPTransformer) -> None:

@@ -18,7 +18,7 @@ from mtp_lab.presets import SPECULATION, speculation_configs
 from mtp_lab.runs import Run
 from mtp_lab.tasks import BytesTask
 from mtp_lab.train import load_weights
-from mtp_lab.written import WRITTEN, Writer, freeze_next_token
+from mtp_lab.written import WRITTEN, continued, freeze_next_token
 
 SEQ, COUNT, N = 32, 20, 3
 KINDS = ("parallel", "causal", "linear", "sequential")
@@ -72,7 +72,7 @@ def test_rows_go_on_as_head_1_does(source):
     """Of each row the beginning is the task's, and every later token the one that head 1 finds likeliest behind all
     before it, by the model's plain forward. Catches: a continuation off by one, of another row, or of the real text."""
     model, batch = source.model(), source.config.task.batch(5, 0, 0)
-    rows = Writer(model, COUNT)(batch)
+    rows = continued(model, batch, COUNT)
     assert np.array_equal(rows.tokens[:, : SEQ - COUNT], batch.tokens[:, : SEQ - COUNT])
     with torch.no_grad():
         best = model(torch.from_numpy(rows.tokens).long()).argmax(-1).numpy()
@@ -100,7 +100,7 @@ def test_loss_counts_written_tokens_alone(source, folder):
     """The first logged loss is the mean over targets that head 1 wrote, whichever horizon and wherever it is asked.
     Catches: prompts that count, drafts of the first written tokens left out, real text trained on instead."""
     taught = runs.get(on_own_text(source, steps=1, seed=5), folder)
-    model, written = source.model(), Writer(source.model(), COUNT)(source.config.task.batch(8, 0, 5))
+    model, written = source.model(), continued(source.model(), source.config.task.batch(8, 0, 5), COUNT)
     tokens = torch.from_numpy(written.tokens).long()
     with torch.no_grad():
         log_p = model.all_logits(tokens).log_softmax(-1)  # (n, rows, seq, vocab)
@@ -199,4 +199,4 @@ def test_marks_of_the_task_do_not_stay(source):
     """What the task says of its tokens is not true of written ones. Catches: a written token weighed as an answer."""
     batch = source.config.task.batch(2, 0, 0)
     marked = Batch(batch.tokens, batch.documents, {"answer": np.ones(batch.tokens.shape, bool)})
-    assert set(Writer(source.model(), COUNT)(marked).marks) == {WRITTEN}
+    assert set(continued(source.model(), marked, COUNT).marks) == {WRITTEN}
