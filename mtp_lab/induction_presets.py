@@ -71,7 +71,6 @@ _CELLS = (
     InductionCell("smeared", 2, names=0, longer=_LONG),
     *(InductionCell("smeared", n, names=128, longer=3, more_seeds=5) for n in (1, 2)),
     InductionCell("smeared", 2, names=128, stopped=True, longer=3),
-    *(InductionCell("smeared", n, names=64, longer=3) for n in (1, 2)),
     InductionCell("smeared", 1, wider=2),
     InductionCell("smeared", 2, longer=_LONG, wider=2),
     InductionCell("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters

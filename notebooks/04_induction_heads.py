@@ -142,13 +142,13 @@ main = curves[curves.main]
 SHORT = 1.5 * chosen.steps
 early = main[main.step <= SHORT]
 ANY = "n = 1, any second piece"
-anything = early[(early.n == 1) & (early.trunk == TRUNK)]
 long = main[main.run.isin(main[main.step > SHORT].run)]  # runs that go on
+both = pd.concat([early, long.assign(setting=long.setting.str.replace(r" \(.*", "", regex=True) + ", trained longer")])
+anything = both[(both.n == 1) & (both.trunk == TRUNK)]
 shown = pd.concat(
     [
-        early.assign(panel=early.setting, label=early.model, value=early.induction),
+        both.assign(panel=both.setting, label=both.model, value=both.induction),
         anything.assign(panel=anything.setting, label=ANY, value=anything.induction_any),
-        long.assign(panel="given, trained longer", label=long.model, value=long.induction),
     ]
 )
 figure = interp_figures.formation(
