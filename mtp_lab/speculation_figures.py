@@ -127,7 +127,8 @@ def acceptance(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
             for seed, one in part.groupby("seed"):
                 style = dict(mode="markers", marker=dict(color=color, size=4), opacity=0.5, hoverinfo="skip")
                 figure.add_trace(line(one["head"], one.value, color, f"seed {seed}", **style), **place)
-    figure.update_xaxes(title_text="head i", tickvals=[1, 2, 4, 8, 16, 32])
+    figure.update_xaxes(tickvals=[1, 2, 4, 8, 16, 32])
+    figure.update_xaxes(title_text="head i", row=rows)
     figure.update_yaxes(range=[0, 1.05], tickformat=".0%")
     return framed(figure, title, caption, 280 * rows)
 
