@@ -370,7 +370,7 @@ batches = clock.query("model == @last and drafts == @OWN")
 top = {batch: part.groupby("draft").speedup.mean().max() for batch, part in batches.groupby("batch")}
 figure = speculation_figures.speedups(
     batches.assign(label="batch " + batches.batch.astype(str)),
-    "The larger the batch, the less there is to gain: at most " + ", ".join(f"{v:.2f} times at {b}" for b, v in top.items()),
+    f"Batches of {', '.join(map(str, top))}: at best {', '.join(f'{gain:.2f}' for gain in top.values())} times plain decoding",
     f"{last}, drafts learnt own text; greedy text behind prompts from test files. Dots: seeds; lines: their mean.",
 )
 figures.save(figure, FOLDER, "batches", batches)
