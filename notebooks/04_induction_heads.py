@@ -40,6 +40,7 @@ figures_dir: str = "results/quick/figures"
 workers: int = 1
 
 # %%
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -403,8 +404,9 @@ figures.save(figure, FOLDER, "patching", patched)
 figures.show(figure)
 
 # %% [markdown]
-# **And in a model that has to build both halves?** Rotary and relative models that have found induction, if there are any: by the attention heads that
-# look one token back, sending (patched paths) into the keys of the attention heads that look at the right second piece.
+# **And in a model that has to build both halves?** Rotary and relative models that have found induction, if there are any: what reaches the attention heads that
+# look at the right second piece, along direct paths (patched) into their queries, keys and values, from the two attention heads that look most one token back, and
+# from all in layers before them. Pairs here exchange *first* pieces of earlier mentions: the second pieces stay, and only what stands before them tells them apart.
 
 # %%
 building = times[times.reached & times.main & (times.given != FIRST.given)]
@@ -418,13 +420,13 @@ for row in building.itertuples():
     earlier = scored[scored.layer.map(order.index) < min(order.index(layer) for layer, _ in readers)]
     if earlier.empty:
         continue
-    senders = list(earlier.nlargest(2, "value")[["layer", "head"]].itertuples(index=False, name=None))
-    drawn = pairs.draw_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed)
-    for through in ("q", "k", "v"):
+    before = list(earlier.sort_values("value", ascending=False)[["layer", "head"]].itertuples(index=False, name=None))
+    drawn = pairs.draw_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed, exchanged="first")
+    for through, (of, senders) in itertools.product(("q", "k", "v"), {"two previous-token heads": before[:2], "all before": before}.items()):
         share = patching.recovered(path_patching.path_patching(model, drawn, senders, readers, through), ["through"])
-        paths.append({"model": row.short, "seed": row.seed, "previous-token heads": senders, "readers": readers, "through": through, "recovered": share.recovery.iloc[0]})
+        paths.append({"model": row.short, "seed": row.seed, "from": of, "readers": readers, "through": through, "recovered": share.recovery.iloc[0]})
 if paths:
-    told = pd.DataFrame(paths).pivot_table(index=["model", "seed"], columns="through", values="recovered", sort=False).round(2)
+    told = pd.DataFrame(paths).pivot_table(index=["model", "seed", "from"], columns="through", values="recovered", sort=False).round(2)
 else:
     told = "no rotary or relative model has found induction in layers behind another one"
 told

@@ -2,12 +2,15 @@
 
 "Bora met Zumi ... Bo": the clean story goes on with "ra". The corrupt one exchanges the two second pieces, "Bomi met
 Zura ... Bo", and goes on with "mi". All other tokens are the same, so an activation of one run fits the same place of
-the other, and both runs are stories (symmetric token replacement: Zhang & Nanda 2023, arXiv 2309.16042). Left out:
-pronouns and objects, stories in which names begin alike, and other streams (polynomial_pairs.py).
+the other, and both runs are stories (symmetric token replacement: Zhang & Nanda 2023, arXiv 2309.16042). Or it
+exchanges the first pieces, "Zura met Bomi ... Bo": then what an induction head copies stays where it is, and only what
+stands before it tells the two apart: the previous-token half. Left out: pronouns and objects, stories in
+which names begin alike, and other streams (polynomial_pairs.py).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +19,11 @@ from torch import Tensor
 from data_gen.batch import NO_VALUE, PADDING, Documents
 from data_gen.names import Split
 from data_gen.stories import N_CHARACTERS, Stories
+from mtp_lab.config import check_choice
 
 ROLES = ("target first", "target second", "other first", "other second", "query", "rest")
 """In a story a position is a piece in an earlier mention of the target or of the other, the query, or the rest."""
+Piece = Literal["first", "second"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +113,7 @@ def logit_difference(logits: Tensor, pairs: Pairs) -> Tensor:
     return at_query[rows, pairs.right] - at_query[rows, pairs.wrong]
 
 
-def draw_pairs(stories: Stories, split: Split, count: int, seed: int = 0) -> Pairs:
+def draw_pairs(stories: Stories, split: Split, count: int, seed: int = 0, exchanged: Piece = "second") -> Pairs:
     """`count` pairs, each from a story of its own, with names of a split; the same at every call.
 
     A pair's target is any mention of a character who has been mentioned before, cut after its first piece; the other
@@ -116,16 +121,20 @@ def draw_pairs(stories: Stories, split: Split, count: int, seed: int = 0) -> Pai
     right in both runs; one who knows pairings by heart is not, as the corrupt run's need not be names of the split:
     most are in no pool, some may be in the training pool.
 
+    Args:
+        exchanged: the pieces of earlier mentions in which the corrupt run differs.
+
     Raises:
-        ValueError: for fewer than one pair; what `Stories.of` raises.
+        ValueError: for fewer than one pair, or pieces of another name; what `Stories.of` raises.
 
     Example:
         >>> pairs = draw_pairs(task.stream, "validation", 200)
         >>> logit_difference(model(pairs.clean, pairs.documents), pairs).mean()
     """
+    check_choice("exchanged", exchanged, Piece)
     told = replace(stories, shared_first=0.0).of(split)  # with names that begin alike, two answers would be right
     rng = np.random.default_rng([0x50414952, seed])
-    return gather(lambda: _found(told.documents(count, rng), told.longest, rng), count, ROLES)
+    return gather(lambda: _found(told.documents(count, rng), told.longest, exchanged, rng), count, ROLES)
 
 
 def gather(draw: Callable[[], dict[str, np.ndarray]], count: int, names: tuple[str, ...]) -> Pairs:
@@ -152,7 +161,7 @@ def gather(draw: Callable[[], dict[str, np.ndarray]], count: int, names: tuple[s
     return Pairs(**{name: torch.from_numpy(values).long() for name, values in joined.items()}, names=names)
 
 
-def _found(documents: Documents, width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _found(documents: Documents, width: int, exchanged: Piece, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """What `gather` asks for, rows `width` wide, for every one of the stories that has a pair."""
     place = np.arange(width)
     inside = place < documents.lengths[:, None]  # (stories, seq)
@@ -179,5 +188,8 @@ def _found(documents: Documents, width: int, rng: np.random.Generator) -> dict[s
     query = place == at[:, None]
     cases = [mine & ~second, mine & second, theirs & ~second, theirs & second, query]  # in the order of ROLES
     roles = np.select(cases, range(len(cases)), ROLES.index("rest"))
-    corrupt = np.select([mine & second, theirs & second], [wrong[:, None], right[:, None]], tokens)
+    here = second if exchanged == "second" else ~second
+    first = [tokens[np.arange(len(at)), of.argmax(axis=1)] for of in (query, theirs & ~second)]  # (pairs,) each
+    own, others = (right, wrong) if exchanged == "second" else first
+    corrupt = np.select([mine & here, theirs & here], [others[:, None], own[:, None]], tokens)
     return {"clean": tokens, "corrupt": corrupt, "roles": roles, "at": at, "right": right, "wrong": wrong}

@@ -53,6 +53,23 @@ def test_the_answers_are_what_follows_the_first_piece(drawn):
                 assert len(copies) >= 1 and (row[copies + 1] == second).all()
 
 
+def test_first_pieces_can_be_exchanged_instead(drawn):
+    """The same clean runs; in corrupt ones the query's token stands before the other's second piece, everywhere.
+    Catches: second pieces exchanged as well, a mention or the query's own name mixed up, answers that stay."""
+    stories, split, pairs = drawn
+    firsts = draw_pairs(stories, split, 150, exchanged="first")
+    assert torch.equal(firsts.clean, pairs.clean) and torch.equal(firsts.roles, pairs.roles)
+    assert torch.equal(firsts.right, pairs.right) and torch.equal(firsts.wrong, pairs.wrong)
+    changed = (firsts.roles == TARGET_FIRST) | (firsts.roles == OTHER_FIRST)
+    assert torch.equal(firsts.clean != firsts.corrupt, changed)
+    for i, row in enumerate(firsts.corrupt):
+        at = int(firsts.at[i])
+        copies = torch.nonzero(row[:at] == row[at])[:, 0]
+        assert (row[copies + 1] == firsts.wrong[i]).all() and len(copies) == (firsts.roles[i] == OTHER_FIRST).sum()
+        theirs = row[firsts.roles[i] == TARGET_FIRST].unique()
+        assert len(theirs) == 1 and theirs[0] == firsts.clean[i][firsts.roles[i] == OTHER_FIRST][0]
+
+
 def test_roles_are_where_the_names_are(drawn):
     """By the tokens' text, not by marks. Catches: a role shifted by one, mentions of a third character taken for the
     other's, pairs without an earlier mention of both."""
@@ -149,6 +166,8 @@ def test_what_does_not_fit_is_named():
     pairs = draw_pairs(CROWDED, "validation", 2)
     with pytest.raises(ValueError, match="count=0"):
         draw_pairs(CROWDED, "validation", 0)
+    with pytest.raises(ValueError, match="exchanged='both'"):
+        draw_pairs(CROWDED, "validation", 2, exchanged="both")
     with pytest.raises(ValueError, match=r"at must have shape \(2,\)"):
         replace(pairs, at=pairs.at[:1])
     with pytest.raises(ValueError, match="horizon=0 must be from 1 to"):
