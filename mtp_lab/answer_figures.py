@@ -52,7 +52,7 @@ def curves(
     """
     checked(table, "bits", "panel", "label", x, "seed", "value", "mean", "low", "high")
     titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
-    figure, places, rows = panels(titles, min(3, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
+    figure, places, rows = panels(titles, 3, shared_yaxes="all", horizontal_spacing=0.03)
     told = set()
     for title_of, place in zip(titles, places, strict=True):
         style = dict(line=dict(color=GREY, width=2, dash="dot"), legendgroup=name, showlegend=not told, legendrank=2000)
@@ -114,7 +114,7 @@ def against(
     """
     checked(table, "bits", "panel", "label", "value", x)
     names, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
-    figure, places, rows = panels(names, min(4, len(names)), shared_yaxes="all", horizontal_spacing=0.03)
+    figure, places, rows = panels(names, 4, shared_yaxes="all", horizontal_spacing=0.03)
     told = set()
     for name, place in zip(names, places, strict=True):
         for k, label in enumerate(labels):

@@ -75,9 +75,10 @@ def _lines(table: pd.DataFrame, x: str) -> tuple[go.Figure, list[tuple[str, pd.D
         number of rows of panels.
     """
     titles, labels = list(dict.fromkeys(table.panel)), list(dict.fromkeys(table.label))
-    figure, places, rows = panels(titles, min(4, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
+    figure, places, rows = panels(titles, 4, shared_yaxes="all", horizontal_spacing=0.03)
     figure.update_xaxes(tickformat="~s", nticks=6)
-    for place in places[-4:]:  # the lowest of each column: other titles would lie on the panel below
+    columns = max(place["col"] for place in places)
+    for place in places[-columns:]:  # the lowest of each column: other titles would lie on the panel below
         figure.update_xaxes(title_text=f"training {x}s" if x == "step" else f"training {x}", **place)
     lines, told = [], set()
     for name, place in zip(titles, places, strict=True):
@@ -104,7 +105,7 @@ def grid(
     checked(table, "bits", "panel", "value", rows, columns)
     titles = list(dict.fromkeys(table.panel))
     down, across = (list(dict.fromkeys(table[column])) for column in (rows, columns))
-    figure, places, lines = panels(titles, min(4, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
+    figure, places, lines = panels(titles, 4, shared_yaxes="all", horizontal_spacing=0.03)
     most = max(float(table.value.max()), 1e-9) if limit is None else limit
     for name, place in zip(titles, places, strict=True):
         part = table[table.panel == name].set_index([rows, columns])
@@ -133,7 +134,7 @@ def dose_response(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
     """
     checked(table, "bits", "panel", "seed", "k", "set", "draw", "value")
     titles = list(dict.fromkeys(table.panel))
-    figure, places, rows = panels(titles, min(4, len(titles)), shared_yaxes="all", horizontal_spacing=0.03)
+    figure, places, rows = panels(titles, 4, shared_yaxes="all", horizontal_spacing=0.03)
     looks = {"ranked": (WRONG, "the k most suspected"), "random": (GREY, "k others, the same layers where they can be")}
     for name, place in zip(titles, places, strict=True):
         for kind, (color, label) in looks.items():
