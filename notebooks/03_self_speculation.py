@@ -444,8 +444,9 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 # matrix can only say what the trunk has laid out for it, and text that loops less leaves less to learn. What they gain on greedy text they pay for in part on sampled and
 # real text, where what is said next is not settled. Two seeds leave wide intervals.
 #
-# We had hoped for 3.5 times plain decoding in wall clock. At what a forward with eight linear heads costs here, that takes five bytes a forward,
-# and only text that loops was drafted so well.
+# We had hoped for 3.5 times plain decoding in wall clock. At what a forward with eight linear heads costs here (1.3 to 1.5 forwards of plain decoding, and the prompt
+# has to be read in any case), that takes about five bytes a forward, and only text that loops was drafted so well. How fast this machine is changes by the hour:
+# an execution earlier the same day gave 2.84 times (linear heads, 10 MB), 2.61 (82 MB) and 2.31 (layers), with the same counts. Do not trust a second digit.
 #
 # Numbers for real text come from a walk: a forward starts where the one before it ended, keeps the drafts that agree with the text,
 # and one byte of head 1, taken as right. An average over *all* positions would be too high: it counts the easy stretches, over
