@@ -434,6 +434,7 @@ told
 # %% [markdown]
 # **Do they go by the first piece at all?** An induction head does: with first pieces of earlier mentions exchanged, and all else as it was, the answer has to change. Who
 # goes by the character of whom the story speaks, and looks up *its* second piece, keeps the answer. With second pieces exchanged, both change it.
+# (Where the answer stays, the two runs above hardly differ, and shares of their difference mean nothing.)
 
 
 # %%
