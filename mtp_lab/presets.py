@@ -167,13 +167,14 @@ def speculation_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
         raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(SPECULATION)}")
     chosen = SPECULATION[preset]
     one, longest, rows = chosen.prose_future, max((chosen.steps, *chosen.longer)), chosen.batch_size
+    linear = [("library", one, "linear", *length) for length in chosen.linear]
     jobs: list[tuple[Source, int, HeadKind, int, int]] = [
         *(("library", n, "parallel", chosen.steps, rows) for n in chosen.futures),
         *(("library", one, "parallel", steps, rows) for steps in chosen.longer),
-        *(("library", one, "linear", *length) for length in chosen.linear),
+        *linear,
         *((source, one, "parallel", chosen.steps, rows) for source in ("docstrings", "stories")),
     ]
-    to_draft = {("library", one, "parallel", longest, rows), *(job for job in jobs if "linear" in job)}
+    to_draft = {("library", one, "parallel", longest, rows), *linear}
     configs = []
     for seed in range(seeds or chosen.seeds):
         found = {job: _speculation_config(preset, *job, seed) for job in jobs}

@@ -744,8 +744,8 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 # direction: the accuracy at the end is higher, on test names in every seed. But a head that does not shape the trunk brings that, too, and sooner, so no shaping
 # is needed for it. What both heads still share is the unembedding; we have not tested whether that is why. *One model found another way.* Of the
 # rotary models, which have to learn the previous-token half, one of five with n = 2 comes to say the right second piece (after 2,500 steps), and none with n = 1. But it
-# does not go by the first piece: exchanged in earlier mentions, first pieces change next to none of its answers, and nearly all of those of models with smeared keys. It looks up the character
-# of whom the story speaks, which is known before the name begins. Right answers alone do not show an induction head. *Nothing is prepared ahead of time*: before the
+# does not go by the first piece: exchanged in earlier mentions, first pieces change next to none of its answers, and nearly all of those of models with smeared keys. It seems to look up the character
+# of whom the story speaks, who is mostly known before the name begins; by what path, we have not found. Right answers alone do not show an induction head. *Nothing is prepared ahead of time*: before the
 # name the second piece cannot be read off the trunk by a linear probe, and yet head 2 says it there. In most seeds it takes it from earlier first pieces of the
 # same character, where the trunk has worked it out for head 1: breadcrumbs rather than pre-caching, in the words of Wu et al. 2024.
 #

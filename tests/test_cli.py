@@ -584,7 +584,8 @@ def run_command(arguments: list[str], err: str) -> None:
 def test_ctrl_c_keeps_the_last_checkpoint(corpus, tmp_path):
     """SIGINT ends a training with code 130 and one line; the checkpoint stays.
     Catches: a traceback of 40 lines, exit code 0 for a training that was stopped."""
-    command = [*TINY, "--task.paths", corpus, "--runs-dir", str(tmp_path), "--steps", "100000", "--checkpoint-every", "5"]
+    steps = ["--steps", "100000", "--checkpoint-every", "5"]
+    command = [*TINY, "--task.paths", corpus, "--runs-dir", str(tmp_path), *steps]
     child = CHILDREN.Process(target=run_command, args=(command, str(tmp_path / "err")))
     child.start()
     try:

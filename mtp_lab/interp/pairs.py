@@ -4,8 +4,8 @@
 Zura ... Bo", and goes on with "mi". All other tokens are the same, so an activation of one run fits the same place of
 the other, and both runs are stories (symmetric token replacement: Zhang & Nanda 2023, arXiv 2309.16042). Or it
 exchanges the first pieces, "Zura met Bomi ... Bo": then what an induction head copies stays where it is, and only what
-stands before it tells the two apart: the previous-token half. Left out: pronouns and objects, stories in
-which names begin alike, and other streams (polynomial_pairs.py).
+stands before it tells the two apart: the previous-token half. Left out: pronouns and objects, stories in which names
+begin alike, and other streams (polynomial_pairs.py).
 """
 
 from collections.abc import Callable
@@ -188,8 +188,9 @@ def _found(documents: Documents, width: int, exchanged: Piece, rng: np.random.Ge
     query = place == at[:, None]
     cases = [mine & ~second, mine & second, theirs & ~second, theirs & second, query]  # in the order of ROLES
     roles = np.select(cases, range(len(cases)), ROLES.index("rest"))
-    here = second if exchanged == "second" else ~second
-    first = [tokens[np.arange(len(at)), of.argmax(axis=1)] for of in (query, theirs & ~second)]  # (pairs,) each
-    own, others = (right, wrong) if exchanged == "second" else first
+    here, own, others = second, right, wrong  # where runs differ, and what stands there
+    if exchanged == "first":
+        here = ~second
+        own, others = (tokens[np.arange(len(at)), of.argmax(axis=1)] for of in (query, theirs & here))  # (pairs,) each
     corrupt = np.select([mine & here, theirs & here], [others[:, None], own[:, None]], tokens)
     return {"clean": tokens, "corrupt": corrupt, "roles": roles, "at": at, "right": right, "wrong": wrong}
