@@ -75,6 +75,17 @@ def assert_undisturbed(run: Run, whole: Run) -> None:
     assert names(run.path) == names(whole.path)
 
 
+def assert_ends_undisturbed(config: TrainConfig, place: Path, whole: Run) -> None:
+    """As assert_undisturbed, of the run in `place` once it is asked for again. A kill just after done.json leaves the
+    checkpoints that were about to be removed: those, and only of a run that was done, `mtp-lab runs prune` takes."""
+    was_done = (place / config.folder / "done.json").exists()
+    run = runs.get(config, place)
+    pruned = runs.prune(place, 0, unfinished=False, snapshots=False, delete=True)
+    assert not pruned or was_done
+    (run.path / "checkpoints").mkdir(exist_ok=True)  # prune takes the folder with its files
+    assert_undisturbed(run, whole)
+
+
 # --- SIGKILL -------------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +139,7 @@ def test_twenty_kills_at_random_moments_change_nothing(corpus, finished, tmp_pat
             moments = sorted([*moments, rng.uniform(0, config.steps)])
     assert kills == KILLS
     for place in places:
-        assert_undisturbed(runs.get(config, place), whole)
+        assert_ends_undisturbed(config, place, whole)
     survived(kills, "SIGKILL of a training at a random moment: weights and log as undisturbed")
 
 
@@ -155,7 +166,6 @@ def train_until_operation(last: int, config: TrainConfig, runs_dir: Path, count:
 
 def test_a_kill_before_any_operation_on_files_changes_nothing(corpus, finished, tmp_path, survived):
     """From the making of the folder to the removal of the last checkpoint, before every third operation on a file.
-    Only checkpoints may be left, and only if the run was done; `mtp-lab runs prune` takes them.
     Catches: an order of writing in which a kill leaves done.json without weights, or a log ahead of its checkpoint."""
     config = tiny(corpus, steps=4, evaluate_every=2, checkpoint_every=2, snapshot_every=2)
     whole = runs.get(config, finished)
@@ -173,13 +183,7 @@ def test_a_kill_before_any_operation_on_files_changes_nothing(corpus, finished, 
     for last in kills:
         place = tmp_path / str(last)
         assert train(last, place) == -signal.SIGKILL
-        was_done = (place / config.folder / "done.json").exists()
-        run = runs.get(config, place)
-        pruned = runs.prune(place, 0, unfinished=False, snapshots=False, delete=True)
-        assert not pruned or was_done
-        assert names(run.path) - {"checkpoints"} == names(whole.path) - {"checkpoints"}
-        (run.path / "checkpoints").mkdir(exist_ok=True)
-        assert_undisturbed(run, whole)
+        assert_ends_undisturbed(config, place, whole)
     survived(len(kills), "SIGKILL of a training before an operation on a file")
 
 
