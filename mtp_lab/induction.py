@@ -18,8 +18,9 @@ from mtp_lab.evaluate import Interval, next_token
 from mtp_lab.runs import Run
 from mtp_lab.tasks import Split
 
-CELL = ["given", "n", "trunk", "stopped", "names", "scattered", "width"]
-"""Columns that tell cells of trainings apart; see `induction_presets.InductionCell`. Width is d_model."""
+CELL = ["given", "n", "trunk", "stopped", "names", "scattered", "width", "rate", "weight"]
+"""Columns that tell cells of trainings apart; see `induction_presets.InductionCell`. Width is d_model, rate the peak
+learning rate."""
 
 
 def cell_of(config: TrainConfig) -> dict[str, object]:
@@ -33,6 +34,8 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
         "names": config.task.stream.names.names,
         "scattered": config.task.stream.names.scattered,
         "width": model.d_model,
+        "rate": config.optimizer.learning_rate,
+        "weight": config.horizon_weights[-1],
         "seed": config.seed,
     }
 

@@ -4,7 +4,7 @@ Presets are those of mtp_lab.presets. Names are scattered: held-out pairings are
 Optimizer and sizes were chosen for n = 1 with smeared keys, on seeds that are in no study (LAB_LOG.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_gen.names import NamePools
@@ -39,6 +39,10 @@ class InductionCell:
     """Times the preset's steps."""
     wider: int = 1
     """Times the preset's width, in attention heads of the same size."""
+    rate: float = 1.0
+    """Times the preset's learning rate."""
+    weight: float = 1.0
+    """Weight in the loss of each head beyond the first, whose own is 1."""
     more_seeds: int = 0
     """Seeds beyond the preset's: fresh ones, where the first few have shown what there is to ask."""
 
@@ -64,7 +68,7 @@ _CELLS = (
     *(InductionCell("smeared", n, longer=4) for n in (1, 2)),  # long after both have settled
     InductionCell("smeared", 2, trunk=2, longer=_LONG),
     InductionCell("smeared", 4, longer=_LONG),
-    *(InductionCell("rotary", n, longer=4) for n in (1, 2)),  # do they ever leave the plateau?
+    *(InductionCell("rotary", n, longer=4, more_seeds=5) for n in (1, 2)),  # do they ever leave the plateau?
     InductionCell("relative", 1, longer=_LONG),
     InductionCell("smeared", 2, stopped=True),
     InductionCell("smeared", 1, names=0),
@@ -74,6 +78,8 @@ _CELLS = (
     InductionCell("smeared", 1, wider=2),
     InductionCell("smeared", 2, longer=_LONG, wider=2),
     InductionCell("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters
+    *(InductionCell("smeared", n, longer=_LONG, rate=rate) for n in (1, 2) for rate in (0.5, 2.0)),
+    *(InductionCell("smeared", 2, longer=_LONG, weight=weight) for weight in (0.5, 0.25)),
 )
 # as the zoo has them
 _QUICK = tuple(InductionCell("smeared", n, scattered=False) for n in (1, 2))
@@ -130,7 +136,8 @@ def induction_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
                 TrainConfig(
                     task=task,
                     model=model,
-                    optimizer=chosen.optimizer,
+                    optimizer=replace(chosen.optimizer, learning_rate=cell.rate * chosen.optimizer.learning_rate),
+                    horizon_weights=(1.0, *[cell.weight] * (cell.n - 1)),
                     name=f"{preset}-{cell.given}-n{cell.n}",
                     steps=round(chosen.steps * cell.longer),
                     batch_size=chosen.batch_size,

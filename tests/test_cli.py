@@ -575,7 +575,9 @@ def test_train_on_bytes_is_what_it_was(corpus, only_run):
 
 
 def run_command(arguments: list[str], err: str) -> None:
-    """The command in this process, which ends with its exit code; stderr goes to a file."""
+    """The command in this process, which ends with its exit code; stderr goes to a file. Ctrl-C is heeded as in a
+    terminal: what a script starts in the background, this suite for one, is born deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(err, "w") as file, contextlib.redirect_stderr(file):
         code = main(["train", "--threads", "1", *arguments])
     sys.exit(code)

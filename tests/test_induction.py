@@ -33,8 +33,10 @@ def test_cells_of_the_preset_are_told_apart():
     first = [config for config in induction_configs("full", 1) if config.seed == 0]
     for config, cell in zip(first, chosen.cells, strict=True):
         found = induction.cell_of(config)
-        assert all(found[name] == getattr(cell, name) for name in induction.CELL if name != "width")
+        assert all(found[name] == getattr(cell, name) for name in induction.CELL if name not in ("width", "rate"))
         assert found["width"] == chosen.size["d_model"] * cell.wider
+        assert found["rate"] == config.optimizer.learning_rate == chosen.optimizer.learning_rate * cell.rate
+        assert config.horizon_weights == (1.0,) + (cell.weight,) * (cell.n - 1)
         assert config.model.d_head == chosen.size["d_model"] // chosen.size["n_attention_heads"]
         assert config.steps == chosen.steps * cell.longer
 
