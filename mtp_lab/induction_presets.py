@@ -68,7 +68,7 @@ _CELLS = (
     *(InductionCell("smeared", n, longer=4) for n in (1, 2)),  # long after both have settled
     InductionCell("smeared", 2, trunk=2, longer=_LONG),
     InductionCell("smeared", 4, longer=_LONG),
-    *(InductionCell("rotary", n, longer=4, more_seeds=5) for n in (1, 2)),  # do they ever leave the plateau?
+    *(InductionCell("rotary", n, longer=4) for n in (1, 2)),  # do they ever leave the plateau?
     InductionCell("relative", 1, longer=_LONG),
     InductionCell("smeared", 2, stopped=True),
     InductionCell("smeared", 1, names=0),
@@ -78,8 +78,11 @@ _CELLS = (
     InductionCell("smeared", 1, wider=2),
     InductionCell("smeared", 2, longer=_LONG, wider=2),
     InductionCell("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters
-    *(InductionCell("smeared", n, longer=_LONG, rate=rate) for n in (1, 2) for rate in (0.5, 2.0)),
-    *(InductionCell("smeared", 2, longer=_LONG, weight=weight) for weight in (0.5, 0.25)),
+    *(InductionCell("smeared", 1, longer=_LONG, rate=rate) for rate in (0.5, 2.0, 4.0)),
+    *(InductionCell("smeared", 2, longer=_LONG, rate=rate) for rate in (0.5, 2.0)),
+    InductionCell("smeared", 2, longer=_LONG, weight=0.5),
+    *(InductionCell("smeared", 2, longer=_LONG, rate=rate, weight=0.25) for rate in (1.0, 2.0, 4.0)),
+    InductionCell("smeared", 2, names=128, longer=3, weight=0.25),
 )
 # as the zoo has them
 _QUICK = tuple(InductionCell("smeared", n, scattered=False) for n in (1, 2))
