@@ -786,23 +786,37 @@ record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --
 pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
 # %% [markdown]
-# **What we make of it** (preset full). *Where remembering pays, a second token makes the model look names up.* With 128 training names, four for every first
-# piece, every model but one ends up knowing the names of its pool by heart. On unseen names the next-token model then mostly says a second piece that it remembers and the
-# story does not hold; n = 2 on the same trunk looks the right one up more often, in nine pools of ten, although it begins later (in the tenth it has not begun when
-# training ends). Twice as many steps as when we first saw this change little: n = 1 does not catch up. A second head that only reads the trunk brings about a third of the
-# difference, on five seeds, and one that weighs a quarter about three fifths; the rest is the shaping of the trunk. This is the paper's claim, within minutes of training. The five fresh seeds go the same way, and alone leave zero in their interval. *Where names are too many to
-# be remembered,* n = 1 has to look them up as well, and a second token that weighs as much as the first, as in the paper, *delays* that, about twofold at the smaller width, by a third in a model twice
-# as wide, and at half and double the rate as well (median steps 950 against 550, 825 against 225); with as many parameters as n = 1 it comes later still, and with four tokens not within the steps that we trained for. Depth is not why, for a next-token
-# model as shallow is as early; the shaping of the trunk is, for heads that do not shape it do not delay. *What head 2 weighs decides how much:* a head 2 of half the weight delays by a
-# quarter, one of a quarter not at all, and with the best rate of each, n = 1 and n = 2 are equally early. (Earliest is not best: at that rate the text as a whole is predicted worst.) *Once found, looking up is more reliable*, the paper's
-# direction: the accuracy at the end is higher, on test names in every seed. A lighter head 2 brings that without the delay. But a head that does not shape the trunk brings it, too, so no shaping
-# is needed for it. What both heads still share is the unembedding; we have not tested whether that is why. Nor is it for nothing: when n = 1 has learnt who is named next (step 1,200), n = 2 has not, of
-# whatever weight, and its loss is higher for that long. *One model found another way.* Of the
-# rotary models, which have to learn the previous-token half, one of five with n = 2 comes to say the right second piece (after 2,500 steps), and none with n = 1. But it
-# does not go by the first piece: exchanged in earlier mentions, first pieces change next to none of its answers, and nearly all of those of models with smeared keys. It seems to look up the character
-# of whom the story speaks, who is mostly known before the name begins; by what path, we have not found. Right answers alone do not show an induction head. *Nothing is prepared ahead of time*: before the
-# name the second piece cannot be read off the trunk by a linear probe, and yet head 2 says it there. In most seeds it takes it from earlier first pieces of the
-# same character, where the trunk has worked it out for head 1: breadcrumbs rather than pre-caching, in the words of Wu et al. 2024.
+# **What we make of it** (preset full). *Where remembering pays, a second token makes the model look names up.* With 128 training names, four
+# for every first piece, every model but one ends up knowing the names of its pool by heart. On unseen names the next-token model then mostly
+# says a second piece that it remembers and the story does not hold; n = 2 on the same trunk looks the right one up more often, in nine pools
+# of ten, although it begins later (in the tenth it has not begun when training ends). Twice as many steps as when we first saw this change
+# little: n = 1 does not catch up. A second head that only reads the trunk brings about a third of the difference, on five seeds, so the rest
+# is the shaping of the trunk; one that shapes it with a quarter of the weight brings about three fifths. This is the paper's claim, within
+# minutes of training. The five fresh seeds go the same way; their interval alone includes zero.
+#
+# *Where names are too many to be remembered,* n = 1 has to look them up as well, and a second token that weighs as much as the first, as in
+# the paper, *delays* that, about twofold at the smaller width, by a third in a model twice as wide, and at half and double the rate as well
+# (median steps 950 against 550, 825 against 225); with as many parameters as n = 1 it comes later still, and with four tokens not within the
+# steps that we trained for. Depth is not why, for a next-token model as shallow is as early; the shaping of the trunk is, for heads that do
+# not shape it do not delay.
+#
+# *What head 2 weighs decides how much:* a head 2 of half the weight delays by a quarter, one of a quarter not at all, and with the best rate
+# of each, n = 1 and n = 2 are equally early. (Earliest is not best: at that rate the text as a whole is predicted worst.)
+#
+# *Once found, looking up is more reliable*, the paper's direction: the accuracy at the end is higher, on test names in every seed. A lighter
+# head 2 brings that without the delay. But a head that does not shape the trunk brings it, too, so no shaping is needed for it. What both
+# heads still share is the unembedding; we have not tested whether that is why. Nor is it for nothing: when n = 1 has learnt who is named next
+# (step 1,200), n = 2 has not, of whatever weight, and for that long its loss is higher.
+#
+# *One model found another way.* Of the rotary models, which have to learn the previous-token half, one of five with n = 2 comes to say the
+# right second piece (after 2,500 steps), and none with n = 1. But it does not go by the first piece: exchanged in earlier mentions, first
+# pieces change next to none of its answers, and nearly all of those of models with smeared keys. It seems to look up the character of whom
+# the story speaks, who is mostly known before the name begins; by what path, we have not found. Right answers alone do not show an induction
+# head.
+#
+# *Nothing is prepared ahead of time*: before the name the second piece cannot be read off the trunk by a linear probe, and yet head 2 says it
+# there. In most seeds it takes it from earlier first pieces of the same character, where the trunk has worked it out for head 1: breadcrumbs
+# rather than pre-caching, in the words of Wu et al. 2024.
 #
 # **What this is, and is not.** Pools of 128 names were singled out by validation curves of the first five seeds; the fresh seeds were trained after that, with
 # nothing changed. Models of width 64 and 128 on stories of 200 tokens, trained for minutes with Muon at a constant rate that was chosen
