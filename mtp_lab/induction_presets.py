@@ -69,6 +69,7 @@ _CELLS = (
     InductionCell("smeared", 2, trunk=2, longer=_LONG),
     InductionCell("smeared", 4, longer=_LONG),
     *(InductionCell("rotary", n, longer=4) for n in (1, 2)),  # do they ever leave the plateau?
+    *(InductionCell("rotary", n, longer=4, rate=0.5) for n in (1, 2)),
     InductionCell("relative", 1, longer=_LONG),
     InductionCell("smeared", 2, stopped=True),
     InductionCell("smeared", 1, names=0),

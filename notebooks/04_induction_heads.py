@@ -262,6 +262,23 @@ pd.DataFrame(
 )
 
 # %% [markdown]
+# And models that have to learn the previous-token half?
+
+# %%
+LOW = cells.loc[cells.given == "rotary", "rate"].min()
+slow = {n: cell(given="rotary", n=n, rate=LOW) for n in (1, 2)}
+if FIRST.rate > LOW:
+    shown = curves[(curves.given == "rotary") & curves.n.isin([1, 2])].sort_values("rate", ascending=False, kind="stable")
+    shown = shown.assign(panel="rate " + shown.rate.map("{:g}".format), label="n = " + shown.n.astype(str), value=shown.induction)
+    figure = interp_figures.formation(
+        shown,
+        f"Rotary models at a lower rate: n = 1: {in_words(slow[1])}; n = 2: {in_words(slow[2])}",
+        f"Success on validation names, trunk of {TRUNK}. Thin: seeds. Thick: their mean.",
+    )
+    figures.save(figure, FOLDER, "rotary", shown[["panel", "label", "seed", "step", "tokens", "value"]])
+    figures.show(figure)
+
+# %% [markdown]
 # ## At the end, on the test names
 #
 # Everything so far used validation pairings. The test pairings are opened here, once, for the models as they stand at the end of training.
@@ -451,7 +468,7 @@ figures.show(figure)
 # from all in layers before them. Pairs here exchange *first* pieces of earlier mentions: the second pieces stay, and only what stands before them tells them apart.
 
 # %%
-building = times[times.reached & times.main & (times.given != FIRST.given)]
+building = times[times.reached & (times.given != FIRST.given)]
 paths = []
 for row in building.itertuples():
     run, model = trained[row.run], trained[row.run].model()
@@ -491,7 +508,7 @@ def changed(run: runs.Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-got_there = [trained[run] for run in times[times.reached & times.main].run]
+got_there = [trained[run] for run in times[times.reached & (times.main | times.run.isin(building.run))].run]
 if got_there:
     followed = of_all(induction.cell_of, got_there, changed, workers).merge(cells, on=about)
     by_exchange = followed.groupby(["short", "exchanged"], sort=False).share.agg(["mean", "min", "max", "size"])
@@ -714,6 +731,9 @@ compare(
     "Rotary models, which have to learn the previous-token half: n = 2 against n = 1", paper_41,
     cell(given="rotary", n=2), cell(given="rotary"), ("n = 2", "n = 1"),
 )  # fmt: skip
+if FIRST.rate > LOW:
+    compare(f"Rotary models at rate {LOW:g}: n = 2 against n = 1", paper_41, slow[2], slow[1], ("n = 2", "n = 1"))
+    compare_ends(f"{END}, rotary, rate {LOW:g}", paper_41, *(cell(on_test, given="rotary", n=n, rate=LOW) for n in (2, 1)), ("n = 2", "n = 1"))
 compare("An easy previous-token half (relative positions) against a given one (smeared keys), n = 1", "", cell(given="relative"), one, ("easy", "given"))
 compare("Giving the previous-token half (smeared keys) against leaving it to be learnt (rotary), n = 1", "", one, cell(given="rotary"), ("given", "to be learnt"))
 compare("A second head that does not shape the trunk against one that does, n = 2", "", cell(n=2, stopped=True), two, ("stopped", "shaping"))
@@ -808,11 +828,13 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 # heads still share is the unembedding; we have not tested whether that is why. Nor is it for nothing: when n = 1 has learnt who is named next
 # (step 1,200), n = 2 has not, of whatever weight, and for that long its loss is higher.
 #
-# *One model found another way.* Of the rotary models, which have to learn the previous-token half, one of five with n = 2 comes to say the
-# right second piece (after 2,500 steps), and none with n = 1. But it does not go by the first piece: exchanged in earlier mentions, first
-# pieces change next to none of its answers, and nearly all of those of models with smeared keys. It seems to look up the character of whom
-# the story speaks, who is mostly known before the name begins; by what path, we have not found. Right answers alone do not show an induction
-# head.
+# *Rotary models find another way, and only with n = 2.* They have to learn the previous-token half. At the rate of the study one of five with
+# n = 2 comes to say the right second piece (after 2,500 steps), and none with n = 1; at half that rate four of five with n = 2, and none with
+# n = 1 (p = .048). This is the paper's direction again, in a trunk to which nothing is given. But it is no induction: exchanged in earlier
+# mentions, first pieces change next to none of the answers of those that have learnt it well (one stands half-way when training ends), and
+# nearly all of those of models with smeared keys. They seem to look up the character of whom the story speaks, who is mostly known before the
+# name begins. Head 2, which is asked there, can do nothing else. That this is why n = 2 gets there is our surmise; by what path it does, we
+# have not found. Right answers alone do not show an induction head.
 #
 # *Nothing is prepared ahead of time*: before the name the second piece cannot be read off the trunk by a linear probe, and yet head 2 says it
 # there. In most seeds it takes it from earlier first pieces of the same character, where the trunk has worked it out for head 1: breadcrumbs
@@ -821,9 +843,10 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 # **What this is, and is not.** Pools of 128 names were singled out by validation curves of the first five seeds; the fresh seeds were trained after that, with
 # nothing changed. Models of width 64 and 128 on stories of 200 tokens, trained for minutes with Muon at a constant rate that was chosen
 # for n = 1 with smeared keys, on validation names; other rates and weights were tried with 256 names and smeared keys alone (the highest rate, lighter heads at other rates
-# and with 128 names after two seeds of the others had been seen), the best picked on the seeds that are shown. The paper's smallest model has 1M parameters, its stories are real, its
-# tokenizer not stated, and it trains for 100,000 steps: it compares ends, not beginnings. One rotary model of ten got there, and not by
-# induction, so whether n = 2 helps rotary models to build both halves remains open. A run that
+# and with 128 names after two seeds of the others had been seen), the best picked on the seeds that are shown. Rotary models were tried at half the rate after the
+# test numbers of the others were known, three seeds as a trial, then two more. The paper's smallest model has 1M parameters, its stories are real, its
+# tokenizer not stated, and it trains for 100,000 steps: it compares ends, not beginnings. No rotary model of n = 2 has built
+# both halves of the circuit; whether one would remains open. A run that
 # has not got there when training ends says nothing about what it would do later. With five seeds a cell the smallest p that this test can give is
 # 0.008; several comparisons are made, and none is corrected for the others.
 #
