@@ -82,7 +82,8 @@ def assert_ends_undisturbed(config: TrainConfig, place: Path, whole: Run) -> Non
     run = runs.get(config, place)
     pruned = runs.prune(place, 0, unfinished=False, snapshots=False, delete=True)
     assert not pruned or was_done
-    (run.path / "checkpoints").mkdir(exist_ok=True)  # prune takes the folder with its files
+    if pruned:
+        (run.path / "checkpoints").mkdir()  # prune takes the folder with its files
     assert_undisturbed(run, whole)
 
 
