@@ -756,11 +756,11 @@ for names in dict.fromkeys(cells.loc[cells.names != FIRST.names, "names"]):
         of_n = [cell(on_test, n=n, names=names) for n in (2, 1)]
         compare_ends(f"{END}, {pool}", paper_41, *of_n, ("n = 2", "n = 1"))
         compare_ends(f"{END}, {pool}, fresh seeds alone", paper_41, *(rows[rows.seed >= SEEDS] for rows in of_n), ("n = 2", "n = 1"))
-        compare_ends(f"{END}, {pool}, heads that do not shape the trunk", "", stopped, cell(on_test, names=names), ("n = 2, stopped", "n = 1"))
-        compare_ends(f"{END}, {pool}, heads that shape the trunk", "", cell(on_test, n=2, names=names), stopped, ("n = 2", "n = 2, stopped"))
+        compare_ends(f"{END}, {pool}, heads that do not shape the trunk", "", stopped, of_n[1], ("n = 2, stopped", "n = 1"))
+        compare_ends(f"{END}, {pool}, heads that shape the trunk", "", of_n[0], stopped, ("n = 2", "n = 2, stopped"))
         if FIRST.weight > LIGHT:
             lighter = cell(on_test, n=2, names=names, weight=LIGHT)
-            compare_ends(f"{END}, {pool}, a lighter head 2", "", lighter, cell(on_test, names=names), (f"head 2 weighs {LIGHT:g}", "n = 1"))
+            compare_ends(f"{END}, {pool}, a lighter head 2", "", lighter, of_n[1], (f"head 2 weighs {LIGHT:g}", "n = 1"))
 seeds_here = int(doses[doses.n == 1].seed.nunique())
 if seeds_here > 1:
     lost = doses[(doses.k == KMAX) & (doses.n == 1)].groupby(["set", "seed"]).value.mean()
