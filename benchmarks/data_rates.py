@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from common import fresh_process, save
 
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.stream import Polynomials
 from mtp_lab.tasks import TASKS, ChoiceProcessTask, PolynomialsTask, StarGraphTask, StoriesTask, Task
 
 # task, what is counted, and how many a second on one core are wanted

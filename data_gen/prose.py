@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from data_gen.stories import Stories
-from data_gen.text import Corpus, Document, standard_library
+from data_gen.bytes import Corpus, Document, standard_library
+from data_gen.stories.generator import Stories
 
 N_STORIES = 4000
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -157,7 +157,7 @@ def information_weights(information: np.ndarray) -> np.ndarray:
     """W_1..W_n of every token from the formula itself, free of the noise of single tokens.
 
     Args:
-        information: (n, rows, seq) row j: I(x_{s+j}; x_s | x_{<s}) at token s, as `data_gen.story_reader` gives it.
+        information: (n, rows, seq) row j: I(x_{s+j}; x_s | x_{<s}) at token s, as `data_gen.stories.reader` gives it.
 
     Returns:
         (n, rows, seq), row k - 1 for the k-token loss; as `implicit_weights` of expected nats for `whole` tokens.

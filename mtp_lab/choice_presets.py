@@ -9,8 +9,8 @@ those of mtp_lab.presets.
 from dataclasses import dataclass
 
 from data_gen.choice_process import ChoiceProcess
-from data_gen.names import NamePools
-from data_gen.stories import Stories
+from data_gen.stories.generator import Stories
+from data_gen.stories.names import NamePools
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.induction_presets import GIVEN, INDUCTION
 from mtp_lab.tasks import ChoiceProcessTask, StoriesTask

@@ -15,7 +15,7 @@ from mtp_lab.config import ModelConfig, check_positive
 from mtp_lab.figures import BLUES, GREY, INK, MONO, WIDTH, WRONG, framed, horizon_color, line, panels
 
 escaped = partial(html, quote=False)  # Plotly knows &amp; &lt; &gt; and no &quot;
-SEPARATOR = 256  # data_gen.text: opens each document
+SEPARATOR = 256  # data_gen.bytes: opens each document
 HALF = 22  # px: half the height of a head
 FEWEST = 24  # columns a text is given room for, so that a short one is not stretched
 TRUNK, SHARED, PAPER, NONE = "#dfe7f0", "#f4ecd8", "#ffffff", "#ececec"

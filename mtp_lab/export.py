@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from data_gen.text import SEPARATOR, VOCABULARY
+from data_gen.bytes import SEPARATOR, VOCABULARY
 from mtp_lab.config import ModelConfig
 from mtp_lab.files import write_atomic
 from mtp_lab.layers import NORM_EPS, Block

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from data_gen.stories import of_characters
+from data_gen.stories.generator import of_characters
 from mtp_lab.cells import first_reached
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.evaluate import Interval, next_token

@@ -7,8 +7,8 @@ Optimizer and sizes were chosen for n = 1 with smeared keys, on seeds that are i
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from data_gen.names import NamePools
-from data_gen.stories import Stories
+from data_gen.stories.generator import Stories
+from data_gen.stories.names import NamePools
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.tasks import StoriesTask
 

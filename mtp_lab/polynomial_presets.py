@@ -7,7 +7,7 @@ difference away. Presets are those of mtp_lab.presets, and hyperparameters were 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.stream import Polynomials
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.tasks import REST, PolynomialsTask
 

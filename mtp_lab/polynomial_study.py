@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from data_gen import Batch
-from data_gen.expressions import OPERATIONS
-from data_gen.polynomials import HeldOut, Polynomials
+from data_gen.polynomials.expressions import OPERATIONS
+from data_gen.polynomials.stream import HeldOut, Polynomials
 from mtp_lab import cells
 from mtp_lab.answers import answer_probability, exact_match, expected_pass_at_k, modal, one_pass, questions
 from mtp_lab.config import TrainConfig

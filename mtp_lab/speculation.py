@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from data_gen import Batch
-from data_gen.text import SEPARATOR
+from data_gen.bytes import SEPARATOR
 from mtp_lab.decode import Generation, generate
 from mtp_lab.evaluate import tensors
 from mtp_lab.inference import Decoder

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from data_gen.expressions import Polynomial, Tree
-from data_gen.polynomials import polynomial_text
+from data_gen.polynomials.expressions import Polynomial, Tree
+from data_gen.polynomials.stream import polynomial_text
 from mtp_lab.diagrams import box, canvas, escaped, label
 from mtp_lab.figures import BLUES, GREY, INK, MONO, RULE, WIDTH, WRONG, bars, checked, framed, line, panels
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from data_gen import Batch
 from data_gen.batch import stack
+from data_gen.bytes import SEPARATOR, SEPARATOR_TEXT, VOCABULARY, ByteStream, Corpus, local_files, standard_library
 from data_gen.choice_process import ChoiceProcess
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.stream import Polynomials
 from data_gen.prose import docstrings, told_stories
 from data_gen.star_graph import StarGraphs
-from data_gen.stories import Stories, of_characters
-from data_gen.text import SEPARATOR, SEPARATOR_TEXT, VOCABULARY, ByteStream, Corpus, local_files, standard_library
+from data_gen.stories.generator import Stories, of_characters
 from mtp_lab.mapping import LATER
 
 Split = Literal["train", "validation", "test"]

@@ -59,16 +59,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_gen import ring
 from data_gen.batch import Documents
 from data_gen.choice_process import ChoiceProcess
-from data_gen.grammar import PRONOUNS
-from data_gen.names import NamePools
-from data_gen.plots import WORDS
-from data_gen.polynomials import Polynomials, polynomial_text
+from data_gen.polynomials import ring
+from data_gen.polynomials.stream import Polynomials, polynomial_text
 from data_gen.star_graph import StarGraphs
-from data_gen.stories import N_CHARACTERS, Stories
-from data_gen.story_reader import StoryReader
+from data_gen.stories.generator import N_CHARACTERS, Stories
+from data_gen.stories.grammar import PRONOUNS
+from data_gen.stories.names import NamePools
+from data_gen.stories.plots import WORDS
+from data_gen.stories.reader import StoryReader
 from mtp_lab import choice_figures, choice_points, figures, interp_figures, stream_figures
 from mtp_lab.evaluate import BITS_PER_NAT, over_seeds, seed_interval
 from mtp_lab.stream_figures import CAST, INK, THING, WRONG, Mark
@@ -282,7 +282,7 @@ figures.show(figure)
 #
 # The paper's surmise (section 5.1): a choice on which later tokens depend weighs $n(n + 1)/2$ in the n-token loss, where other tokens weigh $n$, because horizons 2 to n have to predict what follows before the choice has
 # been read. In nats, token $x_s$ is answerable for $W_n(s) = \sum_{j=0}^{n-1} (n - j)\, I(x_{s+j}; x_s \mid x_{<s})$ of the loss, summed over its targets: its *implicit weight* (notebook 6 derives it). The stories' grammar and pools of names tell
-# a perfect reader's expectation of the token i ahead, and from that this information, exactly (`data_gen.story_reader`). Shades are multiples of a loss's mean, so that the four copies can be compared: where the last is
+# a perfect reader's expectation of the token i ahead, and from that this information, exactly (`data_gen.stories.reader`). Shades are multiples of a loss's mean, so that the four copies can be compared: where the last is
 # darker than the first, eight-token prediction looks at a token more. White: below the mean. The second figure shows $W_n / (n W_1)$, the weight relative to next-token prediction, by class of token.
 
 # %%
@@ -346,9 +346,9 @@ figures.show(figure)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from data_gen.characters import find_mentions, find_names
-from data_gen.renaming import renamed, sample_tales
-from data_gen.text import ByteStream, decode, standard_library
+from data_gen.bytes import ByteStream, decode, standard_library
+from data_gen.renaming.mentions import find_mentions, find_names
+from data_gen.renaming.rename import renamed, sample_tales
 
 library = ByteStream(standard_library().split("train"))
 tales = sample_tales()

@@ -39,7 +39,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_gen.text import SEPARATOR, decode
+from data_gen.bytes import SEPARATOR, decode
 from mtp_lab import diagrams, figures, presets, runs
 from mtp_lab.evaluate import BITS_PER_NAT, hindsight, over_seeds, seed_interval
 from mtp_lab.verdicts import Verdict, record

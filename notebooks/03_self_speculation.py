@@ -47,7 +47,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data_gen.text import decode
+from data_gen.bytes import decode
 from mtp_lab import figures, presets, runs, speculation, speculation_figures, stream_figures
 from mtp_lab.cells import paired
 from mtp_lab.decode import generate

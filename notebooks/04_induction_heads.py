@@ -47,7 +47,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data_gen.stories import N_CHARACTERS
+from data_gen.stories.generator import N_CHARACTERS
 from mtp_lab import figures, induction, interp_figures, runs, stream_figures
 from mtp_lab.cells import of_all, paired
 from mtp_lab.evaluate import over_seeds, seed_interval, tensors
@@ -908,7 +908,7 @@ pd.Series(answers).unstack().round(2)
 #
 # ```python
 # from dataclasses import replace
-# from data_gen.stories import Stories
+# from data_gen.stories.generator import Stories
 # from mtp_lab.evaluate import next_token
 # shared = replace(task, stream=replace(task.stream, shared_first=1.0)).held_out("validation", 32)
 # task.measures(shared, *next_token(trained[0].model(), shared))
@@ -916,5 +916,5 @@ pd.Series(answers).unstack().round(2)
 # runs.get(replace(two_heads, name="curriculum", curriculum="forward"), runs_dir).measures()
 # ```
 #
-# Real stories: `data_gen.renaming.renamed` gives the characters of any text file names of two tokens, under any fast Hugging Face tokenizer, with the
+# Real stories: `data_gen.renaming.rename.renamed` gives the characters of any text file names of two tokens, under any fast Hugging Face tokenizer, with the
 # same marks (`induction`, `entity`, ...); notebook 0 shows it.

@@ -45,8 +45,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data_gen.expressions import OPERATIONS
-from data_gen.partial_results import with_partial_results
+from data_gen.polynomials.expressions import OPERATIONS
+from data_gen.polynomials.partial_results import with_partial_results
 from mtp_lab import answer_figures, answers, figures, interp_figures, polynomial_study, runs, stream_figures
 from mtp_lab.cells import differences, paired
 from mtp_lab.evaluate import over_seeds, seed_interval, tensors

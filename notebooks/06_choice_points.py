@@ -42,7 +42,7 @@ import numpy as np
 import pandas as pd
 
 from data_gen.choice_process import ChoiceProcess
-from data_gen.stories import N_CHARACTERS
+from data_gen.stories.generator import N_CHARACTERS
 from mtp_lab import (
     answer_figures,
     choice_figures,

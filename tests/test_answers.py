@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy import stats
 
 from data_gen.batch import Documents
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import StarGraphs
 from mtp_lab import answers
 from mtp_lab.config import ModelConfig

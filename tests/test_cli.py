@@ -21,7 +21,7 @@ from filelock import FileLock
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.stream import Polynomials
 from mtp_lab import study
 from mtp_lab.cli import COMMANDS, RUNS, main
 from mtp_lab.config import ModelConfig, TrainConfig

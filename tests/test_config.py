@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_gen.stories import Stories
+from data_gen.stories.generator import Stories
 from mtp_lab.config import (
     SIZES,
     ModelConfig,

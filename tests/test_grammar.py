@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_gen.grammar import Grammar, alternatives, trees
+from data_gen.stories.grammar import Grammar, alternatives, trees
 
 TWO = "a {toy} for {A} . > more"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_gen.names import NamePools, draw_cast
+from data_gen.stories.names import NamePools, draw_cast
 
 GRIDS = [
     NamePools(),

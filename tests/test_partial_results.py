@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_gen.partial_results import partial_results, with_partial_results
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.partial_results import partial_results, with_partial_results
+from data_gen.polynomials.stream import Polynomials
 from mtp_lab.targets import future_targets
 
 STREAMS = [

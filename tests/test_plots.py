@@ -12,9 +12,9 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from data_gen.grammar import Grammar, trees
-from data_gen.names import SYLLABLES
-from data_gen.plots import BEATS, OBJECTS, SCENERY, WORDS
+from data_gen.stories.grammar import Grammar, trees
+from data_gen.stories.names import SYLLABLES
+from data_gen.stories.plots import BEATS, OBJECTS, SCENERY, WORDS
 
 PRONOUNS = {"he": ("he", "she"), "him": ("him", "her"), "his": ("his", "her"), "himself": ("himself", "herself")}
 KINDS = {"A": {"pet"}, "B": {"pal"}, "C": {"neighbour", "stranger"}, "D": {"neighbour", "stranger"}}

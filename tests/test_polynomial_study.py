@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from data_gen.expressions import OPERATIONS
+from data_gen.polynomials.expressions import OPERATIONS
 from mtp_lab import polynomial_study, runs
 from mtp_lab.answers import one_pass
 from mtp_lab.evaluate import next_token

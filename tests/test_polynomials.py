@@ -10,10 +10,10 @@ import pytest
 from scipy.stats import chisquare
 from sympy import Poly, symbols
 
-from data_gen import ring
 from data_gen.batch import Documents
-from data_gen.expressions import OPERATIONS, read_tree, tree_probability
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials import ring
+from data_gen.polynomials.expressions import OPERATIONS, read_tree, tree_probability
+from data_gen.polynomials.stream import Polynomials
 
 RINGS = [(2, 1), (2, 4), (3, 3), (5, 2), (7, 5), (11, 6)]  # from 2 to 1,771,561 elements; the last needs two bytes
 FORMATS = [

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from data_gen.bytes import standard_library
 from data_gen.prose import N_STORIES, _prose, docstrings, told_stories
-from data_gen.stories import Stories
-from data_gen.text import standard_library
+from data_gen.stories.generator import Stories
 
 MODULE = '''
 """A module that is written about in eight words.

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from data_gen.characters import find_mentions, find_names
-from data_gen.renaming import TwoTokenNames, read_documents, rename, renamed, sample_tales
+from data_gen.renaming.mentions import find_mentions, find_names
+from data_gen.renaming.rename import TwoTokenNames, read_documents, rename, renamed, sample_tales
 
 TRUE_NAMES = {  # of every sample tale, read by eye; beside them stand London, Thistledown, the Moon, the Saucepan ...
     "Pip was": ["Pip", "Bramble", "Fox"],

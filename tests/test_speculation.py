@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data_gen import Batch
-from data_gen.text import SEPARATOR
+from data_gen.bytes import SEPARATOR
 from mtp_lab import speculation_figures
 from mtp_lab.figures import png
 from mtp_lab.model import MTPTransformer

@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import chisquare
 
 from data_gen.batch import Documents
-from data_gen.grammar import PRONOUNS, Grammar, alternatives
-from data_gen.names import NamePools, Pool, draw_cast
-from data_gen.stories import GRAMMAR, Stories, Teller
+from data_gen.stories.generator import GRAMMAR, Stories, Teller
+from data_gen.stories.grammar import PRONOUNS, Grammar, alternatives
+from data_gen.stories.names import NamePools, Pool, draw_cast
 
 # Small enough to list every story there can be, with every sort of choice: synonyms, who acts, scenery, turns of the
 # plot, slots told once or twice, pronouns, an object.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import StarGraphs
 from mtp_lab import figures, stream_figures
 from mtp_lab.stream_figures import LEFT, LETTER, Mark, lay_out

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from data_gen import Batch
+from data_gen.bytes import SEPARATOR
 from data_gen.choice_process import ChoiceProcess
-from data_gen.names import NamePools
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import StarGraphs
-from data_gen.stories import Stories
-from data_gen.text import SEPARATOR
+from data_gen.stories.generator import Stories
+from data_gen.stories.names import NamePools
 from mtp_lab import runs
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.evaluate import next_token

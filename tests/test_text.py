@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_gen.text import (
+from data_gen.bytes import (
     SEPARATOR,
     SEPARATOR_TEXT,
     VOCABULARY,

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import DUMMY, StarGraphs
 from mtp_lab import runs
 from mtp_lab.checkpoint import digest, load_weights_of, save_weights, saved_weights

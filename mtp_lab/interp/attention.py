@@ -14,7 +14,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from data_gen import Batch
-from data_gen.stories import of_characters
+from data_gen.stories.generator import of_characters
 from mtp_lab.evaluate import tensors
 from mtp_lab.layers import Attention, Block
 from mtp_lab.model import MTPTransformer
@@ -74,7 +74,7 @@ def name_attention(model: MTPTransformer, batch: Batch) -> pd.DataFrame:
         first_piece  first pieces of the same character
 
     Args:
-        batch: stories, with their marks (data_gen.stories); objects are left out.
+        batch: stories, with their marks (data_gen.stories.generator); objects are left out.
 
     Raises:
         ValueError: if a mark is missing, or no name is mentioned twice.

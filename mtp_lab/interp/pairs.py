@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from data_gen.batch import NO_VALUE, PADDING, Documents
-from data_gen.names import Split
-from data_gen.stories import N_CHARACTERS, Stories
+from data_gen.stories.generator import N_CHARACTERS, Stories
+from data_gen.stories.names import Split
 from mtp_lab.config import check_choice
 
 ROLES = ("target first", "target second", "other first", "other second", "query", "rest")

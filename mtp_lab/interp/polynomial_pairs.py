@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from data_gen.partial_results import partial_results
-from data_gen.polynomials import Polynomials
+from data_gen.polynomials.partial_results import partial_results
+from data_gen.polynomials.stream import Polynomials
 from mtp_lab.interp.pairs import Pairs, gather
 
 POLYNOMIAL_ROLES = (

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data_gen.names import NamePools
-from data_gen.stories import Stories
+from data_gen.stories.generator import Stories
+from data_gen.stories.names import NamePools
 from mtp_lab.interp.pairs import ROLES, Pairs, draw_pairs, logit_difference
 
 TARGET_FIRST, TARGET_SECOND, OTHER_FIRST, OTHER_SECOND, QUERY, REST = range(len(ROLES))

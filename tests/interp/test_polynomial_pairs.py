@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_gen import ring
-from data_gen.polynomials import SYMBOLS, Polynomials
+from data_gen.polynomials import ring
+from data_gen.polynomials.stream import SYMBOLS, Polynomials
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.pairs import Pairs
 from mtp_lab.interp.patching import head_patching, recovered, residual_patching

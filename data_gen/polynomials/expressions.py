@@ -2,7 +2,7 @@
 
 A program is an expression in postfix read backwards: an operator comes before its operands, the right one first.
 Programs stand in the columns of a (steps, n) uint8 array, NOTHING below the shorter ones, so that one step of a stack
-machine is a few array operations on all samples. Left out: tokens and documents (data_gen.polynomials).
+machine is a few array operations on all samples. Left out: tokens and documents (data_gen.polynomials.stream).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from data_gen import ring
+from data_gen.polynomials import ring
 
 Split = Literal["uniform", "chain"]
 Notation = Literal["postfix", "infix"]

@@ -6,7 +6,7 @@ characters in between, and a first piece on the way to its second. They are summ
 
 import numpy as np
 
-from data_gen.names import Pool
+from data_gen.stories.names import Pool
 
 Told = tuple[tuple[int, ...], ...]
 """What has been told of each character's name: (), its first piece, or both. Later characters may be left out."""

@@ -2,7 +2,7 @@
 
 A byte is a token (0..255) and one more token opens each document, so no tokenizer has to be trained or
 downloaded and every file round-trips. Train, validation and test are split by file *name*, so adding or
-editing a file moves no other one. Left out: subword tokenizers (data_gen.renaming takes any) and downloads.
+editing a file moves no other one. Left out: subword tokenizers (data_gen.renaming.rename takes any) and downloads.
 """
 
 import os

@@ -2,8 +2,8 @@
 
 The second token of such a name can be predicted only from an earlier mention: the induction measure of Gloeckle et al.
 2024 (arXiv 2404.19737), section 4.1, on stories that were not written for it. The text between the mentions stays as
-it is, so pronouns and possessives stay right. Left out: which words are names (data_gen.characters), and stories with
-known probabilities (data_gen.stories).
+it is, so pronouns and possessives stay right. Left out: which words are names (data_gen.renaming.mentions), and stories with
+known probabilities (data_gen.stories.generator).
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_gen.batch import NO_VALUE, Documents
-from data_gen.characters import FIRST_NAMES, WORD, Mention, find_mentions, find_names
+from data_gen.renaming.mentions import FIRST_NAMES, WORD, Mention, find_mentions, find_names
 
 SEPARATOR = "<|endoftext|>"  # between the stories of a TinyStories file
 ATTEMPTS = 32  # draws before a tokenizer is said to have no name that fits

@@ -1,7 +1,7 @@
 """A compiled story grammar: all expansions one after the other on a tape, and what a reader could expect where.
 
 Sampling a story is then choosing expansions and copying stretches of the tape, for many stories at once. Left out: the
-rules that make the probabilities exact (data_gen.grammar), and what slots and names hold (data_gen.stories).
+rules that make the probabilities exact (data_gen.stories.grammar), and what slots and names hold (data_gen.stories.generator).
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from math import log
 
 import numpy as np
 
-from data_gen.grammar import CHARACTERS, END, OPENING, PRONOUNS, START, Code, Grammar, Node, State, trees
+from data_gen.stories.grammar import CHARACTERS, END, OPENING, PRONOUNS, START, Code, Grammar, Node, State, trees
 
 NONE = -1
 NAMES = [("name", character) for character in CHARACTERS]

@@ -3,7 +3,7 @@
 The grammar is compiled once into flat tables: for each beat the passages' expansions form a prefix tree, and a token's
 probability given all tokens before it is the share of weight that stays below its node. That this is exact, and not an
 approximation, needs rules (what may compete with what at one node), which the compiler checks. Left out: the words
-themselves (data_gen.plots), names and sampling (data_gen.stories).
+themselves (data_gen.stories.plots), names and sampling (data_gen.stories.generator).
 """
 
 import re

@@ -1,7 +1,7 @@
 """The text of the story generator: word lists, beats and scenery of little children's stories with named characters.
 
 A story opens with two friends, one of them (or both) wishes for something, and the wish decides the plot: a trouble,
-some help, an ending. The text is data, in the format of `data_gen.grammar.Grammar`, which tells every token's exact
+some help, an ending. The text is data, in the format of `data_gen.stories.grammar.Grammar`, which tells every token's exact
 probability; tests/test_plots.py holds the text to the rules that make this possible. Left out: names and sampling.
 """
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from data_gen.batch import NO_VALUE, Documents
-from data_gen.expressions import NEGATION, NOTHING, OPERAND, apply, run
-from data_gen.polynomials import SYMBOLS, Polynomials
-from data_gen.ring import ring_dtype
+from data_gen.polynomials.expressions import NEGATION, NOTHING, OPERAND, apply, run
+from data_gen.polynomials.ring import ring_dtype
+from data_gen.polynomials.stream import SYMBOLS, Polynomials
 
 
 def partial_results(stream: Polynomials, documents: Documents) -> np.ndarray:

@@ -3,7 +3,7 @@
 The place to look for induction (Gloeckle et al. 2024, arXiv 2404.19737, section 4.1): a name's second piece follows
 from an earlier mention, and from nothing else where the pairing was never seen in training. A story is a path through
 the beats of a grammar; its names, genders and words are drawn once and told when the text first needs them.
-Left out: the text (data_gen.plots), the pools of names (data_gen.names), real stories (data_gen.renaming).
+Left out: the text (data_gen.stories.plots), the pools of names (data_gen.stories.names), real stories (data_gen.renaming.rename).
 """
 
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ from typing import get_args
 import numpy as np
 
 from data_gen.batch import NO_VALUE, Batch, Documents, fill
-from data_gen.grammar import CHARACTERS, OPENING, PRONOUNS, Grammar
-from data_gen.names import Cast, NamePools, Split, draw_cast
-from data_gen.plots import BEATS, OBJECTS, SCENERY, WORDS
-from data_gen.tape import compile_tape
+from data_gen.stories.compiled_grammar import compile_tape
+from data_gen.stories.grammar import CHARACTERS, OPENING, PRONOUNS, Grammar
+from data_gen.stories.names import Cast, NamePools, Split, draw_cast
+from data_gen.stories.plots import BEATS, OBJECTS, SCENERY, WORDS
 
 N_CHARACTERS, N_PIECES = len(CHARACTERS), 2 * len(CHARACTERS)
 GRAMMAR = Grammar(WORDS, OBJECTS, BEATS, SCENERY)
@@ -30,7 +30,7 @@ class Stories:
     Every token's probability and entropy are those of a reader who knows the grammar and the pools, and has read the
     story so far: no predictor can have a smaller expected loss. (Where D comes before C, in some 6 % of stories, names
     are priced in the order of their letters: their product is exact, single pieces are off by up to .034 nats;
-    `data_gen.story_reader` has them right.) Marks, -1 or False where they do not apply:
+    `data_gen.stories.reader` has them right.) Marks, -1 or False where they do not apply:
 
         entity        float32: 0 to 3 a character by name, from 4 on an object ("red ball": adjective and noun)
         mention       float32: which mention of it this is, 1, 2, ...

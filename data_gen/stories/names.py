@@ -2,7 +2,7 @@
 
 A name's second piece can be told from its first only by knowing the pairing: from the pool (memory), or from an
 earlier mention in the same story (induction). Pools of the three splits never share a pairing and use every piece
-evenly. Left out: how names are spelt by a tokenizer (one piece is one token here; data_gen.renaming does real ones).
+evenly. Left out: how names are spelt by a tokenizer (one piece is one token here; data_gen.renaming.rename does real ones).
 """
 
 from collections.abc import Mapping

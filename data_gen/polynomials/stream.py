@@ -2,7 +2,7 @@
 
 The number of operations dials the difficulty, also beyond what training has seen. The paper does not say how it writes
 expressions down, so notations are options here, and the same generator asks the same expressions in each of them.
-Left out: how expressions are drawn (data_gen.expressions), the ring (data_gen.ring).
+Left out: how expressions are drawn (data_gen.polynomials.expressions), the ring (data_gen.polynomials.ring).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from data_gen.batch import NO_VALUE, Batch, Documents, fill, fill_tightly
-from data_gen.expressions import (
+from data_gen.polynomials.expressions import (
     CLOSE,
     COMPOSITION,
     OPERAND,
@@ -33,7 +33,7 @@ from data_gen.expressions import (
     read_tree,
     tree_probability,
 )
-from data_gen.ring import ring_dtype
+from data_gen.polynomials.ring import ring_dtype
 
 HeldOut = Literal["validation", "test"]
 SYMBOLS = (*OPERATIONS, "(", ")", "pause", "=", "end")  # their tokens follow those of the coefficients, in this order
@@ -71,7 +71,7 @@ class Polynomials:
     max_operations: int = 5
     """Most operations; m is uniform from the fewest to the most."""
     split: Split = "uniform"
-    """How a binary operation shares out the remaining ones (`data_gen.expressions.draw_programs`)."""
+    """How a binary operation shares out the remaining ones (`data_gen.polynomials.expressions.draw_programs`)."""
     notation: Notation = "postfix"
     """Operations after their operands, or between them in brackets."""
     tagged: bool = True

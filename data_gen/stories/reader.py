@@ -1,7 +1,7 @@
 """The exact distribution of the i-th token ahead in stories of known probability, for a reader of all before.
 
 The marks of stories tell what the next token costs such a reader; this module tells it of horizon i, P(x_u | x_<=u-i).
-The rules of data_gen.grammar let a reader know at which node of which prefix tree the story is, so the paths from there
+The rules of data_gen.stories.grammar let a reader know at which node of which prefix tree the story is, so the paths from there
 are walked i tokens forward. What stands at their end is a word, or something that the story draws once: known if it has
 been told, otherwise distributed as it is drawn. It is drawn independently of the path, so the two multiply.
 """
@@ -15,9 +15,9 @@ from itertools import accumulate
 import numpy as np
 
 from data_gen.batch import PADDING, Batch
-from data_gen.cast_reader import CastReader
-from data_gen.grammar import END, PRONOUNS, START, Code, Grammar, Node, trees
-from data_gen.stories import GRAMMAR, N_PIECES, Stories, compiled
+from data_gen.stories.cast_reader import CastReader
+from data_gen.stories.generator import GRAMMAR, N_PIECES, Stories, compiled
+from data_gen.stories.grammar import END, PRONOUNS, START, Code, Grammar, Node, trees
 
 NONE = -1
 Step = tuple[float, tuple[int, ...], Node]
