@@ -35,9 +35,9 @@ from mtp_lab import figures, runs
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.decode import generate
 from mtp_lab.decoding_figures import decoding_speed
-from mtp_lab.export import export
 from mtp_lab.inference import Decoder
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.llama import export
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.presets import speculation_configs
 from mtp_lab.runs import Run, open_run
 from mtp_lab.speculation import real_prompts

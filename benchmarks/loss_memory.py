@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from common import fresh_process, save
 
-from mtp_lab import ModelConfig, MTPTransformer, loss, mtp_loss
-from mtp_lab.targets import future_targets
+from mtp_lab import ModelConfig, MTPTransformer, mtp_loss
+from mtp_lab.model import loss
+from mtp_lab.model.targets import future_targets
 
 METHODS = ("naive", "chunked", "sequential", "both")
 BAR = 1.1  # of "both": the peak at the largest n, at most, in peaks at n = 1

@@ -2,7 +2,7 @@
 
 Every sampler of data_gen returns a `Batch`, so that targets can stop at document boundaries and metrics can
 select tokens by name ("answer", "choice point") without parsing the text again. Left out: targets and shifts
-(they depend on the horizon: mtp_lab.targets), vocabularies (each task owns its own), and devices.
+(they depend on the horizon: mtp_lab.model.targets), vocabularies (each task owns its own), and devices.
 """
 
 from collections.abc import Callable, Mapping, Sequence

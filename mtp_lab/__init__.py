@@ -6,7 +6,7 @@ Names load on first use, so that `mtp-lab --help` does not wait for torch.
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"ModelConfig": "config", "MTPTransformer": "model", "mtp_loss": "loss"}
+_HOMES = {"ModelConfig": "config", "MTPTransformer": "model.transformer", "mtp_loss": "model.loss"}
 __all__ = list(_HOMES)
 
 

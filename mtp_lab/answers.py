@@ -15,9 +15,9 @@ from torch import Tensor
 from data_gen.batch import TARGET, Documents
 from mtp_lab.config import check_positive
 from mtp_lab.decode import generate
-from mtp_lab.evaluate import tensors
 from mtp_lab.inference import Decoder
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import tensors
+from mtp_lab.model.transformer import MTPTransformer
 
 ROW = 128  # tokens of a packed row: attention costs more in longer ones, and shorter ones leave more padding
 

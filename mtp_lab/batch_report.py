@@ -257,7 +257,7 @@ def _seconds_a_step(rows: Sequence[dict[str, Any]]) -> float | None:
 def _defaults(config: dict[str, Any]) -> dict[str, Any]:
     """The mapping of a config that says nothing, but for its kind of task; a kind that is not known has no defaults."""
     from mtp_lab.config import TrainConfig
-    from mtp_lab.mapping import canonical_json
+    from mtp_lab.serialization import canonical_json
     from mtp_lab.tasks import TASKS
 
     defaults = json.loads(canonical_json(TrainConfig()))

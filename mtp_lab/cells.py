@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from mtp_lab.config import TrainConfig
-from mtp_lab.evaluate import Interval, seed_interval
+from mtp_lab.model.predictions import Interval, seed_interval
 from mtp_lab.runs import Run
 
 

@@ -14,7 +14,7 @@ sum over tokens, and inside a document token s has the implicit weight
 No part is negative, or larger than the entropy H of x_s: nH <= W_n <= n(n + 1)/2 H. The least: nothing in reach tells
 of x_s. The most: each of the n - 1 tokens after x_s tells all of it by itself. That x_s determines them is not enough:
 a token that shows one bit of a choice among four carries one bit of it. Targets are summed here; a loss that takes
-each horizon's mean (`mtp_lab.loss`) weighs far horizons, which have fewer targets, a little more.
+each horizon's mean (`mtp_lab.model.loss`) weighs far horizons, which have fewer targets, a little more.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab.evaluate import check_nats
+from mtp_lab.model.predictions import check_nats
 
 
 def owners(cause: np.ndarray, n: int) -> np.ndarray:

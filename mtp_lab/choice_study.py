@@ -16,8 +16,8 @@ from mtp_lab.choice_points import by_class, exact_nats, implicit_weights, owners
 from mtp_lab.choice_presets import CHOICE
 from mtp_lab.config import TrainConfig
 from mtp_lab.decode import generate
-from mtp_lab.evaluate import next_token, tensors, token_nats
 from mtp_lab.interp.gradients import class_shares, target_norms
+from mtp_lab.model.predictions import next_token, tensors, token_nats
 from mtp_lab.runs import Run
 
 CELL = ["n", "weight", "cancelled"]

@@ -98,7 +98,7 @@ def evaluate(run: str, split: Split = "test", rows: int = 256, as_json: bool = F
         rows: How many of them.
         as_json: Print JSON instead of a table.
     """
-    from mtp_lab.evaluate import BITS_PER_NAT, bootstrap_interval, losses
+    from mtp_lab.model.predictions import BITS_PER_NAT, bootstrap_interval, losses
     from mtp_lab.runs import open_run
 
     if rows < 1:
@@ -173,7 +173,7 @@ def export(run: str, out: str) -> None:
         run: Folder of a finished run.
         out: New folder for config.json, model.safetensors and, for models of bytes, a tokenizer.
     """
-    from mtp_lab.export import export as write
+    from mtp_lab.model.llama import export as write
     from mtp_lab.runs import open_run
 
     opened = open_run(run)

@@ -1,6 +1,6 @@
 """What a model, an optimizer and a training are, as frozen dataclasses, and the sizes people know by name.
 
-Configs are plain data: they validate themselves at construction, and mtp_lab.mapping turns them into canonical JSON
+Configs are plain data: they validate themselves at construction, and mtp_lab.serialization turns them into canonical JSON
 and hashes it, so that a config is the identity of a trained run. Nothing here needs torch.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from mtp_lab.mapping import LATER, config_hash
+from mtp_lab.serialization import LATER, config_hash
 from mtp_lab.tasks import CAUSE, REST, BytesTask, Task
 
 HeadKind = Literal["parallel", "causal", "anticausal", "linear", "sequential"]

@@ -14,7 +14,7 @@ from scipy import stats
 from data_gen.stories.generator import of_characters
 from mtp_lab.cells import first_reached
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.evaluate import Interval, next_token
+from mtp_lab.model.predictions import Interval, next_token
 from mtp_lab.runs import Run
 from mtp_lab.tasks import Split
 

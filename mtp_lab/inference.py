@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtp_lab.inference_layers import Layer, LinearLayer, Norm, Window
-from mtp_lab.layers import Block, frequencies
-from mtp_lab.model import LinearHead, MTPTransformer
+from mtp_lab.model.layers import Block, frequencies
+from mtp_lab.model.transformer import LinearHead, MTPTransformer
 
 
 class Decoder:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtp_lab.layers import NORM_EPS, Block
-from mtp_lab.model import LinearHead
+from mtp_lab.model.layers import NORM_EPS, Block
+from mtp_lab.model.transformer import LinearHead
 
 
 class Norm:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtp_lab.evaluate import check_nats
+from mtp_lab.model.predictions import check_nats
 
 
 @dataclass(frozen=True)

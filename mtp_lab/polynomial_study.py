@@ -18,11 +18,11 @@ from data_gen.polynomials.stream import HeldOut, Polynomials
 from mtp_lab import cells
 from mtp_lab.answers import answer_probability, exact_match, expected_pass_at_k, modal, one_pass, questions
 from mtp_lab.config import TrainConfig
-from mtp_lab.evaluate import tensors, token_nats
 from mtp_lab.interp.gradients import target_norms
+from mtp_lab.model.predictions import tensors, token_nats
+from mtp_lab.model.targets import token_weights
 from mtp_lab.polynomial_presets import MARK_WEIGHTS, MOST_OPERATIONS
 from mtp_lab.runs import Run
-from mtp_lab.targets import token_weights
 
 CELL = ["n", "trunk", "learns", "stopped", "pause", "fading"]
 """Columns that tell cells of trainings apart; see `polynomial_presets.PolynomialCell`."""

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.files import remove_fragments, whole_lines, write_atomic
-from mtp_lab.mapping import from_mapping, to_mapping
+from mtp_lab.serialization import from_mapping, to_mapping
 from mtp_lab.tasks import Split
 
 
@@ -69,7 +69,7 @@ class Run:
 
     def final_losses(self, split: Split, rows: int) -> pd.DataFrame:
         """Nats of the trained model on held-out rows: run, n, depth (of the next-token path), seed, horizon, loss."""
-        from mtp_lab.evaluate import loss_per_horizon
+        from mtp_lab.model.predictions import loss_per_horizon
 
         model = self.config.model
         losses = loss_per_horizon(self.model(), self.config.task.held_out(split, rows))
@@ -90,7 +90,7 @@ class Run:
             DamagedFile: if the weights are not what was written.
         """
         from mtp_lab.checkpoint import load_weights_of, saved_weights
-        from mtp_lab.model import MTPTransformer
+        from mtp_lab.model.transformer import MTPTransformer
         from mtp_lab.train import load_weights
 
         if step is None:

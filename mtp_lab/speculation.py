@@ -13,9 +13,9 @@ import torch
 from data_gen import Batch
 from data_gen.bytes import SEPARATOR
 from mtp_lab.decode import Generation, generate
-from mtp_lab.evaluate import tensors
 from mtp_lab.inference import Decoder
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import tensors
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import BytesTask
 
 KINDS = ("begins a word", "inside a word", "space or line break", "other")

@@ -16,10 +16,10 @@ from data_gen import Batch
 from data_gen.star_graph import StarGraphs
 from mtp_lab import cells
 from mtp_lab.config import TrainConfig
-from mtp_lab.evaluate import next_token, tensors, wanted
 from mtp_lab.interp.patching import attentive
 from mtp_lab.interp.star_pairs import on_edge
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import next_token, tensors, wanted
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.runs import Run
 
 CELL = ["n", "heads", "variant", "stopped", "trunk"]

@@ -2,7 +2,7 @@
 
 A task hands out the training batch of any step (a pure function of seed and step, so a resumed run sees what an
 uninterrupted one would have), the fixed batches of its validation and test splits, and what to measure on them beside
-the loss. How a model's predictions are got is mtp_lab.evaluate's business.
+the loss. How a model's predictions are got is mtp_lab.model.predictions's business.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from data_gen.polynomials.stream import Polynomials
 from data_gen.prose import docstrings, told_stories
 from data_gen.star_graph import StarGraphs
 from data_gen.stories.generator import Stories, of_characters
-from mtp_lab.mapping import LATER
+from mtp_lab.serialization import LATER
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_gen import Batch
 from mtp_lab.decode import generate
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import REST
 
 DRAFT = 4  # heads that draft for the writer: more cost more than they gain in batches as large as a training's

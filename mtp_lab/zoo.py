@@ -162,7 +162,7 @@ def _packed(config: TrainConfig, runs_dir: str) -> tuple[bytes, float]:
     import torch
     from safetensors.torch import save
 
-    from mtp_lab.evaluate import loss_per_horizon
+    from mtp_lab.model.predictions import loss_per_horizon
     from mtp_lab.runs import get
 
     run = get(config, runs_dir)

@@ -43,7 +43,7 @@ import torch
 
 from mtp_lab import ModelConfig, MTPTransformer, diagrams, figures, mtp_loss
 from mtp_lab.memory import peak_bytes
-from mtp_lab.targets import IGNORE, future_targets
+from mtp_lab.model.targets import IGNORE, future_targets
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "01_lookahead_training"

@@ -41,7 +41,7 @@ import pandas as pd
 
 from data_gen.bytes import SEPARATOR, decode
 from mtp_lab import diagrams, figures, presets, runs
-from mtp_lab.evaluate import BITS_PER_NAT, hindsight, over_seeds, seed_interval
+from mtp_lab.model.predictions import BITS_PER_NAT, hindsight, over_seeds, seed_interval
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "02_real_bytes"

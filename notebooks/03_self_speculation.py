@@ -51,8 +51,8 @@ from data_gen.bytes import decode
 from mtp_lab import figures, presets, runs, speculation, speculation_figures, stream_figures
 from mtp_lab.cells import paired
 from mtp_lab.decode import generate
-from mtp_lab.evaluate import over_seeds, seed_interval
 from mtp_lab.inference import Decoder
+from mtp_lab.model.predictions import over_seeds, seed_interval
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "03_self_speculation"

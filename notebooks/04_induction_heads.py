@@ -50,10 +50,10 @@ import torch
 from data_gen.stories.generator import N_CHARACTERS
 from mtp_lab import figures, induction, interp_figures, runs, stream_figures
 from mtp_lab.cells import of_all, paired
-from mtp_lab.evaluate import over_seeds, seed_interval, tensors
 from mtp_lab.induction_presets import INDUCTION, induction_configs
 from mtp_lab.interp import ablation, attention, gradients, pairs, patching, path_patching, probes
 from mtp_lab.interp.progress import progress
+from mtp_lab.model.predictions import over_seeds, seed_interval, tensors
 from mtp_lab.stream_figures import CAST, INK, Mark
 from mtp_lab.verdicts import Verdict, record
 
@@ -909,7 +909,7 @@ pd.Series(answers).unstack().round(2)
 # ```python
 # from dataclasses import replace
 # from data_gen.stories.generator import Stories
-# from mtp_lab.evaluate import next_token
+# from mtp_lab.model.predictions import next_token
 # shared = replace(task, stream=replace(task.stream, shared_first=1.0)).held_out("validation", 32)
 # task.measures(shared, *next_token(trained[0].model(), shared))
 # two_heads = next(c for c in configs if c.model.n_future == 2)

@@ -56,7 +56,7 @@ from mtp_lab import (
 from mtp_lab.cells import differences
 from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, STORY_HEADS, all_configs
 from mtp_lab.choice_study import of_all
-from mtp_lab.evaluate import over_seeds, seed_interval, token_nats
+from mtp_lab.model.predictions import over_seeds, seed_interval, token_nats
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "06_choice_points"

@@ -10,7 +10,7 @@ import torch
 
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.handmade import induction_model
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 
 SURVIVED = "faults survived"
 

@@ -16,9 +16,9 @@ from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import StarGraphs
 from mtp_lab import answers
 from mtp_lab.config import ModelConfig
-from mtp_lab.evaluate import tensors
 from mtp_lab.inference import Decoder
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import tensors
+from mtp_lab.model.transformer import MTPTransformer
 
 SMALL = Polynomials(p=2, d=2, max_operations=2)  # answers of 2 of 13 tokens, prompts of 4 to 9
 

@@ -14,8 +14,8 @@ import torch
 from data_gen.batch import Batch, pack
 from data_gen.choice_process import ChoiceProcess
 from mtp_lab import choice_points
-from mtp_lab.evaluate import token_nats
-from mtp_lab.targets import IGNORE, future_targets, target_weights, token_weights
+from mtp_lab.model.predictions import token_nats
+from mtp_lab.model.targets import IGNORE, future_targets, target_weights, token_weights
 
 N = 4
 SMALL = {

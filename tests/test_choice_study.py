@@ -10,8 +10,8 @@ import torch
 from data_gen.choice_process import ChoiceProcess
 from mtp_lab import choice_points, choice_study, runs
 from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, ChoiceCell, choice_configs, story_config
-from mtp_lab.evaluate import next_token
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import next_token
+from mtp_lab.model.transformer import MTPTransformer
 
 PROCESSES = {
     "the study's": PROCESS,

@@ -25,7 +25,7 @@ from data_gen.polynomials.stream import Polynomials
 from mtp_lab import study
 from mtp_lab.cli import COMMANDS, RUNS, main
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.mapping import from_mapping
+from mtp_lab.serialization import from_mapping
 from mtp_lab.tasks import TASKS, BytesTask, PolynomialsTask
 
 CHILDREN = multiprocessing.get_context("forkserver")

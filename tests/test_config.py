@@ -15,9 +15,9 @@ from mtp_lab.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from mtp_lab.layers import Block
-from mtp_lab.mapping import canonical_json, config_hash, from_mapping
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.layers import Block
+from mtp_lab.model.transformer import MTPTransformer
+from mtp_lab.serialization import canonical_json, config_hash, from_mapping
 from mtp_lab.tasks import ChoiceProcessTask, PolynomialsTask
 
 PAPER = {  # Gloeckle et al. 2024: d_model, layers, attention heads, and the number of parameters in the name

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mtp_lab.config import ModelConfig
-from mtp_lab.loss import mtp_loss
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import future_targets, target_weights
+from mtp_lab.model.loss import mtp_loss
+from mtp_lab.model.targets import future_targets, target_weights
+from mtp_lab.model.transformer import MTPTransformer
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
 PROCESSES, SECONDS = 2, 90

@@ -13,8 +13,8 @@ from mtp_lab import decode
 from mtp_lab.config import ModelConfig
 from mtp_lab.decode import generate
 from mtp_lab.inference import Decoder
-from mtp_lab.loss import mtp_loss
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.loss import mtp_loss
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.sampling import Sampling, draw
 
 KINDS = ("parallel", "causal", "anticausal", "linear", "sequential")

@@ -6,7 +6,8 @@ import torch
 
 from data_gen import Batch
 from mtp_lab.config import ModelConfig
-from mtp_lab.evaluate import (
+from mtp_lab.model.loss import mtp_loss
+from mtp_lab.model.predictions import (
     Interval,
     bootstrap_interval,
     loss_per_horizon,
@@ -16,8 +17,7 @@ from mtp_lab.evaluate import (
     tensors,
     token_nats,
 )
-from mtp_lab.loss import mtp_loss
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 
 SEQ, ROWS = 12, 5
 

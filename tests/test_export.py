@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from mtp_lab.config import ModelConfig
 from mtp_lab.decode import generate
-from mtp_lab.export import DOCUMENT, export, load
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.llama import DOCUMENT, export, load
+from mtp_lab.model.transformer import MTPTransformer
 
 SMALL = dict(vocab_size=31, d_model=24, n_attention_heads=3, n_layers=5, max_seq=48)
 MODELS = {

@@ -30,7 +30,7 @@ from mtp_lab import runs
 from mtp_lab.checkpoint import DamagedFile, digest, load_checkpoint
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.optim import make_optimizers
 from mtp_lab.runs import Run
 from mtp_lab.tasks import BytesTask

@@ -18,8 +18,8 @@ from kaleido.scopes.plotly import PlotlyScope
 
 from mtp_lab import diagrams, figures
 from mtp_lab.config import HeadKind, ModelConfig
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets
+from mtp_lab.model.targets import IGNORE, future_targets
+from mtp_lab.model.transformer import MTPTransformer
 
 BIT = math.log(2)
 SMALL = dict(vocab_size=31, d_model=16, n_attention_heads=2, n_layers=9, max_seq=8)

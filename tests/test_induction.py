@@ -9,9 +9,9 @@ import torch
 
 from mtp_lab import induction, runs
 from mtp_lab.config import ModelConfig
-from mtp_lab.evaluate import losses, tensors
 from mtp_lab.induction_presets import INDUCTION, induction_configs
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import losses, tensors
+from mtp_lab.model.transformer import MTPTransformer
 
 
 @pytest.fixture(scope="module")

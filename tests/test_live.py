@@ -9,7 +9,7 @@ import torch
 
 from mtp_lab.decode import generate
 from mtp_lab.live import Live, summary, tokens_of
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import BytesTask, ChoiceProcessTask, PolynomialsTask
 
 PROMPT = list(b"ab")

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from mtp_lab.config import ModelConfig
-from mtp_lab.loss import FEWEST_ROWS, Loss, mtp_loss
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import future_targets, target_weights
+from mtp_lab.model.loss import FEWEST_ROWS, Loss, mtp_loss
+from mtp_lab.model.targets import future_targets, target_weights
+from mtp_lab.model.transformer import MTPTransformer
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
 METHODS = ["sequential", "reference"]
@@ -152,7 +152,7 @@ def test_a_horizon_without_targets_is_0_and_not_nan(method):
 @kinds
 def test_more_positions_than_a_chunk(kind, monkeypatch):
     """Chunks of positions must add up: the last, shorter one is easily dropped or counted twice."""
-    monkeypatch.setattr("mtp_lab.loss.CHUNK_LOGITS", 1)
+    monkeypatch.setattr("mtp_lab.model.loss.CHUNK_LOGITS", 1)
     model, tokens = a_model(kind, n_layers=3, trunk_layers=0), some_tokens(3, 220)
     assert tokens.numel() > FEWEST_ROWS and tokens.numel() % FEWEST_ROWS
     documents = torch.arange(660).view(3, 220) // 50

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtp_lab import layers
 from mtp_lab.config import ModelConfig
-from mtp_lab.layers import Attention
-from mtp_lab.loss import mtp_loss
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model import layers
+from mtp_lab.model.layers import Attention
+from mtp_lab.model.loss import mtp_loss
+from mtp_lab.model.transformer import MTPTransformer
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
 VARIANTS = {

@@ -9,7 +9,7 @@ import torch
 
 from data_gen.polynomials.partial_results import partial_results, with_partial_results
 from data_gen.polynomials.stream import Polynomials
-from mtp_lab.targets import future_targets
+from mtp_lab.model.targets import future_targets
 
 STREAMS = [
     Polynomials(),

@@ -25,10 +25,10 @@ from mtp_lab import runs, study
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.decode import generate
-from mtp_lab.evaluate import tensors
-from mtp_lab.loss import mtp_loss
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets, target_weights
+from mtp_lab.model.loss import mtp_loss
+from mtp_lab.model.predictions import tensors
+from mtp_lab.model.targets import IGNORE, future_targets, target_weights
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import TASKS, BytesTask
 
 KINDS = ("parallel", "causal", "anticausal", "linear", "sequential")

@@ -17,9 +17,9 @@ from filelock import FileLock
 from mtp_lab import runs
 from mtp_lab.checkpoint import DamagedFile
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.mapping import to_mapping
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.runs import Held
+from mtp_lab.serialization import to_mapping
 from mtp_lab.tasks import BytesTask
 
 CHILDREN = multiprocessing.get_context("forkserver")

@@ -11,8 +11,8 @@ import torch
 from data_gen.star_graph import StarGraphs
 from mtp_lab import star_study
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.evaluate import tensors
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import tensors
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.star_presets import STARS, star_configs
 from mtp_lab.star_study import CELL
 from mtp_lab.tasks import StarGraphTask

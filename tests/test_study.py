@@ -21,7 +21,7 @@ import torch
 
 from mtp_lab import batch_report, study
 from mtp_lab.induction_presets import induction_configs
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.verdicts import Verdict, record
 
 FIRST, SECOND = study.NOTEBOOKS[:2]

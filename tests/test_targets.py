@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_gen.batch import pack
-from mtp_lab.targets import IGNORE, future_targets, target_weights, token_weights
+from mtp_lab.model.targets import IGNORE, future_targets, target_weights, token_weights
 
 
 def slow_targets(tokens: list[list[int]], n: int, documents: list[list[int]] | None) -> list:

@@ -17,8 +17,8 @@ from data_gen.stories.generator import Stories
 from data_gen.stories.names import NamePools
 from mtp_lab import runs
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.evaluate import next_token
-from mtp_lab.mapping import canonical_json, config_hash, from_mapping, to_mapping
+from mtp_lab.model.predictions import next_token
+from mtp_lab.serialization import canonical_json, config_hash, from_mapping, to_mapping
 from mtp_lab.tasks import (
     SPLITS,
     TASKS,

@@ -26,8 +26,8 @@ from mtp_lab import runs
 from mtp_lab.checkpoint import digest, load_weights_of, save_weights, saved_weights
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, OptimizerConfig, Precision, TrainConfig
-from mtp_lab.evaluate import loss_per_horizon, tensors
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import loss_per_horizon, tensors
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.precision import bf16_is_fast
 from mtp_lab.runs import Run
 from mtp_lab.tasks import BytesTask, ChoiceProcessTask, PolynomialsTask, StarGraphTask

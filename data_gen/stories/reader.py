@@ -50,7 +50,7 @@ class Foresight:
     The i-th token ahead is asked for only where there is one, so all is given that the story goes on that far: what an
     ideal predictor pays in the loss of that horizon.
 
-    nats         of horizon i for the token that came, aligned at it, as `mtp_lab.evaluate.token_nats`
+    nats         of horizon i for the token that came, aligned at it, as `mtp_lab.model.predictions.token_nats`
     entropy      what it had to expect: H(x_u | x_<=u-i), aligned at x_u too
     information  row j, at x_s: I(x_{s+j}; x_s | x_<s); row 0 is H(x_s | x_<s)
     """

@@ -18,7 +18,7 @@ from mtp_lab.config import check_choice
 from mtp_lab.interp.attention import attention_layers
 from mtp_lab.interp.patching import put
 from mtp_lab.interp.path_patching import Head
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 
 Kind = Literal["zero", "mean", "resample"]
 Metric = Callable[[Tensor], float]  # of the logits of every horizon, (n_future, batch, seq, vocab)

@@ -15,8 +15,8 @@ from transformer_lens.ActivationCache import ActivationCache
 from transformer_lens.config import TransformerLensConfig
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from mtp_lab.layers import NORM_EPS
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.layers import NORM_EPS
+from mtp_lab.model.transformer import MTPTransformer
 
 
 class Stack(HookedRootModule):

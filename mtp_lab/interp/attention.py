@@ -15,9 +15,9 @@ from torch import Tensor
 
 from data_gen import Batch
 from data_gen.stories.generator import of_characters
-from mtp_lab.evaluate import tensors
-from mtp_lab.layers import Attention, Block
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.layers import Attention, Block
+from mtp_lab.model.predictions import tensors
+from mtp_lab.model.transformer import MTPTransformer
 
 ROWS = 16  # rows a forward: the patterns of all layers are alive at once
 TOKENS = 1024  # tokens a block of an OV circuit: (tokens, vocab) logits are alive at once

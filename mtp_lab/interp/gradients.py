@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mtp_lab.loss import chunks, token_losses
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets, target_weights
+from mtp_lab.model.loss import chunks, token_losses
+from mtp_lab.model.targets import IGNORE, future_targets, target_weights
+from mtp_lab.model.transformer import MTPTransformer
 
 ROWS_AT_ONCE = 16
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.in_context import random_repeats
-from mtp_lab.layers import Attention
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.layers import Attention
+from mtp_lab.model.transformer import MTPTransformer
 
 TOKEN, BEFORE, TWO_BEFORE, PREDICTED = range(4)  # parts of the residual stream
 PREVIOUS, SECOND_PREVIOUS, DUPLICATE = range(3)  # attention heads of the trunk's layer

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from data_gen import Batch
-from mtp_lab.evaluate import next_token
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import next_token
+from mtp_lab.model.transformer import MTPTransformer
 
 
 def random_repeats(vocabulary: Sequence[int], first: int, rows: int, half: int, generator: torch.Generator) -> Tensor:

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtp_lab.interp.sites import residual_hooks
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets
+from mtp_lab.model.targets import IGNORE, future_targets
+from mtp_lab.model.transformer import MTPTransformer
 
 ROWS = 16  # rows a forward: the logits of every horizon are alive at once
 Reading = Literal["direct", "head"]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from data_gen import Batch
-from mtp_lab.evaluate import bootstrap_interval, losses
 from mtp_lab.interp.gradients import cosine, parameter_gradients
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.predictions import bootstrap_interval, losses
+from mtp_lab.model.transformer import MTPTransformer
 
 
 def myopia_gap(plain: MTPTransformer, myopic: MTPTransformer, batch: Batch) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtp_lab.interp.pairs import Pairs
 from mtp_lab.interp.patching import attentive, differences, in_parts, put, run
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 
 Head = tuple[str, int]  # layer, attention head
 Through = Literal["q", "k", "v"]

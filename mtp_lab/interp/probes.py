@@ -19,8 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from mtp_lab.interp.sites import residual_hooks
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets
+from mtp_lab.model.targets import IGNORE, future_targets
+from mtp_lab.model.transformer import MTPTransformer
 
 TEST_SHARE = 0.25  # of the rows
 INVERSE_PENALTY = 0.1  # scikit-learn's C: with thousands of examples, more or less changes little

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 from tqdm import tqdm
 
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.runs import Run
 
 Instrument = Callable[[MTPTransformer], pd.DataFrame | float]

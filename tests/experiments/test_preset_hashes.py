@@ -14,7 +14,7 @@ import pytest
 
 from mtp_lab.batch_report import TRAININGS, trainings
 from mtp_lab.config import TrainConfig
-from mtp_lab.mapping import config_hash
+from mtp_lab.serialization import config_hash
 
 RECORDED = Path(__file__).with_name("preset_hashes.json")
 PRESETS = ("smoke", "quick", "full", "paper")

@@ -18,7 +18,7 @@ from mtp_lab.interp.ablation import (
     single,
 )
 from mtp_lab.interp.handmade import DUPLICATE, INDUCTION, PREVIOUS, SECOND_PREVIOUS, repeated_tokens
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 
 HALF = 12
 KINDS = ("zero", "mean", "resample")

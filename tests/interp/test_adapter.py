@@ -8,7 +8,7 @@ from transformer_lens.head_detector import detect_head
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.adapter import Stack
 from mtp_lab.interp.handmade import DUPLICATE, INDUCTION, PREVIOUS, SECOND_PREVIOUS, induction_model
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 
 CLEAN, CORRUPTED = torch.tensor([[0, 5, 7, 3, 5]]), torch.tensor([[0, 6, 7, 3, 5]])  # 5 7 3 5: 7, then 3
 STACKS = {

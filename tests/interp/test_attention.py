@@ -10,7 +10,7 @@ from mtp_lab.config import ModelConfig
 from mtp_lab.interp import attention
 from mtp_lab.interp.attention import attention_layers, attention_scores, copying_scores, name_attention
 from mtp_lab.interp.handmade import DUPLICATE, INDUCTION, PREVIOUS, SECOND_PREVIOUS, repeated_tokens
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import StoriesTask
 
 COLUMNS = ["layer", "head", "ahead", "score"]

@@ -17,9 +17,9 @@ from mtp_lab.interp.gradients import (
     trunk_gradients,
 )
 from mtp_lab.interp.handmade import repeated_tokens
-from mtp_lab.loss import mtp_loss
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import future_targets
+from mtp_lab.model.loss import mtp_loss
+from mtp_lab.model.targets import future_targets
+from mtp_lab.model.transformer import MTPTransformer
 
 kinds = pytest.mark.parametrize("kind", ["parallel", "causal", "anticausal", "linear", "sequential"])
 VOCAB = 11

@@ -13,8 +13,8 @@ from torch import Tensor
 from mtp_lab.config import HeadKind, ModelConfig
 from mtp_lab.interp.handmade import repeated_tokens
 from mtp_lab.interp.lens import lens, readings
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets
+from mtp_lab.model.targets import IGNORE, future_targets
+from mtp_lab.model.transformer import MTPTransformer
 
 HALF = 12
 KINDS = get_args(HeadKind)

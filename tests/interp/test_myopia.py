@@ -12,10 +12,10 @@ from torch import Tensor
 
 from data_gen.batch import Batch
 from mtp_lab.config import ModelConfig
-from mtp_lab.evaluate import loss_per_horizon, tensors
 from mtp_lab.interp.myopia import myopia_gap, precaching
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import future_targets
+from mtp_lab.model.predictions import loss_per_horizon, tensors
+from mtp_lab.model.targets import future_targets
+from mtp_lab.model.transformer import MTPTransformer
 
 CONFIG = ModelConfig(
     vocab_size=11, d_model=8, n_attention_heads=2, n_future=2, trunk_layers=2, d_mlp=12, max_seq=16, position="relative"

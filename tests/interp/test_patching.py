@@ -9,8 +9,8 @@ from mtp_lab.interp.handmade import DUPLICATE, INDUCTION, PREVIOUS, SECOND_PREVI
 from mtp_lab.interp.pairs import ROLES, Pairs
 from mtp_lab.interp.patching import head_patching, recovered, residual_patching
 from mtp_lab.interp.path_patching import path_patching
-from mtp_lab.layers import NORM_EPS
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.layers import NORM_EPS
+from mtp_lab.model.transformer import MTPTransformer
 
 CLEAN = "- d A x f e B y g d A"  # x after A; head 2 can tell it from d, one token before
 SECONDS = "- d A y f e B x g d A"  # the second pieces exchanged

@@ -12,7 +12,7 @@ from mtp_lab.config import ModelConfig
 from mtp_lab.interp.pairs import Pairs
 from mtp_lab.interp.patching import head_patching, recovered, residual_patching
 from mtp_lab.interp.polynomial_pairs import POLYNOMIAL_ROLES, draw_polynomial_pairs
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 
 CHANGED, SAME, FIRST, LATER, OTHERS, AFTER, QUERY, REST = range(len(POLYNOMIAL_ROLES))
 COUNT = 80

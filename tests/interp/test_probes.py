@@ -14,7 +14,7 @@ from torch import Tensor
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.handmade import repeated_tokens
 from mtp_lab.interp.probes import most_frequent, probe, split_rows
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 
 HALF, ROWS = 12, 240
 WORDS = range(1, 24)  # all tokens of the handmade model but the first of each row

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from mtp_lab import runs
-from mtp_lab.evaluate import loss_per_horizon
 from mtp_lab.induction_presets import induction_configs
 from mtp_lab.interp.progress import progress
+from mtp_lab.model.predictions import loss_per_horizon
 
 
 @pytest.fixture(scope="module")

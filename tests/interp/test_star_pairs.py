@@ -9,7 +9,7 @@ from mtp_lab.config import ModelConfig
 from mtp_lab.interp.pairs import Pairs
 from mtp_lab.interp.patching import recovered, residual_patching
 from mtp_lab.interp.star_pairs import GOAL, STAR_ROLES, draw_star_pairs, edge_places
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.transformer import MTPTransformer
 
 CHANGED, PATH, OTHERS, AT_GOAL, EQUALS, QUERY, REST = range(len(STAR_ROLES))
 COUNT = 40

@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from mtp_lab.config import ModelConfig
-from mtp_lab.layers import Block, Context, RMSNorm, frequencies
+from mtp_lab.model.layers import Block, Context, RMSNorm, frequencies
 
 INIT_STD = 0.02
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from scipy import stats
 
 from data_gen import Batch
-from mtp_lab.loss import chunks, token_losses
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets
+from mtp_lab.model.loss import chunks, token_losses
+from mtp_lab.model.targets import IGNORE, future_targets
+from mtp_lab.model.transformer import MTPTransformer
 
 BITS_PER_NAT = 1 / np.log(2)
 FIELDS = ("mean", "low", "high")

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtp_lab.config import check_choice
-from mtp_lab.layers import Context
-from mtp_lab.model import MTPTransformer
-from mtp_lab.targets import IGNORE, future_targets, target_weights
+from mtp_lab.model.layers import Context
+from mtp_lab.model.targets import IGNORE, future_targets, target_weights
+from mtp_lab.model.transformer import MTPTransformer
 
 CHUNK_LOGITS = 2**20  # logits alive at a time, about; larger chunks are no faster
 FEWEST_ROWS = 256  # positions in a chunk, however large the vocabulary: fewer are slower

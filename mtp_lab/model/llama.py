@@ -17,8 +17,8 @@ from torch import Tensor
 from data_gen.bytes import SEPARATOR, VOCABULARY
 from mtp_lab.config import ModelConfig
 from mtp_lab.files import write_atomic
-from mtp_lab.layers import NORM_EPS, Block
-from mtp_lab.model import MTPTransformer
+from mtp_lab.model.layers import NORM_EPS, Block
+from mtp_lab.model.transformer import MTPTransformer
 
 WEIGHTS = "model.safetensors"
 DOCUMENT = "<|document|>"  # how the byte tokenizer writes the token that opens a document
