@@ -33,9 +33,9 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaForCausalLM
 
 from mtp_lab import figures, runs
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.decode import generate
+from mtp_lab.decoding.decoder import Decoder
+from mtp_lab.decoding.generation import generate
 from mtp_lab.decoding_figures import decoding_speed
-from mtp_lab.inference import Decoder
 from mtp_lab.model.llama import export
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.presets import speculation_configs

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from data_gen.batch import TARGET, Documents
 from mtp_lab.config import check_positive
-from mtp_lab.decode import generate
-from mtp_lab.inference import Decoder
+from mtp_lab.decoding.decoder import Decoder
+from mtp_lab.decoding.generation import generate
 from mtp_lab.model.predictions import tensors
 from mtp_lab.model.transformer import MTPTransformer
 

@@ -15,7 +15,7 @@ from mtp_lab import cells
 from mtp_lab.choice_points import by_class, exact_nats, implicit_weights, owners, whole
 from mtp_lab.choice_presets import CHOICE
 from mtp_lab.config import TrainConfig
-from mtp_lab.decode import generate
+from mtp_lab.decoding.generation import generate
 from mtp_lab.interp.gradients import class_shares, target_norms
 from mtp_lab.model.predictions import next_token, tensors, token_nats
 from mtp_lab.runs import Run

@@ -144,10 +144,10 @@ def generate(
     """
     import torch
 
-    from mtp_lab.decode import Generation
-    from mtp_lab.decode import generate as decoded
-    from mtp_lab.inference import Decoder
-    from mtp_lab.live import Live, summary, tokens_of
+    from mtp_lab.decoding.decoder import Decoder
+    from mtp_lab.decoding.generation import Generation
+    from mtp_lab.decoding.generation import generate as decoded
+    from mtp_lab.decoding.token_stream import Live, summary, tokens_of
     from mtp_lab.runs import open_run
 
     opened = open_run(run)

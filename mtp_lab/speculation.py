@@ -12,8 +12,8 @@ import torch
 
 from data_gen import Batch
 from data_gen.bytes import SEPARATOR
-from mtp_lab.decode import Generation, generate
-from mtp_lab.inference import Decoder
+from mtp_lab.decoding.decoder import Decoder
+from mtp_lab.decoding.generation import Generation, generate
 from mtp_lab.model.predictions import tensors
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import BytesTask

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from data_gen import Batch
-from mtp_lab.decode import generate
+from mtp_lab.decoding.generation import generate
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import REST
 

@@ -50,8 +50,8 @@ import torch
 from data_gen.bytes import decode
 from mtp_lab import figures, presets, runs, speculation, speculation_figures, stream_figures
 from mtp_lab.cells import paired
-from mtp_lab.decode import generate
-from mtp_lab.inference import Decoder
+from mtp_lab.decoding.decoder import Decoder
+from mtp_lab.decoding.generation import generate
 from mtp_lab.model.predictions import over_seeds, seed_interval
 from mtp_lab.verdicts import Verdict, record
 
@@ -149,7 +149,7 @@ figures.save(figure, FOLDER, "forwards")
 figures.show(figure)
 
 # %% [markdown]
-# `mtp_lab.decode.generate` is this loop with KV caches, batches of rows that keep different numbers of drafts, and sampling.
+# `mtp_lab.decoding.generation.generate` is this loop with KV caches, batches of rows that keep different numbers of drafts, and sampling.
 # It has to write the same bytes as plain decoding (k = 1) does. Check it here; the tests check every kind of head, every k, and
 # the distribution of sampled text.
 

@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 
 from mtp_lab import figures, induction, interp_figures, runs, star_study, stream_figures
-from mtp_lab.decode import generate
+from mtp_lab.decoding.generation import generate
 from mtp_lab.interp.patching import recovered, residual_patching
 from mtp_lab.interp.star_pairs import GOAL, draw_star_pairs
 from mtp_lab.runs import Run

@@ -16,7 +16,7 @@ from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import StarGraphs
 from mtp_lab import answers
 from mtp_lab.config import ModelConfig
-from mtp_lab.inference import Decoder
+from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.model.predictions import tensors
 from mtp_lab.model.transformer import MTPTransformer
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mtp_lab import decode
 from mtp_lab.config import ModelConfig
-from mtp_lab.decode import generate
-from mtp_lab.inference import Decoder
+from mtp_lab.decoding import generation
+from mtp_lab.decoding.decoder import Decoder
+from mtp_lab.decoding.generation import generate
+from mtp_lab.decoding.sampling import Sampling, draw
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.sampling import Sampling, draw
 
 KINDS = ("parallel", "causal", "anticausal", "linear", "sequential")
 VARIANTS = {
@@ -282,7 +282,7 @@ def test_the_test_of_the_distribution_has_power(monkeypatch):
     def coin(p, drafts, q, generator):
         return decode_keep(p, drafts, torch.ones_like(q), generator)
 
-    decode_keep = decode.keep_sampled
+    decode_keep = generation.keep_sampled
     for wrong in (from_p, coin):
         monkeypatch.setattr(decode, "keep_sampled", wrong)
         assert surprise(model, 3, CUTS["warm"]) < 1e-6

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, pipeline
 
 from mtp_lab.config import ModelConfig
-from mtp_lab.decode import generate
+from mtp_lab.decoding.generation import generate
 from mtp_lab.model.llama import DOCUMENT, export, load
 from mtp_lab.model.transformer import MTPTransformer
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtp_lab.decode import generate
-from mtp_lab.live import Live, summary, tokens_of
+from mtp_lab.decoding.generation import generate
+from mtp_lab.decoding.token_stream import Live, summary, tokens_of
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import BytesTask, ChoiceProcessTask, PolynomialsTask
 

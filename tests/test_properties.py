@@ -24,7 +24,7 @@ from data_gen.batch import pack
 from mtp_lab import runs, study
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.decode import generate
+from mtp_lab.decoding.generation import generate
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.predictions import tensors
 from mtp_lab.model.targets import IGNORE, future_targets, target_weights

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mtp_lab.sampling import Sampling, draw, keep_greedy, keep_sampled
+from mtp_lab.decoding.sampling import Sampling, draw, keep_greedy, keep_sampled
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])

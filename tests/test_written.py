@@ -11,7 +11,7 @@ import torch
 from data_gen import Batch
 from mtp_lab import runs
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.decode import generate
+from mtp_lab.decoding.generation import generate
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.presets import SPECULATION, speculation_configs

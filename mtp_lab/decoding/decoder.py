@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtp_lab.inference_layers import Layer, LinearLayer, Norm, Window
+from mtp_lab.decoding.fused_layers import Layer, LinearLayer, Norm, Window
 from mtp_lab.model.layers import Block, frequencies
 from mtp_lab.model.transformer import LinearHead, MTPTransformer
 

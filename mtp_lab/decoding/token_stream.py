@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from mtp_lab.decode import Generation
+from mtp_lab.decoding.generation import Generation
 from mtp_lab.tasks import Task
 
 GROUNDS = (17, 18, 24, 30, 29, 28, 64, 100)  # of 256 colours, for heads 2, 3, ...; they repeat after eight
@@ -15,7 +15,7 @@ RESET = "\033[0m"
 
 
 class Live:
-    """A `stream` for mtp_lab.decode.generate that prints one row.
+    """A `stream` for mtp_lab.decoding.generation.generate that prints one row.
 
     Args:
         pieces: tokens of the whole text -> what each adds to it.

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mtp_lab.config import check_positive
-from mtp_lab.inference import Decoder
+from mtp_lab.decoding.decoder import Decoder
+from mtp_lab.decoding.sampling import Sampling, draw, keep_greedy, keep_sampled
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.sampling import Sampling, draw, keep_greedy, keep_sampled
 
 Stream = Callable[[int, list[int]], None]
 
