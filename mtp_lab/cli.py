@@ -45,7 +45,7 @@ def data(
         split: Drawn as in training, or from the fixed validation or test rows.
         seed: Which ones.
     """
-    from mtp_lab.show import documents, lines
+    from mtp_lab.tasks.rendering import documents, lines
 
     print("\n".join(lines(config, documents(config, split, show, seed), _coloured())))
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from mtp_lab.serialization import LATER, config_hash
-from mtp_lab.tasks import CAUSE, REST, BytesTask, Task
+from mtp_lab.tasks import BytesTask, Task
+from mtp_lab.tasks.base import CAUSE, REST
 
 HeadKind = Literal["parallel", "causal", "anticausal", "linear", "sequential"]
 Position = Literal["rotary", "relative"]

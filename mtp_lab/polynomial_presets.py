@@ -9,7 +9,8 @@ from typing import Literal
 
 from data_gen.polynomials.stream import Polynomials
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.tasks import REST, PolynomialsTask
+from mtp_lab.tasks import PolynomialsTask
+from mtp_lab.tasks.base import REST
 
 Learns = Literal["all tokens", "answers", "answers x1.1", "answers x2", "answers x4"]
 MARK_WEIGHTS: dict[Learns, tuple[tuple[str, float], ...]] = {

@@ -7,7 +7,8 @@ paper's own sizes and hyperparameters, for GPUs. Hyperparameters were chosen on 
 from dataclasses import dataclass, replace
 
 from mtp_lab.config import HeadKind, ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.tasks import BytesTask, Source
+from mtp_lab.tasks import BytesTask
+from mtp_lab.tasks.bytes import Source
 
 
 @dataclass(frozen=True)

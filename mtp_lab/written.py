@@ -12,7 +12,7 @@ import numpy as np
 from data_gen import Batch
 from mtp_lab.decoding.generation import generate
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.tasks import REST
+from mtp_lab.tasks.base import REST
 
 DRAFT = 4  # heads that draft for the writer: more cost more than they gain in batches as large as a training's
 WRITTEN = "written"  # a mark: tokens that head 1 wrote

@@ -284,7 +284,7 @@ def test_the_test_of_the_distribution_has_power(monkeypatch):
 
     decode_keep = generation.keep_sampled
     for wrong in (from_p, coin):
-        monkeypatch.setattr(decode, "keep_sampled", wrong)
+        monkeypatch.setattr(generation, "keep_sampled", wrong)
         assert surprise(model, 3, CUTS["warm"]) < 1e-6
 
 

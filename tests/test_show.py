@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_gen.batch import Batch, Documents, pack
-from mtp_lab.show import CYAN, STYLES, TOLD_ONCE, UNDERLINED, documents, lines, marked, unpacked
 from mtp_lab.tasks import SPLITS, TASKS, BytesTask, PolynomialsTask, StarGraphTask, StoriesTask
+from mtp_lab.tasks.rendering import CYAN, STYLES, TOLD_ONCE, UNDERLINED, documents, lines, marked, unpacked
 
 CODES = re.compile(r"\033\[\d+m")
 

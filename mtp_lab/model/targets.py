@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_gen import Batch
-from mtp_lab.tasks import CAUSE, REST
+from mtp_lab.tasks.base import CAUSE, REST
 
 IGNORE = -100  # torch's own ignore_index
 

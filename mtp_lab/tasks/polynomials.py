@@ -1,0 +1,50 @@
+"""Polynomial arithmetic (the paper's section 4.2)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from data_gen import Batch
+from data_gen.batch import stack
+from data_gen.polynomials.stream import Polynomials
+from mtp_lab.serialization import LATER
+from mtp_lab.tasks.base import Split, _all_right, _mean, _Sampled
+
+
+@dataclass(frozen=True)
+class PolynomialsTask(_Sampled):
+    """Expressions over F_p[X]/(X^d) and their values; held-out splits are the fixed sets of each number of operations.
+
+    Measures: `exact_1`, `exact_2`, ...: share of documents of m operations whose whole answer is predicted right, each
+    token given the ones before it, which is when greedy decoding gives it (section 4.2).
+    """
+
+    stream: Polynomials = field(default_factory=Polynomials)
+    seq: int = 128
+    """Tokens a row; whole documents, packed."""
+    tight: bool = field(default=False, metadata=LATER)
+    """Training rows are packed tightly, for less padding (`data_gen.packing`); held-out rows never are."""
+
+    name: ClassVar[str] = "polynomials"
+
+    def _training_rows(self, rows: int, rng: np.random.Generator) -> Batch:
+        return self.stream.sample(rows, self.seq, rng, self.tight)
+
+    def held_out(self, split: Split, rows: int) -> Batch:
+        """`rows` rows, shared out evenly over the numbers of operations m; the same at every call."""
+        if split == "train":
+            return super().held_out(split, rows)
+        numbers = range(self.stream.min_operations, self.stream.max_operations + 1)
+        packed = [self.stream.held_out(split, m).pack(self.seq) for m in numbers]
+        return stack([part[: -(-(rows - i) // len(numbers))] for i, part in enumerate(packed) if rows > i])
+
+    def pieces(self, tokens: Iterable[int]) -> list[str]:
+        """A polynomial stands at its first token, and nothing at its others."""
+        return self.stream.pieces(list(tokens))
+
+    def measures(self, batch: Batch, predicted: np.ndarray, nats: np.ndarray) -> dict[str, float]:
+        exact, first = _all_right(batch, predicted)
+        m = batch.marks["m"].ravel()[first]
+        return {f"exact_{number:.0f}": _mean(exact[m == number]) for number in np.unique(m)}
