@@ -49,7 +49,7 @@ def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import torch
 
-    from mtp_lab.precision import bf16_is_fast
+    from mtp_lab.training.hardware import bf16_is_fast
 
     return {
         "processor": platform.processor() or platform.machine(),

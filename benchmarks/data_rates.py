@@ -86,8 +86,8 @@ def share(job: dict[str, Any]) -> dict[str, float]:
     """Part of a step's time that a training waited for its batch, the seconds of a step, its real tokens a second."""
     import torch
 
-    from mtp_lab import runs
     from mtp_lab.config import ModelConfig, TrainConfig
+    from mtp_lab.training import runs
 
     torch.set_num_threads(1)
     kind, fields, rows, _ = TRAININGS[job["task"]]

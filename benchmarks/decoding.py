@@ -31,7 +31,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaForCausalLM
 
-from mtp_lab import figures, runs
+from mtp_lab import figures
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.generation import generate
@@ -39,8 +39,9 @@ from mtp_lab.decoding_figures import decoding_speed
 from mtp_lab.model.llama import export
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.presets import speculation_configs
-from mtp_lab.runs import Run, open_run
 from mtp_lab.speculation import real_prompts
+from mtp_lab.training import runs
+from mtp_lab.training.runs import Run, open_run
 
 BATCHES = (1, 8, 32)
 GENERATE, LOOP, OURS = "HF generate", "HF bare loop", "mtp-lab"

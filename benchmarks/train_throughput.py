@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from common import existing_file, fresh_process, save
 
-from mtp_lab.precision import bf16_is_fast
+from mtp_lab.training.hardware import bf16_is_fast
 
 SHAPES = ((32, 128), (8, 512))
 LAYERS, WIDTH, HEADS, VOCAB = 6, 128, 4, 2048
@@ -80,7 +80,7 @@ def ours(task: dict[str, Any], tokens: torch.Tensor) -> tuple[torch.nn.Module, C
 def worker(task: dict[str, Any]) -> dict[str, float]:
     """Median seconds of a step."""
     if task.get("thresholds"):
-        from mtp_lab.allocator import keep_memory
+        from mtp_lab.training.hardware import keep_memory
 
         keep_memory()
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """Batches and the runs they leave, in words: why a notebook is to run and what that takes, what became of it, and the
 commands `mtp-lab runs list | show | train | prune`.
 
-Nothing here runs a notebook (mtp_lab.study) or knows how runs are kept (mtp_lab.runs).
+Nothing here runs a notebook (mtp_lab.study) or knows how runs are kept (mtp_lab.training.runs).
 """
 
 import importlib
@@ -127,7 +127,7 @@ def trainings(notebook: str, preset: str, seeds: int) -> dict[str, "TrainConfig"
 
 def closing_lines(outcomes: Sequence[Outcome], runs_dir: str | Path) -> list[str]:
     """What a batch ends with: its failures, each with the end of the traceback, and what the runs take on disk."""
-    from mtp_lab.runs import megabytes
+    from mtp_lab.training.housekeeping import megabytes
 
     failures = [outcome for outcome in outcomes if outcome.failed]
     lines = [f"{len(failures)} of {len(outcomes)} notebooks failed:"] if failures else []
@@ -147,7 +147,7 @@ def list_runs(runs_dir: str = "runs") -> None:
     Args:
         runs_dir: Where runs are kept.
     """
-    from mtp_lab.runs import list_runs
+    from mtp_lab.training.housekeeping import list_runs
 
     table = list_runs(runs_dir)
     print(table.to_string(index=False, float_format="%.3f") if len(table) else f"no runs in {Path(runs_dir).resolve()}")
@@ -187,7 +187,7 @@ def train_run(run: str, preset: str = "quick", seeds: int = 0, runs_dir: str = "
         raise ValueError(f"run={run!r} is none that the study trains with preset={preset!r} and seeds={seeds}")
     import torch
 
-    from mtp_lab.runs import get
+    from mtp_lab.training.runs import get
 
     torch.set_num_threads(threads)
     print(f"{get(config, runs_dir).path}: done")
@@ -209,7 +209,7 @@ def prune_runs(
         snapshots: Also snapshots of finished runs; notebooks that look into a training then lack them.
         yes: Delete what is listed.
     """
-    from mtp_lab.runs import prune
+    from mtp_lab.training.housekeeping import prune
 
     found = prune(runs_dir, days, unfinished, snapshots, delete=yes)
     for waste in found:
@@ -220,8 +220,9 @@ def prune_runs(
 
 def run_lines(folder: Path) -> list[str]:
     """A run, finished or not, in words."""
-    from mtp_lab.checkpoint import saved_weights
-    from mtp_lab.runs import held, logged, megabytes
+    from mtp_lab.training.checkpoints import saved_weights
+    from mtp_lab.training.housekeeping import held, megabytes
+    from mtp_lab.training.runs import logged
 
     config, rows = json.loads((folder / "config.json").read_text()), logged(folder)
     if not isinstance(config, dict):

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from mtp_lab.config import TrainConfig
-from mtp_lab.model.predictions import Interval, seed_interval
-from mtp_lab.runs import Run
+from mtp_lab.evaluation.statistics_new import Interval, seed_interval
+from mtp_lab.training.runs import Run
 
 
 def of_all(

@@ -18,7 +18,7 @@ from mtp_lab.config import TrainConfig
 from mtp_lab.decoding.generation import generate
 from mtp_lab.interp.gradients import class_shares, target_norms
 from mtp_lab.model.predictions import next_token, tensors, token_nats
-from mtp_lab.runs import Run
+from mtp_lab.training.runs import Run
 
 CELL = ["n", "weight", "cancelled"]
 """Columns that tell cells of trainings apart; see `choice_presets.ChoiceCell`."""

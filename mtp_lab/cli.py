@@ -69,7 +69,7 @@ def train(
         runs_dir: Where runs are kept.
         threads: Threads of one process; 0 leaves the choice to torch.
     """
-    from mtp_lab import runs
+    from mtp_lab.training import runs
 
     if threads < 0:
         raise ValueError(f"threads={threads} must not be negative; 0 leaves the choice to torch")
@@ -98,8 +98,10 @@ def evaluate(run: str, split: Split = "test", rows: int = 256, as_json: bool = F
         rows: How many of them.
         as_json: Print JSON instead of a table.
     """
-    from mtp_lab.model.predictions import BITS_PER_NAT, bootstrap_interval, losses
-    from mtp_lab.runs import open_run
+    from mtp_lab.evaluation.losses import BITS_PER_NAT
+    from mtp_lab.evaluation.statistics_new import bootstrap_interval
+    from mtp_lab.model.predictions import losses
+    from mtp_lab.training.runs import open_run
 
     if rows < 1:
         raise ValueError(f"rows={rows} must be at least 1")
@@ -148,7 +150,7 @@ def generate(
     from mtp_lab.decoding.generation import Generation
     from mtp_lab.decoding.generation import generate as decoded
     from mtp_lab.decoding.token_stream import Live, summary, tokens_of
-    from mtp_lab.runs import open_run
+    from mtp_lab.training.runs import open_run
 
     opened = open_run(run)
     model, tokens = opened.model(), tokens_of(opened.config.task, prompt)
@@ -174,7 +176,7 @@ def export(run: str, out: str) -> None:
         out: New folder for config.json, model.safetensors and, for models of bytes, a tokenizer.
     """
     from mtp_lab.model.llama import export as write
-    from mtp_lab.runs import open_run
+    from mtp_lab.training.runs import open_run
 
     opened = open_run(run)
     write(opened.model(), out, byte_tokenizer=opened.config.task.name == "bytes")

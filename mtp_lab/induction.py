@@ -14,9 +14,10 @@ from scipy import stats
 from data_gen.stories.generator import of_characters
 from mtp_lab.cells import first_reached
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.model.predictions import Interval, next_token
-from mtp_lab.runs import Run
+from mtp_lab.evaluation.statistics_new import Interval
+from mtp_lab.model.predictions import next_token
 from mtp_lab.tasks import Split
+from mtp_lab.training.runs import Run
 
 CELL = ["given", "n", "trunk", "stopped", "names", "scattered", "width", "rate", "weight"]
 """Columns that tell cells of trainings apart; see `induction_presets.InductionCell`. Width is d_model, rate the peak

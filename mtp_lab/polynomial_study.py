@@ -22,7 +22,7 @@ from mtp_lab.interp.gradients import target_norms
 from mtp_lab.model.predictions import tensors, token_nats
 from mtp_lab.model.targets import token_weights
 from mtp_lab.polynomial_presets import MARK_WEIGHTS, MOST_OPERATIONS
-from mtp_lab.runs import Run
+from mtp_lab.training.runs import Run
 
 CELL = ["n", "trunk", "learns", "stopped", "pause", "fading"]
 """Columns that tell cells of trainings apart; see `polynomial_presets.PolynomialCell`."""

@@ -20,7 +20,7 @@ from mtp_lab.interp.patching import attentive
 from mtp_lab.interp.star_pairs import on_edge
 from mtp_lab.model.predictions import next_token, tensors, wanted
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.runs import Run
+from mtp_lab.training.runs import Run
 
 CELL = ["n", "heads", "variant", "stopped", "trunk"]
 """Columns that tell cells of trainings apart; see `star_presets.StarCell`."""

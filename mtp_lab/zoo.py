@@ -30,7 +30,7 @@ from mtp_lab.files import write_atomic
 if TYPE_CHECKING:  # torch is imported on first use
     from torch import Tensor
 
-    from mtp_lab.runs import Run
+    from mtp_lab.training.runs import Run
 
 LIMIT_MB = 30.0
 TOLERANCE = 0.01
@@ -163,7 +163,7 @@ def _packed(config: TrainConfig, runs_dir: str) -> tuple[bytes, float]:
     from safetensors.torch import save
 
     from mtp_lab.model.predictions import loss_per_horizon
-    from mtp_lab.runs import get
+    from mtp_lab.training.runs import get
 
     run = get(config, runs_dir)
     done = json.loads((run.path / "done.json").read_text())
@@ -203,7 +203,7 @@ def _stored(run: "Run") -> dict[str, "Tensor"]:
 
 def _replace(zoo: Path, files: dict[str, bytes]) -> None:
     """Makes these runs the content of a zoo."""
-    from mtp_lab.checkpoint import digest
+    from mtp_lab.training.checkpoints import digest
 
     paths = {zoo / f"{folder}-{digest(content)}.safetensors": content for folder, content in files.items()}
     for path, content in paths.items():
@@ -244,7 +244,7 @@ def _unpack_run(folder: str, file: Path | None, runs_dir: Path) -> str:
 def _write_run(folder: Path, tensors: dict[str, "Tensor"]) -> None:
     from safetensors.torch import save
 
-    from mtp_lab.checkpoint import digest, save_tensors
+    from mtp_lab.training.checkpoints import digest, save_tensors
 
     text, states = _text(tensors), _states(tensors)
     content = save(states[text["done"]["steps"]])
@@ -258,7 +258,7 @@ def _write_run(folder: Path, tensors: dict[str, "Tensor"]) -> None:
 
 def _read(file: Path) -> dict[str, "Tensor"]:
     """Tensors of a zoo file. Raises DamagedFile, naming it, if it is not what was packed."""
-    from mtp_lab.checkpoint import read_tensors
+    from mtp_lab.training.checkpoints import read_tensors
 
     return read_tensors(file, FILE.fullmatch(file.name)["digits"])
 

@@ -70,7 +70,8 @@ from data_gen.stories.names import NamePools
 from data_gen.stories.plots import WORDS
 from data_gen.stories.reader import StoryReader
 from mtp_lab import choice_figures, choice_points, figures, interp_figures, stream_figures
-from mtp_lab.model.predictions import BITS_PER_NAT, over_seeds, seed_interval
+from mtp_lab.evaluation.losses import BITS_PER_NAT
+from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
 from mtp_lab.stream_figures import CAST, INK, THING, WRONG, Mark
 from mtp_lab.tasks import StoriesTask
 from mtp_lab.verdicts import Verdict, record

@@ -48,11 +48,12 @@ import pandas as pd
 import torch
 
 from data_gen.bytes import decode
-from mtp_lab import figures, presets, runs, speculation, speculation_figures, stream_figures
+from mtp_lab import figures, presets, speculation, speculation_figures, stream_figures
 from mtp_lab.cells import paired
 from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.generation import generate
-from mtp_lab.model.predictions import over_seeds, seed_interval
+from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
+from mtp_lab.training import runs
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "03_self_speculation"

@@ -48,13 +48,15 @@ import pandas as pd
 import torch
 
 from data_gen.stories.generator import N_CHARACTERS
-from mtp_lab import figures, induction, interp_figures, runs, stream_figures
+from mtp_lab import figures, induction, interp_figures, stream_figures
 from mtp_lab.cells import of_all, paired
+from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
 from mtp_lab.induction_presets import INDUCTION, induction_configs
 from mtp_lab.interp import ablation, attention, gradients, pairs, patching, path_patching, probes
 from mtp_lab.interp.progress import progress
-from mtp_lab.model.predictions import over_seeds, seed_interval, tensors
+from mtp_lab.model.predictions import tensors
 from mtp_lab.stream_figures import CAST, INK, Mark
+from mtp_lab.training import runs
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "04_induction_heads"

@@ -47,15 +47,17 @@ import torch
 
 from data_gen.polynomials.expressions import OPERATIONS
 from data_gen.polynomials.partial_results import with_partial_results
-from mtp_lab import answer_figures, answers, figures, interp_figures, polynomial_study, runs, stream_figures
+from mtp_lab import answer_figures, answers, figures, interp_figures, polynomial_study, stream_figures
 from mtp_lab.cells import differences, paired
+from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
 from mtp_lab.interp import patching, probes
 from mtp_lab.interp.pairs import Pairs
 from mtp_lab.interp.polynomial_pairs import draw_polynomial_pairs
-from mtp_lab.model.predictions import over_seeds, seed_interval, tensors
+from mtp_lab.model.predictions import tensors
 from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, papers_ring_configs, polynomial_configs
 from mtp_lab.polynomial_study import CELL, of_all, scores
 from mtp_lab.stream_figures import CAST, THING, Mark
+from mtp_lab.training import runs
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "05_polynomials"

@@ -43,20 +43,13 @@ import pandas as pd
 
 from data_gen.choice_process import ChoiceProcess
 from data_gen.stories.generator import N_CHARACTERS
-from mtp_lab import (
-    answer_figures,
-    choice_figures,
-    choice_points,
-    choice_study,
-    figures,
-    information,
-    interp_figures,
-    runs,
-)
+from mtp_lab import answer_figures, choice_figures, choice_points, choice_study, figures, information, interp_figures
 from mtp_lab.cells import differences
 from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, STORY_HEADS, all_configs
 from mtp_lab.choice_study import of_all
-from mtp_lab.model.predictions import over_seeds, seed_interval, token_nats
+from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
+from mtp_lab.model.predictions import token_nats
+from mtp_lab.training import runs
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "06_choice_points"

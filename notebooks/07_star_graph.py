@@ -40,14 +40,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mtp_lab import figures, induction, interp_figures, runs, star_study, stream_figures
+from mtp_lab import figures, induction, interp_figures, star_study, stream_figures
 from mtp_lab.decoding.generation import generate
 from mtp_lab.interp.patching import recovered, residual_patching
 from mtp_lab.interp.star_pairs import GOAL, draw_star_pairs
-from mtp_lab.runs import Run
 from mtp_lab.star_presets import STARS, star_configs
 from mtp_lab.star_study import SUCCESS
 from mtp_lab.stream_figures import CAST, WRONG, Mark
+from mtp_lab.training import runs
+from mtp_lab.training.runs import Run
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "07_star_graph"

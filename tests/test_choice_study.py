@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab import choice_points, choice_study, runs
+from mtp_lab import choice_points, choice_study
 from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, ChoiceCell, choice_configs, story_config
 from mtp_lab.model.predictions import next_token
 from mtp_lab.model.transformer import MTPTransformer
+from mtp_lab.training import runs
 
 PROCESSES = {
     "the study's": PROCESS,

@@ -29,7 +29,7 @@ from mtp_lab.serialization import from_mapping
 from mtp_lab.tasks import TASKS, BytesTask, PolynomialsTask
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported once for all children
+CHILDREN.set_forkserver_preload(["mtp_lab.training.loop", "torch._dynamo"])  # imported once for all children
 
 OPTIONS_OF_TINY = """
     --task.seq 32 --model.max-seq 32 --model.d-model 16 --model.n-attention-heads 2 --model.n-layers 3 --model.d-mlp 32

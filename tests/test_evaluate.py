@@ -6,17 +6,9 @@ import torch
 
 from data_gen import Batch
 from mtp_lab.config import ModelConfig
+from mtp_lab.evaluation.statistics_new import Interval, bootstrap_interval, seed_interval
 from mtp_lab.model.loss import mtp_loss
-from mtp_lab.model.predictions import (
-    Interval,
-    bootstrap_interval,
-    loss_per_horizon,
-    losses,
-    next_token,
-    seed_interval,
-    tensors,
-    token_nats,
-)
+from mtp_lab.model.predictions import loss_per_horizon, losses, next_token, tensors, token_nats
 from mtp_lab.model.transformer import MTPTransformer
 
 SEQ, ROWS = 12, 5

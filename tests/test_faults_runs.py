@@ -20,14 +20,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mtp_lab import runs
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.runs import Run
 from mtp_lab.tasks import BytesTask
+from mtp_lab.training import runs
+from mtp_lab.training.runs import Run
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported once for all children
+CHILDREN.set_forkserver_preload(["mtp_lab.training.loop", "torch._dynamo"])  # imported once for all children
 BATCHES = "BATCHES_OF_A_TEST"  # the environment variable that names the file of NotedTask
 
 

@@ -26,17 +26,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtp_lab import runs
-from mtp_lab.checkpoint import DamagedFile, digest, load_checkpoint
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.optim import make_optimizers
-from mtp_lab.runs import Run
 from mtp_lab.tasks import BytesTask
+from mtp_lab.training import housekeeping, runs
+from mtp_lab.training.checkpoints import DamagedFile, digest, load_checkpoint
+from mtp_lab.training.optimizers import make_optimizers
+from mtp_lab.training.runs import Run
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported once for all children
+CHILDREN.set_forkserver_preload(["mtp_lab.training.loop", "torch._dynamo"])  # imported once for all children
 KILLS = 20
 
 
@@ -80,7 +80,7 @@ def assert_ends_undisturbed(config: TrainConfig, place: Path, whole: Run) -> Non
     checkpoints that were about to be removed: those, and only of a run that was done, `mtp-lab runs prune` takes."""
     was_done = (place / config.folder / "done.json").exists()
     run = runs.get(config, place)
-    pruned = runs.prune(place, 0, unfinished=False, snapshots=False, delete=True)
+    pruned = housekeeping.prune(place, 0, unfinished=False, snapshots=False, delete=True)
     assert not pruned or was_done
     if pruned:
         (run.path / "checkpoints").mkdir()  # prune takes the folder with its files

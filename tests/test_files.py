@@ -6,8 +6,8 @@ import resource
 
 import pytest
 
-from mtp_lab.allocator import keep_memory
 from mtp_lab.files import write_atomic
+from mtp_lab.training.hardware import keep_memory
 
 
 def test_write_atomic_writes_bytes_and_text(tmp_path):

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mtp_lab import induction, runs
+from mtp_lab import induction
 from mtp_lab.config import ModelConfig
 from mtp_lab.induction_presets import INDUCTION, induction_configs
 from mtp_lab.model.predictions import losses, tensors
 from mtp_lab.model.transformer import MTPTransformer
+from mtp_lab.training import runs
 
 
 @pytest.fixture(scope="module")

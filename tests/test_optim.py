@@ -8,8 +8,8 @@ import torch
 
 from mtp_lab.config import ModelConfig, OptimizerConfig
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.optim import Muon, horizon_weights, learning_rate, make_optimizers, orthogonal
-from mtp_lab.precision import bf16_is_fast
+from mtp_lab.training.hardware import bf16_is_fast
+from mtp_lab.training.optimizers import Muon, horizon_weights, learning_rate, make_optimizers, orthogonal
 
 HEAD_KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from data_gen.polynomials.expressions import OPERATIONS
-from mtp_lab import polynomial_study, runs
+from mtp_lab import polynomial_study
 from mtp_lab.answers import one_pass
 from mtp_lab.interp.probes import most_frequent
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.predictions import next_token
 from mtp_lab.model.targets import token_weights
 from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, all_configs, papers_ring_configs, polynomial_configs
+from mtp_lab.training import runs
 
 
 @pytest.fixture(scope="module")

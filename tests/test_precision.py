@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtp_lab.precision import CPU_INSTRUCTIONS, bf16_is_fast
+from mtp_lab.training.hardware import CPU_INSTRUCTIONS, bf16_is_fast
 
 CPUINFO = Path("/proc/cpuinfo")
 

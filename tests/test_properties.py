@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from data_gen import Batch
 from data_gen.batch import pack
-from mtp_lab import runs, study
+from mtp_lab import study
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.decoding.generation import generate
@@ -30,6 +30,7 @@ from mtp_lab.model.predictions import tensors
 from mtp_lab.model.targets import IGNORE, future_targets, target_weights
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import TASKS, BytesTask
+from mtp_lab.training import runs
 
 KINDS = ("parallel", "causal", "anticausal", "linear", "sequential")
 VARIANTS = (

@@ -14,16 +14,16 @@ import pytest
 import torch
 from filelock import FileLock
 
-from mtp_lab import runs
-from mtp_lab.checkpoint import DamagedFile
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.runs import Held
 from mtp_lab.serialization import to_mapping
 from mtp_lab.tasks import BytesTask
+from mtp_lab.training import housekeeping, runs
+from mtp_lab.training.checkpoints import DamagedFile
+from mtp_lab.training.runs import Held
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported once for all children
+CHILDREN.set_forkserver_preload(["mtp_lab.training.loop", "torch._dynamo"])  # imported once for all children
 
 
 def write_corpus(folder: Path, seed: int = 0) -> Path:
@@ -300,10 +300,10 @@ def test_prune_deletes_what_it_listed_and_nothing_else(kept_runs, unfinished, sn
     Catches: a run deleted under its training, results of days lost to a flag, snapshots that go without being asked."""
     before = paths(kept_runs)
     with FileLock(kept_runs / "b/held" / ".lock"), FileLock(kept_runs / "b/held-done" / ".lock"):
-        found = runs.prune(kept_runs, days, unfinished, snapshots, delete=False)
+        found = housekeeping.prune(kept_runs, days, unfinished, snapshots, delete=False)
         listed = {waste.folder.relative_to(kept_runs).as_posix() for waste in found if waste.folder}
         assert listed == expected and paths(kept_runs) == before
-        assert [w.folder for w in runs.prune(kept_runs, days, unfinished, snapshots, True)] == [w.folder for w in found]
+        assert [w.folder for w in housekeeping.prune(kept_runs, days, unfinished, snapshots, True)] == [w.folder for w in found]
         gone = {path for path in before if any(f"{path}/".startswith(f"{folder}/") for folder in expected)}
         assert paths(kept_runs) == before - gone
     (sparing,) = [waste for waste in found if not waste.folder]
@@ -316,13 +316,13 @@ def test_prune_refuses_an_age_that_is_none(tmp_path):
     """Catches: -1 or nan days that take what was written a minute ago."""
     for days in (-1.0, float("nan")):
         with pytest.raises(ValueError, match=f"days={days} must not be negative"):
-            runs.prune(tmp_path, days, True, True, delete=True)
+            housekeeping.prune(tmp_path, days, True, True, delete=True)
 
 
 def test_a_run_whose_snapshots_went_is_still_a_result(corpus, tmp_path):
     """Catches: a prune that takes something without which a finished run cannot be opened."""
     run = runs.get(tiny(corpus, steps=2, snapshot_every=1), tmp_path)
-    assert runs.prune(tmp_path, 0, True, True, delete=True) and run.snapshots() == []
+    assert housekeeping.prune(tmp_path, 0, True, True, delete=True) and run.snapshots() == []
     assert runs.get(run.config, tmp_path, wait=False).model() is not None and len(run.metrics())
 
 
@@ -332,14 +332,14 @@ def test_a_run_whose_snapshots_went_is_still_a_result(corpus, tmp_path):
 def test_list_runs_tells_of_every_run(corpus, tmp_path):
     """A row for each run, the unfinished too, even while a row of its log is half written; none for an empty folder.
     Catches: one broken run hiding all others."""
-    assert runs.list_runs(tmp_path).empty
+    assert housekeeping.list_runs(tmp_path).empty
     whole, stopped = tiny(corpus, name="a"), tiny(corpus, name="b", seed=1)
     run = runs.get(whole, tmp_path)
     with (unfinished(stopped, tmp_path) / "metrics.jsonl").open("a") as log:
         log.write('{"step": 4, "tok')
     (tmp_path / "c" / "foreign").mkdir(parents=True)
     (tmp_path / "c" / "foreign" / "config.json").write_text("{}")
-    table = runs.list_runs(str(tmp_path))
+    table = housekeeping.list_runs(str(tmp_path))
     assert table["run"].tolist() == [whole.folder, stopped.folder, "c/foreign"]
     assert table["done"].tolist() == [True, False, False]
     assert table["step"].tolist() == [4, 3, 0] and table["n"].tolist()[:2] == [2, 2]
@@ -354,7 +354,7 @@ def test_half_a_row_of_the_log_is_none(corpus, finished, tmp_path, left):
     folder = unfinished(tiny(corpus), tmp_path)
     with (folder / "metrics.jsonl").open("a") as log:
         log.write(left)
-    assert runs.list_runs(tmp_path)["step"].tolist() == [3]
+    assert housekeeping.list_runs(tmp_path)["step"].tolist() == [3]
     assert weights(runs.get(tiny(corpus), tmp_path)) == weights(runs.get(tiny(corpus), finished))
 
 

@@ -15,7 +15,6 @@ from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import StarGraphs
 from data_gen.stories.generator import Stories
 from data_gen.stories.names import NamePools
-from mtp_lab import runs
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.model.predictions import next_token
 from mtp_lab.serialization import canonical_json, config_hash, from_mapping, to_mapping
@@ -30,6 +29,7 @@ from mtp_lab.tasks import (
     Task,
     TaskName,
 )
+from mtp_lab.training import runs
 
 POOL = NamePools(names=8, first_pieces=8, second_pieces=8, held_out=8)  # names that wrong guesses may hit
 

@@ -22,19 +22,19 @@ from safetensors.torch import load_file, save
 
 from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import DUMMY, StarGraphs
-from mtp_lab import runs
-from mtp_lab.checkpoint import digest, load_weights_of, save_weights, saved_weights
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, OptimizerConfig, Precision, TrainConfig
 from mtp_lab.model.predictions import loss_per_horizon, tensors
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.precision import bf16_is_fast
-from mtp_lab.runs import Run
 from mtp_lab.tasks import BytesTask, ChoiceProcessTask, PolynomialsTask, StarGraphTask
-from mtp_lab.train import Diverged, load_weights, start_from
+from mtp_lab.training import runs
+from mtp_lab.training.checkpoints import digest, load_weights_of, save_weights, saved_weights
+from mtp_lab.training.hardware import bf16_is_fast
+from mtp_lab.training.loop import Diverged, load_weights, start_from
+from mtp_lab.training.runs import Run
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["mtp_lab.train", "torch._dynamo"])  # imported once for all children
+CHILDREN.set_forkserver_preload(["mtp_lab.training.loop", "torch._dynamo"])  # imported once for all children
 
 
 def tiny(corpus: str, **changes) -> TrainConfig:

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from data_gen import Batch
-from mtp_lab import runs
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.decoding.generation import generate
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.presets import SPECULATION, speculation_configs
-from mtp_lab.runs import Run
 from mtp_lab.tasks import BytesTask
-from mtp_lab.train import load_weights
-from mtp_lab.written import WRITTEN, continued, freeze_next_token
+from mtp_lab.training import runs
+from mtp_lab.training.loop import load_weights
+from mtp_lab.training.runs import Run
+from mtp_lab.training.self_distillation import WRITTEN, continued, freeze_next_token
 
 SEQ, COUNT, N = 32, 20, 3
 KINDS = ("parallel", "causal", "linear", "sequential")

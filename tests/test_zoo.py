@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mtp_lab import train, zoo
+from mtp_lab import zoo
 from mtp_lab.batch_report import TRAININGS, run_lines, trainings
-from mtp_lab.checkpoint import DamagedFile
 from mtp_lab.cli import main
-from mtp_lab.runs import get, get_all
+from mtp_lab.training.checkpoints import DamagedFile
+from mtp_lab.training.runs import get, get_all
 from mtp_lab.zoo import FILE, SNAPSHOTS, dequantize, files_of, pack, quantize, unpack
 
 NOTEBOOK = "04_induction_heads"
@@ -48,7 +48,7 @@ def forbidden(monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(train, "train", refuse)
+    monkeypatch.setattr(loop, "train", refuse)
 
 
 def content(folder: str | Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.runs import Run
+from mtp_lab.training.runs import Run
 
 Instrument = Callable[[MTPTransformer], pd.DataFrame | float]
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from mtp_lab import runs
 from mtp_lab.induction_presets import induction_configs
 from mtp_lab.interp.progress import progress
 from mtp_lab.model.predictions import loss_per_horizon
+from mtp_lab.training import runs
 
 
 @pytest.fixture(scope="module")

@@ -21,17 +21,16 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from data_gen import Batch
-from mtp_lab.allocator import keep_memory
-from mtp_lab.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint, save_weights
 from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.files import append_line, whole_lines, write_atomic
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.predictions import loss_per_horizon, next_token, tensors, wanted
 from mtp_lab.model.targets import causes_of, future_targets, target_weights, token_weights
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.optim import horizon_weights, learning_rate, make_optimizers
-from mtp_lab.precision import bf16_is_fast
-from mtp_lab.written import WRITTEN_ALONE, continued, freeze_next_token
+from mtp_lab.training.checkpoints import digest, load_checkpoint, read_tensors, save_checkpoint, save_weights
+from mtp_lab.training.hardware import bf16_is_fast, keep_memory
+from mtp_lab.training.optimizers import horizon_weights, learning_rate, make_optimizers
+from mtp_lab.training.self_distillation import WRITTEN_ALONE, continued, freeze_next_token
 
 
 class Diverged(Refused):

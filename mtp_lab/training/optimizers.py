@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mtp_lab.config import Curriculum, OptimizerConfig
-from mtp_lab.precision import bf16_is_fast
+from mtp_lab.training.hardware import bf16_is_fast
 
 
 class Muon(torch.optim.Muon):

@@ -1,0 +1,6 @@
+"""x"""
+
+
+import numpy as np
+
+BITS_PER_NAT = 1 / np.log(2)
