@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab import cells
-from mtp_lab.choice_points import by_class, exact_nats, implicit_weights, owners, whole
 from mtp_lab.choice_presets import CHOICE
 from mtp_lab.config import TrainConfig
 from mtp_lab.decoding.generation import generate
+from mtp_lab.experiments import conditions
 from mtp_lab.interp.gradients import class_shares, target_norms
 from mtp_lab.model.predictions import next_token, tensors, token_nats
+from mtp_lab.theory.implicit_weights import by_class, exact_nats, implicit_weights, owners, whole
 from mtp_lab.training.runs import Run
 
 CELL = ["n", "weight", "cancelled"]
@@ -37,7 +37,7 @@ def _columns(config: TrainConfig) -> dict[str, object]:
     return {"n_future": cell.pop("n"), **cell}
 
 
-of_all = partial(cells.of_all, _columns)
+of_all = partial(conditions.of_all, _columns)
 """`cells.of_all` with this study's columns."""
 
 

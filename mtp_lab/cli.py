@@ -99,7 +99,7 @@ def evaluate(run: str, split: Split = "test", rows: int = 256, as_json: bool = F
         as_json: Print JSON instead of a table.
     """
     from mtp_lab.evaluation.losses import BITS_PER_NAT
-    from mtp_lab.evaluation.statistics_new import bootstrap_interval
+    from mtp_lab.evaluation.statistics import bootstrap_interval
     from mtp_lab.model.predictions import losses
     from mtp_lab.training.runs import open_run
 

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from data_gen.stories.generator import of_characters
-from mtp_lab.cells import first_reached
-from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.evaluation.statistics_new import Interval
+from mtp_lab.config import TrainConfig
+from mtp_lab.evaluation.flops import flops_per_token
+from mtp_lab.evaluation.statistics import first_reached
 from mtp_lab.model.predictions import next_token
 from mtp_lab.tasks import Split
 from mtp_lab.training.runs import Run
@@ -39,20 +38,6 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
         "weight": config.horizon_weights[-1],
         "seed": config.seed,
     }
-
-
-def flops_per_token(model: ModelConfig, seq: int) -> int:
-    """Operations of one training step a token: 6 for each weight it is multiplied with, and attention over the row.
-
-    Forward 2, backward 4 (Kaplan et al. 2020, section 2.1); the embedding is a look-up and counts nothing; the n
-    unembeddings count each. Attention's products cost 12 x d_model x seq a layer, half of it masked but computed.
-    """
-    layer = 4 * model.d_model**2 + 3 * model.d_model * model.mlp_width * (not model.attention_only)
-    layers = model.trunk_depth + (0 if model.head_kind == "linear" else model.n_future)
-    heads = model.n_future * model.d_model**2 * (model.head_kind == "linear")
-    joins = 2 * model.d_model**2 * (model.n_future - 1) * (model.head_kind == "sequential")
-    unembedding = model.n_future * model.d_model * model.vocab_size
-    return 6 * (layers * layer + heads + joins + unembedding) + 12 * layers * model.d_model * seq
 
 
 def curves(trained: Sequence[Run]) -> pd.DataFrame:
@@ -103,50 +88,3 @@ def final(run: Run, split: Split, rows: int) -> dict[str, float]:
         "nats": float(nats[asked].mean()),
         "loss": float(np.nanmean(nats)),
     }
-
-
-def share(successes: int, seeds: int) -> Interval:
-    """A success rate with its exact 95 % interval (Clopper & Pearson 1934).
-
-    Raises:
-        ValueError: for no seeds, or more successes than seeds.
-    """
-    if not 0 <= successes <= seeds or seeds < 1:
-        raise ValueError(f"successes={successes} must be from 0 to seeds={seeds}, and seeds at least 1")
-    bounds = stats.binomtest(successes, seeds).proportion_ci(method="exact")
-    return Interval(successes / seeds, bounds.low, bounds.high)
-
-
-def earlier(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> tuple[float, float]:
-    """Whether the seeds of one cell get there earlier than another's: difference of mean ranks, and its p-value.
-
-    Negative: `one` is earlier. Seeds that never get there share the last rank; so do those that get there only after
-    another's training has ended without it, which might have got there as late. The p-value is two-sided and exact, by
-    permutation of the seeds.
-
-    Args:
-        one, other: rows of `reached`.
-    """
-    end = min(cell[by].where(~cell.reached, np.inf).min() for cell in (one, other))  # up to there all are watched
-    times = [np.where(cell.reached & (cell[by] <= end), cell[by].astype(float), np.inf) for cell in (one, other)]
-    ranks = stats.rankdata(np.concatenate(times))
-    groups = ranks[: len(times[0])], ranks[len(times[0]) :]
-    if len(set(ranks)) == 1:
-        return 0.0, 1.0
-    test = stats.permutation_test(groups, lambda a, b: a.mean() - b.mean(), n_resamples=np.inf)
-    return float(test.statistic), float(test.pvalue)
-
-
-def difference(one: Sequence[float], other: Sequence[float], resamples: int = 5000) -> Interval:
-    """Difference of two means over seeds with its 95 % bootstrap interval, seeds resampled in each group.
-
-    Raises:
-        ValueError: for fewer than two seeds in a group.
-    """
-    groups = [np.asarray(values, float) for values in (one, other)]
-    if min(map(len, groups)) < 2:
-        raise ValueError(f"{min(map(len, groups))} seed(s) in a group give no interval; train at least 2")
-    rng = np.random.default_rng(0)
-    means = [values[rng.integers(0, len(values), (resamples, len(values)))].mean(1) for values in groups]
-    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
-    return Interval(float(groups[0].mean() - groups[1].mean()), float(low), float(high))

@@ -1,8 +1,8 @@
 """The polynomial study's measures: how often a model's answers are right, by number of operations, and why.
 
 What is chosen is chosen on validation questions; the test questions are asked once, of trained models. Answers are
-judged in one pass, which is what greedy decoding says (mtp_lab.answers). Trainings of one seed see the same
-data in the same order, so that cells can be compared seed by seed (mtp_lab.cells).
+judged in one pass, which is what greedy decoding says (mtp_lab.evaluation.answers). Trainings of one seed see the same
+data in the same order, so that cells can be compared seed by seed (mtp_lab.evaluation.statistics).
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ import pandas as pd
 from data_gen import Batch
 from data_gen.polynomials.expressions import OPERATIONS
 from data_gen.polynomials.stream import HeldOut, Polynomials
-from mtp_lab import cells
-from mtp_lab.answers import answer_probability, exact_match, expected_pass_at_k, modal, one_pass, questions
 from mtp_lab.config import TrainConfig
+from mtp_lab.evaluation.answers import answer_probability, exact_match, expected_pass_at_k, modal, one_pass, questions
+from mtp_lab.experiments import conditions
 from mtp_lab.interp.gradients import target_norms
 from mtp_lab.model.predictions import tensors, token_nats
 from mtp_lab.model.targets import token_weights
@@ -44,7 +44,7 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
     }
 
 
-of_all = partial(cells.of_all, cell_of)
+of_all = partial(conditions.of_all, cell_of)
 """`cells.of_all` with this study's columns."""
 
 

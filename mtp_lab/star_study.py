@@ -14,10 +14,11 @@ import torch
 
 from data_gen import Batch
 from data_gen.star_graph import StarGraphs
-from mtp_lab import cells
 from mtp_lab.config import TrainConfig
+from mtp_lab.evaluation import statistics
+from mtp_lab.experiments import conditions
+from mtp_lab.interp.pairs.star_graphs import on_edge
 from mtp_lab.interp.patching import attentive
-from mtp_lab.interp.star_pairs import on_edge
 from mtp_lab.model.predictions import next_token, tensors, wanted
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.training.runs import Run
@@ -48,13 +49,13 @@ def labels(cells: pd.DataFrame) -> pd.Series:
         said = [f"n = {cell.n}"]
         said += [cell.heads] if cell.heads != "parallel" else []
         said += ["heads stopped"] if cell.stopped else []
-        said += [f"trunk of {cell.trunk}"] if cell.trunk != cells.trunk.iloc[0] else []
+        said += [f"trunk of {cell.trunk}"] if cell.trunk != statistics.trunk.iloc[0] else []
         return ", ".join(said + ([cell.variant] if cell.variant != "forward" else []))
 
-    return cells.apply(words, axis=1)
+    return statistics.apply(words, axis=1)
 
 
-of_all = partial(cells.of_all, cell_of)
+of_all = partial(conditions.of_all, cell_of)
 """`cells.of_all` with this study's columns."""
 
 
@@ -73,7 +74,7 @@ def curve(run: Run) -> pd.DataFrame:
 
 def reached(run: Run, threshold: float = SUCCESS) -> pd.DataFrame:
     """When a training first got there on validation graphs: one row, step, tokens, reached (`cells.first_reached`)."""
-    return pd.DataFrame([cells.first_reached(curve(run), "value", threshold)])[["step", "tokens", "reached"]]
+    return pd.DataFrame([statistics.first_reached(curve(run), "value", threshold)])[["step", "tokens", "reached"]]
 
 
 def final(run: Run, rows: int) -> pd.DataFrame:

@@ -69,11 +69,12 @@ from data_gen.stories.grammar import PRONOUNS
 from data_gen.stories.names import NamePools
 from data_gen.stories.plots import WORDS
 from data_gen.stories.reader import StoryReader
-from mtp_lab import choice_figures, choice_points, figures, interp_figures, stream_figures
+from mtp_lab import choice_figures, figures, interp_figures, stream_figures
 from mtp_lab.evaluation.losses import BITS_PER_NAT
-from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
+from mtp_lab.evaluation.statistics import over_seeds, seed_interval
 from mtp_lab.stream_figures import CAST, INK, THING, WRONG, Mark
 from mtp_lab.tasks import StoriesTask
+from mtp_lab.theory import implicit_weights
 from mtp_lab.verdicts import Verdict, record
 
 NAME = "00_token_streams"
@@ -290,7 +291,7 @@ figures.show(figure)
 HORIZONS, FEW = 8, (1, 2, 4, 8)
 batch = StoriesTask().held_out("validation", 4 if preset == "smoke" else 64)
 reader = StoryReader.of(Stories().of("validation")).foresee(batch, HORIZONS)
-weights, inside = choice_points.information_weights(reader.information), choice_points.whole(reader.nats)
+weights, inside = implicit_weights.information_weights(reader.information), implicit_weights.whole(reader.nats)
 least = np.arange(1, HORIZONS + 1)[:, None] * weights[0, inside]  # (n, tokens) nH
 assert (weights[:, inside] > least - 1e-9).all() and (weights[:, inside] < least.cumsum(axis=0) + 1e-9).all()  # nH <= W_n <= n(n + 1)/2 H
 multiples = {f"n = {n}": np.where(inside, weights[n - 1] / weights[n - 1][inside].mean(), np.nan) for n in FEW}
@@ -322,7 +323,7 @@ classes = {
     "other choices": ~named & choice & ~told["consequential"],
 }
 classes = {name: mask & inside for name, mask in classes.items() if (mask & inside).any()}
-of_class = choice_points.by_class(weights, classes)
+of_class = implicit_weights.by_class(weights, classes)
 shown = of_class[of_class.n.isin(FEW)].assign(panel="W_n / (n W_1)", value=lambda t: t.relative)
 relative = shown[shown.n == HORIZONS].set_index("class").relative
 figure = interp_figures.grid(

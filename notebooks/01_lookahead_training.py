@@ -42,7 +42,7 @@ import pandas as pd
 import torch
 
 from mtp_lab import ModelConfig, MTPTransformer, diagrams, figures, mtp_loss
-from mtp_lab.memory import peak_bytes
+from mtp_lab.evaluation.peak_memory import peak_bytes
 from mtp_lab.model.targets import IGNORE, future_targets
 from mtp_lab.verdicts import Verdict, record
 

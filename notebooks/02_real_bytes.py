@@ -42,7 +42,7 @@ import pandas as pd
 from data_gen.bytes import SEPARATOR, decode
 from mtp_lab import diagrams, figures, presets
 from mtp_lab.evaluation.losses import BITS_PER_NAT
-from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
+from mtp_lab.evaluation.statistics import over_seeds, seed_interval
 from mtp_lab.model.predictions import hindsight
 from mtp_lab.training import runs
 from mtp_lab.verdicts import Verdict, record

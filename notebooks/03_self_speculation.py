@@ -48,11 +48,11 @@ import pandas as pd
 import torch
 
 from data_gen.bytes import decode
-from mtp_lab import figures, presets, speculation, speculation_figures, stream_figures
-from mtp_lab.cells import paired
+from mtp_lab import figures, presets, speculation_figures, stream_figures
 from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.generation import generate
-from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
+from mtp_lab.evaluation import acceptance
+from mtp_lab.evaluation.statistics import over_seeds, paired, seed_interval
 from mtp_lab.training import runs
 from mtp_lab.verdicts import Verdict, record
 
@@ -131,7 +131,7 @@ K = min(N, 8)
 LAYERED = "text == 'library' and n == @N and heads == @LAYERS and bytes == @LONG and drafts == @SAID"
 one = next(trained[i] for i in models.query(f"{LAYERED} and seed == 0").run)
 model = one.model()
-prompt = speculation.real_prompts(one.config.task, ROWS, PROMPT)[ROWS // 2]
+prompt = acceptance.real_prompts(one.config.task, ROWS, PROMPT)[ROWS // 2]
 print(decode(np.array(prompt))[-200:])
 
 # %%
@@ -183,17 +183,17 @@ rows, shares, kinds, lossless = [], [], [], True
 for job in models.itertuples():
     run = trained[job.run]
     model, n = run.model(), job.n
-    prompts = speculation.real_prompts(run.config.task, ROWS, PROMPT)
+    prompts = acceptance.real_prompts(run.config.task, ROWS, PROMPT)
     which = about(run.config)
-    baseline = speculation.written(model, prompts, NEW, 1, 0.0)
+    baseline = acceptance.written(model, prompts, NEW, 1, 0.0)
     for mode, temperature in (("greedy", 0.0), ("sampled", 0.8)):
-        told = speculation.written(model, prompts, NEW, n, temperature, job.seed)
+        told = acceptance.written(model, prompts, NEW, n, temperature, job.seed)
         lossless &= mode == "sampled" or told.tokens.tolist() == baseline.tokens.tolist()
-        rows.append({**which, "mode": mode, "value": told.tokens_per_forward, "loops": speculation.repeated(told.tokens)})
+        rows.append({**which, "mode": mode, "value": told.tokens_per_forward, "loops": acceptance.repeated(told.tokens)})
         shares += [{**which, "mode": mode, "head": i, "value": float(v)} for i, v in enumerate(told.accepted_by_head, 1)]
     real = run.config.task.held_out("test", ROWS)
-    chain, by_kind = speculation.agreement(model, real)
-    loops = speculation.repeated(torch.from_numpy(real.tokens[:, -NEW:]))
+    chain, by_kind = acceptance.agreement(model, real)
+    loops = acceptance.repeated(torch.from_numpy(real.tokens[:, -NEW:]))
     rows.append({**which, "mode": "real text", "value": chain.sum(), "loops": loops})
     shares += [{**which, "mode": "real text", "head": i, "value": v} for i, v in enumerate(chain, 1)]
     kinds.append(by_kind.rename(columns={"bytes": "asked"}).assign(**which))
@@ -334,7 +334,7 @@ counts = [k for k in (1, 2, 4, 8, 16) if k <= N]
 clock = []
 for job in models.query("text == 'library' and n == @N and model in @TAUGHT").itertuples():
     model = trained[job.run].model()
-    prompts = speculation.real_prompts(trained[job.run].config.task, ROWS, PROMPT)
+    prompts = acceptance.real_prompts(trained[job.run].config.task, ROWS, PROMPT)
     decoders = {k: Decoder(model, k) for k in counts}
     for batch in BATCHES if (job.model, job.drafts) == (last, OWN) else BATCHES[:1]:
         parts = [prompts[i : i + batch] for i in range(0, min(ROWS, 8 * batch), batch)][: 8 if batch == 1 else 1]

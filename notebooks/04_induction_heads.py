@@ -49,11 +49,12 @@ import torch
 
 from data_gen.stories.generator import N_CHARACTERS
 from mtp_lab import figures, induction, interp_figures, stream_figures
-from mtp_lab.cells import of_all, paired
-from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
+from mtp_lab.evaluation import statistics
+from mtp_lab.evaluation.over_training import progress
+from mtp_lab.evaluation.statistics import over_seeds, paired, seed_interval
+from mtp_lab.experiments.conditions import of_all
 from mtp_lab.induction_presets import INDUCTION, induction_configs
 from mtp_lab.interp import ablation, attention, gradients, pairs, patching, path_patching, probes
-from mtp_lab.interp.progress import progress
 from mtp_lab.model.predictions import tensors
 from mtp_lab.stream_figures import CAST, INK, Mark
 from mtp_lab.training import runs
@@ -680,7 +681,7 @@ def compare(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame, word
     """A verdict on whether `this` cell gets there earlier than `that`, as the claim has it; none if one was not trained."""
     if this.empty or that.empty:
         return
-    ranks, p = induction.earlier(this, that)
+    ranks, p = statistics.earlier(this, that)
     verdict = "reproduced" if p < 0.05 and ranks < 0 else "not at this scale"
     ours = f"{words[0]}: {in_words(this)}; {words[1]}: {in_words(that)}"
     seeds_of = min(len(this), len(that))
@@ -690,7 +691,7 @@ def compare(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame, word
 SAME_TRUNK = "(same trunk, previous-token half given)"
 if FEW:
     of_few = [cell(on_test, n=n, names=FEW[-1]) for n in (2, 1)]
-    gap, (ranks, p) = paired(*of_few, "induction"), induction.earlier(two, one)
+    gap, (ranks, p) = paired(*of_few, "induction"), statistics.earlier(two, one)
     verdicts.append(
         Verdict(
             f"Two-token prediction makes a small model look names up {SAME_TRUNK}",
@@ -766,7 +767,7 @@ for names in dict.fromkeys(cells.loc[cells.names != FIRST.names, "names"]):
 seeds_here = int(doses[doses.n == 1].seed.nunique())
 if seeds_here > 1:
     lost = doses[(doses.k == KMAX) & (doses.n == 1)].groupby(["set", "seed"]).value.mean()
-    gap = induction.difference(lost["random"], lost["ranked"])
+    gap = statistics.difference(lost["random"], lost["ranked"])
     verdicts.append(
         Verdict(
             "Attention heads that look at the right earlier second piece carry the success, n = 1",

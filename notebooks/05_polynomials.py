@@ -47,12 +47,12 @@ import torch
 
 from data_gen.polynomials.expressions import OPERATIONS
 from data_gen.polynomials.partial_results import with_partial_results
-from mtp_lab import answer_figures, answers, figures, interp_figures, polynomial_study, stream_figures
-from mtp_lab.cells import differences, paired
-from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
+from mtp_lab import answer_figures, figures, interp_figures, polynomial_study, stream_figures
+from mtp_lab.evaluation import answers
+from mtp_lab.evaluation.statistics import differences, over_seeds, paired, seed_interval
 from mtp_lab.interp import patching, probes
-from mtp_lab.interp.pairs import Pairs
-from mtp_lab.interp.polynomial_pairs import draw_polynomial_pairs
+from mtp_lab.interp.pairs.base import Pairs
+from mtp_lab.interp.pairs.polynomials import draw_polynomial_pairs
 from mtp_lab.model.predictions import tensors
 from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, papers_ring_configs, polynomial_configs
 from mtp_lab.polynomial_study import CELL, of_all, scores

@@ -43,12 +43,12 @@ import pandas as pd
 
 from data_gen.choice_process import ChoiceProcess
 from data_gen.stories.generator import N_CHARACTERS
-from mtp_lab import answer_figures, choice_figures, choice_points, choice_study, figures, information, interp_figures
-from mtp_lab.cells import differences
+from mtp_lab import answer_figures, choice_figures, choice_study, figures, interp_figures
 from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, STORY_HEADS, all_configs
 from mtp_lab.choice_study import of_all
-from mtp_lab.evaluation.statistics_new import over_seeds, seed_interval
+from mtp_lab.evaluation.statistics import differences, over_seeds, seed_interval
 from mtp_lab.model.predictions import token_nats
+from mtp_lab.theory import implicit_weights, information
 from mtp_lab.training import runs
 from mtp_lab.verdicts import Verdict, record
 
@@ -67,9 +67,9 @@ FEW = (1, 2, 4, 8)  # values of n that figures show
 # %%
 TEXT, HORIZONS = "12345ABCD", 4
 cause = np.array([max(0, k - TEXT.index("A")) for k in range(len(TEXT))])
-owner = choice_points.owners(cause, HORIZONS)
-counts = choice_points.loss_terms(cause, HORIZONS)[-1]
-table = choice_points.counted(8)
+owner = implicit_weights.owners(cause, HORIZONS)
+counts = implicit_weights.loss_terms(cause, HORIZONS)[-1]
+table = implicit_weights.counted(8)
 at_most = table.set_index("n").loc[HORIZONS]
 assert counts[TEXT.index("A")] == at_most.choice_point
 figure = choice_figures.terms(
@@ -100,11 +100,11 @@ PROCESSES = {
 }
 by_place, by_n = [], []
 for name, process in PROCESSES.items():
-    nats = choice_points.exact_nats(process, 8, SEQ)
-    inside = choice_points.whole(nats)
+    nats = implicit_weights.exact_nats(process, 8, SEQ)
+    inside = implicit_weights.whole(nats)
     choices_entropy = float(np.log(process.options))
     for n in FEW:
-        weights = np.where(inside, choice_points.implicit_weights(nats)[n - 1], np.nan)
+        weights = np.where(inside, implicit_weights.implicit_weights(nats)[n - 1], np.nan)
         values = choice_study.by_phase(weights, process) / choices_entropy
         by_place.append(pd.DataFrame({"panel": name, "n": n, "place": range(len(values)), "value": values}))
     exact = choice_study.exact_weights(process, 8, SEQ)
@@ -324,7 +324,7 @@ figures.show(figure)
 stories = storyteller.config.task
 batch = stories.held_out("validation", 8 if preset == "smoke" else 64)
 nats = token_nats(storyteller.model(), batch)  # (8, rows, seq)
-weights, inside = choice_points.implicit_weights(nats), choice_points.whole(nats)
+weights, inside = implicit_weights.implicit_weights(nats), implicit_weights.whole(nats)
 multiples = {f"n = {n}": weights[n - 1] / weights[n - 1][inside].mean() for n in FEW}
 named = (batch.marks["entity"] >= 0) & (batch.marks["entity"] < N_CHARACTERS)
 LINE = 44
@@ -358,7 +358,7 @@ story_classes = {
     "certain words": ~named & ~other_choice,
 }
 story_classes = {name: mask & inside for name, mask in story_classes.items() if (mask & inside).any()}
-of_class = choice_points.by_class(weights, story_classes)
+of_class = implicit_weights.by_class(weights, story_classes)
 mean_weight = {n: weights[n - 1][inside].mean() for n in FEW}
 shown = of_class[of_class.n.isin(FEW)].assign(panel="weight, multiples of a loss's mean", value=lambda t: t.weight / t.n.map(mean_weight))
 tokens_of = shown.drop_duplicates("class").set_index("class").tokens
@@ -468,7 +468,7 @@ def apart(panel: str) -> pd.DataFrame:
     parts = []
     for n in sorted(set(cells.n) - {1}):
         both, heads = f"n = {n}", f"n = {n}, cancelled"
-        alone = f"n = 1, choices ×{dict(choice_points.theoretical_weights(n, CHOICE))[CHOICE]:g}"
+        alone = f"n = 1, choices ×{dict(implicit_weights.theoretical_weights(n, CHOICE))[CHOICE]:g}"
         for name, label, other in (
             ("both", both, REFERENCE),
             ("weighting alone", alone, REFERENCE),
@@ -603,11 +603,11 @@ print(f"(4 + 3 + 2 + 0) H / 4 H = {found:.2f}; the most that can be: {(4 + 1) / 
 # %%
 h = 0.3
 w = 1 / (1 + h)  # w (1 + h) H for the choice itself, h H for the token after it: together (1 + h) H
-nats = choice_points.exact_nats(PROCESS, 2, SEQ)
+nats = implicit_weights.exact_nats(PROCESS, 2, SEQ)
 marks = PROCESS.sample(1, SEQ, np.random.default_rng(0)).marks
-one, two = choice_points.implicit_weights(nats * np.where(marks[CHOICE], w, 1.0))  # of the losses of 1 and 2 tokens
+one, two = implicit_weights.implicit_weights(nats * np.where(marks[CHOICE], w, 1.0))  # of the losses of 1 and 2 tokens
 total = one + h * (two - one)
-inside = choice_points.whole(nats)
+inside = implicit_weights.whole(nats)
 consequential, other = (total[mask & inside].mean() for mask in (marks[CHOICE], marks["choice"] & ~marks[CHOICE]))
 assert abs(consequential - other) < 1e-9
 print(f"w = {w:.3f}: {consequential:.4f} nats at choices that matter, {other:.4f} at the others")

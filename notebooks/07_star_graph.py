@@ -40,10 +40,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mtp_lab import figures, induction, interp_figures, star_study, stream_figures
+from mtp_lab import figures, interp_figures, star_study, stream_figures
 from mtp_lab.decoding.generation import generate
+from mtp_lab.evaluation import statistics
+from mtp_lab.interp.pairs.star_graphs import GOAL, draw_star_pairs
 from mtp_lab.interp.patching import recovered, residual_patching
-from mtp_lab.interp.star_pairs import GOAL, draw_star_pairs
 from mtp_lab.star_presets import STARS, star_configs
 from mtp_lab.star_study import SUCCESS
 from mtp_lab.stream_figures import CAST, WRONG, Mark
@@ -139,7 +140,7 @@ figures.show(figure)
 # %%
 asked = of_all(star_study.final, rows=chosen.rows)
 planned = asked[asked["of"] == "planned"].reset_index(drop=True)
-rates = {label: induction.share(int((rows.value >= SUCCESS).sum()), len(rows)) for label, rows in planned.groupby("label", sort=False)}
+rates = {label: statistics.share(int((rows.value >= SUCCESS).sum()), len(rows)) for label, rows in planned.groupby("label", sort=False)}
 bars = planned.assign(panel=f"seeds with {SUCCESS:.0%} of first steps right; dots: each seed's share")
 for part in ("mean", "low", "high"):
     bars[part] = bars.label.map({label: getattr(rate, part) for label, rate in rates.items()})
@@ -314,8 +315,8 @@ print(f"{REFERENCE}, seed 0: first step right {right_step.mean():.0%}; after a w
 # ★★ **2.** Of ten seeds none succeeds. How large can the success rate be, at 95 %? How many failures in a row does it take to exclude 10 %?
 
 # %%
-upper = induction.share(0, 10).high
-needed = next(n for n in range(1, 200) if induction.share(0, n).high < 0.1)
+upper = statistics.share(0, 10).high
+needed = next(n for n in range(1, 200) if statistics.share(0, n).high < 0.1)
 assert abs(upper - (1 - 0.025 ** (1 / 10))) < 1e-9
 print(f"up to {upper:.0%}; {needed} seeds (two-sided interval)")
 

@@ -14,9 +14,9 @@ from scipy import stats
 from data_gen.batch import Documents
 from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import StarGraphs
-from mtp_lab import answers
 from mtp_lab.config import ModelConfig
 from mtp_lab.decoding.decoder import Decoder
+from mtp_lab.evaluation import answers
 from mtp_lab.model.predictions import tensors
 from mtp_lab.model.transformer import MTPTransformer
 

@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from mtp_lab.cells import differences, first_reached, paired
-from mtp_lab.evaluation.statistics_new import seed_interval
+from mtp_lab.evaluation.statistics import differences, first_reached, paired, seed_interval
 
 
 def test_cells_are_compared_seed_by_seed():

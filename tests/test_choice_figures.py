@@ -4,14 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtp_lab import choice_figures, choice_points
+from mtp_lab import choice_figures
 from mtp_lab.figures import png
+from mtp_lab.theory import implicit_weights
 
 
 def test_terms_stand_at_their_target_and_belong_to_their_owner():
     """The paper's Figure 9 with three tokens before the choice and n = 2: A has three terms."""
     cause = np.array([0, 0, 0, 0, 1])
-    figure = choice_figures.terms("123AB", cause, choice_points.owners(cause, 2), "title", "caption")
+    figure = choice_figures.terms("123AB", cause, implicit_weights.owners(cause, 2), "title", "caption")
     squares = {trace.name: set(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
     assert squares == {
         f"{choice_figures.CHOICE}: 3": {(3, 1), (3, 2), (4, 2)},

@@ -13,9 +13,9 @@ import torch
 
 from data_gen.batch import Batch, pack
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab import choice_points
 from mtp_lab.model.predictions import token_nats
 from mtp_lab.model.targets import IGNORE, future_targets, target_weights, token_weights
+from mtp_lab.theory import implicit_weights
 
 N = 4
 SMALL = {
@@ -65,20 +65,20 @@ def asked(batch: Batch, n: int) -> np.ndarray:
 def test_a_term_belongs_to_its_cause_until_that_is_read(seed):
     """Term by term, as Figure 9 says it; counts are of these terms, over all horizons up to n."""
     cause = np.random.default_rng(seed).integers(-1, np.arange(1, 16))
-    owners = choice_points.owners(cause, 5)
+    owners = implicit_weights.owners(cause, 5)
     assert (owners == -1).sum(axis=1).tolist() == [1, 2, 3, 4, 5]
     for i in range(1, 6):
         for target in range(i, 15):
             decided_at = target - cause[target] if cause[target] > 0 else target
             assert owners[i - 1, target] == (decided_at if decided_at > target - i else target)
     counted = np.cumsum([np.bincount(row[row >= 0], minlength=15) for row in owners], axis=0)
-    assert (counted == choice_points.loss_terms(cause, 5)).all()
+    assert (counted == implicit_weights.loss_terms(cause, 5)).all()
 
 
 def test_figure_9_by_hand():
     """The figure's sequence 1 2 3 4 5 A B C D with n = 3: 5 -> A and its correlates 3 -> A to 5 -> C are six terms."""
     cause = np.array([0, 0, 0, 0, 0, 0, 1, 2, 3])
-    terms = choice_points.loss_terms(cause, 3)
+    terms = implicit_weights.loss_terms(cause, 3)
     # of B and C, one and two terms come from where A has been read; D is out of A's reach; 2 and 3 lack horizons
     assert terms[2].tolist() == [0, 1, 2, 3, 3, 6, 1, 2, 3]
     assert terms[0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1, 1]
@@ -86,7 +86,7 @@ def test_figure_9_by_hand():
 
 def test_the_table_is_the_papers():
     """n(n + 1)/2 against n, and the relative weight (n + 1)/2."""
-    table = choice_points.counted(8)
+    table = implicit_weights.counted(8)
     n = np.arange(1, 9)
     assert table.n.tolist() == n.tolist()
     assert table.choice_point.tolist() == (n * (n + 1) // 2).tolist()
@@ -100,15 +100,15 @@ def test_every_term_is_counted_once(seed):
     seq = 20
     cause = np.random.default_rng(seed).integers(-1, np.arange(1, seq + 1))
     expected = np.cumsum([seq - i for i in range(1, 6)])
-    assert choice_points.loss_terms(cause, 5).sum(axis=1).tolist() == expected.tolist()
+    assert implicit_weights.loss_terms(cause, 5).sum(axis=1).tolist() == expected.tolist()
 
 
 def test_counts_are_the_exact_weights_in_units_of_a_choice():
     """Where each forced token copies one choice, counting is exact, at the ends of a document too."""
     process, seq = ChoiceProcess(options=4, forced=5, relevance=(5, 0, 2)), 40
     marks = process.documents(1, seq, np.random.default_rng(0)).marks
-    terms = choice_points.loss_terms(marks["cause"], 6)
-    weights = choice_points.implicit_weights(choice_points.exact_nats(process, 6, seq))[:, 0]
+    terms = implicit_weights.loss_terms(marks["cause"], 6)
+    weights = implicit_weights.implicit_weights(implicit_weights.exact_nats(process, 6, seq))[:, 0]
     choice = marks["choice"]
     assert weights[:, choice] == pytest.approx(terms[:, choice] * log(4), abs=1e-12)
     assert weights[:, ~choice][:, 1:] == pytest.approx(0, abs=1e-12)  # the first: the opening token, nan
@@ -121,8 +121,8 @@ def test_counts_are_the_exact_weights_in_units_of_a_choice():
 def test_weights_follow_the_definition(process, seq):
     """All pairs of a token read and a target, one by one, with information from the enumerated joint distribution."""
     documents, mass = all_documents(process, seq)
-    weights = choice_points.implicit_weights(choice_points.exact_nats(process, N, seq))
-    gains = choice_points.attributed(choice_points.exact_nats(process, N, seq))
+    weights = implicit_weights.implicit_weights(implicit_weights.exact_nats(process, N, seq))
+    gains = implicit_weights.attributed(implicit_weights.exact_nats(process, N, seq))
     assert weights.shape == gains.shape == (N, 1, seq)
     assert np.isnan(weights[:, 0, 0]).all() and not np.isnan(weights[:, 0, 1:]).any()
     shares = np.zeros((N, seq))
@@ -140,7 +140,7 @@ def test_weights_follow_the_definition(process, seq):
 
 @each_small
 def test_tokens_sum_to_the_entropies_of_the_horizons(process, seq):
-    weights = choice_points.implicit_weights(choice_points.exact_nats(process, N, seq))
+    weights = implicit_weights.implicit_weights(implicit_weights.exact_nats(process, N, seq))
     losses = np.nansum(process.horizon_entropy(N, seq), axis=1).cumsum()
     assert np.nansum(weights, axis=(1, 2)) == pytest.approx(losses, abs=1e-9)
 
@@ -148,13 +148,13 @@ def test_tokens_sum_to_the_entropies_of_the_horizons(process, seq):
 def test_gains_are_the_closed_form_of_information():
     """A second closed form of the process, on documents too long to list."""
     process, seq = ChoiceProcess(options=4, probabilities=(0.7, 0.1, 0.1, 0.1), forced=3, relevance=(7, 2)), 64
-    nats = choice_points.exact_nats(process, 8, seq)
-    gains = choice_points.attributed(nats)
+    nats = implicit_weights.exact_nats(process, 8, seq)
+    gains = implicit_weights.attributed(nats)
     closed = process.mutual_information(8, seq)[:, :-1]
     np.testing.assert_allclose(gains[:, 0, 1:], closed, atol=1e-12)  # nan in the same places
     assert np.isnan(gains[:, 0, 0]).all()
-    inside, weights = choice_points.whole(nats), choice_points.implicit_weights(nats)
-    by_formula = choice_points.information_weights(gains)[:, inside]
+    inside, weights = implicit_weights.whole(nats), implicit_weights.implicit_weights(nats)
+    by_formula = implicit_weights.information_weights(gains)[:, inside]
     assert inside.sum() == seq - 15 and by_formula == pytest.approx(weights[:, inside], abs=1e-12)
 
 
@@ -165,9 +165,9 @@ def test_the_ideal_case_is_n_terms_of_choices_and_of_the_rest(n):
         ChoiceProcess(options=3, probabilities=(0.6, 0.3, 0.1), forced=n - 1, relevance=(n - 1, 0)),
         8 * n + 9,
     )
-    nats = choice_points.exact_nats(process, n, seq)
-    weights = choice_points.implicit_weights(nats)[n - 1, 0]
-    inside = choice_points.whole(nats)[0]
+    nats = implicit_weights.exact_nats(process, n, seq)
+    weights = implicit_weights.implicit_weights(nats)[n - 1, 0]
+    inside = implicit_weights.whole(nats)[0]
     assert np.flatnonzero(inside).tolist() == list(range(n, seq - n + 1))
     choices = np.arange(1, seq, n)
     for positions, terms in ((choices[::2], n * (n + 1) / 2), (choices[1::2], n)):
@@ -181,8 +181,8 @@ def test_the_ideal_case_is_n_terms_of_choices_and_of_the_rest(n):
 def test_relative_weight_lies_between_1_and_theory(process, seq):
     """n H <= W_n <= n(n + 1)/2 H for all tokens away from the ends, forced ones included."""
     for n in range(1, N + 1):
-        nats = choice_points.exact_nats(process, n, seq)
-        weights, inside = choice_points.implicit_weights(nats), choice_points.whole(nats)
+        nats = implicit_weights.exact_nats(process, n, seq)
+        weights, inside = implicit_weights.implicit_weights(nats), implicit_weights.whole(nats)
         low, high = n * weights[0][inside], n * (n + 1) / 2 * weights[0][inside]
         assert (low - 1e-12 <= weights[-1][inside]).all() and (weights[-1][inside] <= high + 1e-12).all()
 
@@ -196,7 +196,7 @@ def test_sums_are_exact_on_packed_documents(seed, n):
     """Any numbers, documents shorter than the horizons, padding: nothing lost, nothing given across a boundary."""
     batch = packed(seed)
     nats = np.where(asked(batch, n), np.random.default_rng(seed).exponential(size=(n, *batch.tokens.shape)), np.nan)
-    weights = choice_points.implicit_weights(nats)
+    weights = implicit_weights.implicit_weights(nats)
     for document in range(batch.documents.max() + 1):
         own = batch.documents == document
         losses = np.nansum(nats[:, own], axis=1).cumsum()
@@ -209,7 +209,7 @@ def test_a_trained_models_nats_fit(three_heads):
     """`token_nats` comes in the layout that is asked for."""
     batch = packed(5)
     nats = token_nats(three_heads, batch)
-    weights = choice_points.implicit_weights(nats)
+    weights = implicit_weights.implicit_weights(nats)
     losses = np.nansum(nats, axis=(1, 2)).cumsum()
     assert np.nansum(weights, axis=(1, 2)) == pytest.approx(losses, rel=1e-9)
     assert weights[0] == pytest.approx(nats[0], nan_ok=True)
@@ -219,8 +219,8 @@ def test_whole_tokens_have_all_their_pairs():
     """One row of two documents and padding, n = 2: two tokens before and one after, in the same document."""
     batch = pack([np.arange(5), np.arange(4)], 10)
     nats = np.where(asked(batch, 2), 1.0, np.nan)
-    assert np.flatnonzero(choice_points.whole(nats)[0]).tolist() == [2, 3, 7]
-    assert not choice_points.whole(np.full((4, 1, 3), np.nan)).any()
+    assert np.flatnonzero(implicit_weights.whole(nats)[0]).tolist() == [2, 3, 7]
+    assert not implicit_weights.whole(np.full((4, 1, 3), np.nan)).any()
 
 
 # --- classes and training weights
@@ -230,19 +230,19 @@ def test_relative_weights_of_classes_read_as_theory():
     """(n + 1)/2, 1 and nothing, whatever the entropy; without `whole` the ends would lower the first."""
     process, seq = ChoiceProcess(options=5, forced=3, relevance=(3, 0)), 64
     marks = process.documents(1, seq, np.random.default_rng(0)).marks
-    nats = choice_points.exact_nats(process, N, seq)
-    inside = choice_points.whole(nats)
+    nats = implicit_weights.exact_nats(process, N, seq)
+    inside = implicit_weights.whole(nats)
     choice, consequential = marks["choice"][None], marks["consequential"][None]
     classes = {"consequential": consequential, "other choices": choice & ~consequential, "forced": ~choice}
-    weights = choice_points.implicit_weights(nats)
-    table = choice_points.by_class(weights, {name: members & inside for name, members in classes.items()})
+    weights = implicit_weights.implicit_weights(nats)
+    table = implicit_weights.by_class(weights, {name: members & inside for name, members in classes.items()})
     table = table.pivot(index="n", columns="class")
     assert table.relative.consequential.tolist() == pytest.approx([1, 1.5, 2, 2.5])
     assert table.relative["other choices"].tolist() == pytest.approx([1, 1, 1, 1])
     assert table.relative.forced.isna().all()
     assert table.weight.consequential[2] == pytest.approx(3 * log(5))
     assert table.tokens.consequential[1] == (consequential & inside).sum()
-    everywhere = choice_points.by_class(weights, classes).set_index(["class", "n"]).relative
+    everywhere = implicit_weights.by_class(weights, classes).set_index(["class", "n"]).relative
     assert everywhere["consequential", 4] < 2.49
 
 
@@ -250,8 +250,8 @@ def test_training_weights_stand_at_the_mark():
     """In the form that training takes, and with the counted value."""
     process = ChoiceProcess(options=2, forced=3, relevance=(3, 0))
     batch = process.sample(2, 20, np.random.default_rng(0))
-    for n, relative in choice_points.counted(5)[["n", "relative"]].itertuples(index=False):
-        weights = token_weights(batch, choice_points.theoretical_weights(int(n), "consequential")).numpy()
+    for n, relative in implicit_weights.counted(5)[["n", "relative"]].itertuples(index=False):
+        weights = token_weights(batch, implicit_weights.theoretical_weights(int(n), "consequential")).numpy()
         assert (weights == np.where(batch.marks["consequential"], relative, 1)).all()
 
 
@@ -266,10 +266,10 @@ def test_targets_whose_causes_are_read_belong_to_themselves(n):
     targets = future_targets(torch.zeros(1, seq, dtype=torch.long), n)
     left = target_weights(targets, causes=torch.from_numpy(cause)[None])[:, 0].numpy()  # (n, seq) by the last read
     terms = sum(np.concatenate([np.zeros(i), left[i - 1, :-i]]) for i in range(1, n + 1))  # (seq,) by the target
-    owners = choice_points.owners(cause, n)
+    owners = implicit_weights.owners(cause, n)
     assert (terms == (owners == np.arange(seq)).sum(axis=0)).all()
     assert (terms[n:10] == n).all() and (terms[10:] == np.minimum(np.arange(1, 9), n)).all()
-    assert choice_points.loss_terms(cause, n)[-1, 9] == n * (n + 1) / 2
+    assert implicit_weights.loss_terms(cause, n)[-1, 9] == n * (n + 1) / 2
 
 
 # --- errors
@@ -278,16 +278,16 @@ def test_targets_whose_causes_are_read_belong_to_themselves(n):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: choice_points.loss_terms(np.array([0, 2]), 2), "cause=2 of token 1"),
-        (lambda: choice_points.loss_terms(np.zeros(3), 0), "n=0"),
-        (lambda: choice_points.counted(0), "n=0"),
-        (lambda: choice_points.theoretical_weights(0, "choice"), "n=0"),
-        (lambda: choice_points.attributed(np.zeros((2, 5))), r"shape \(2, 5\)"),
-        (lambda: choice_points.whole(np.zeros((0, 1, 5))), r"shape \(0, 1, 5\)"),
-        (lambda: choice_points.implicit_weights(np.array([[[0, np.nan]], [[0, 1.0]]])), "horizon 2 .* position 1"),
-        (lambda: choice_points.by_class(np.ones((1, 1, 2)), {"a": np.ones((1, 3), bool)}), r"'a' .*\(1, 3\)"),
-        (lambda: choice_points.by_class(np.ones((1, 1, 2)), {"a": np.ones((1, 2))}), "'a' .*float64"),
-        (lambda: choice_points.by_class(np.ones((1, 1, 2)), {"a": np.zeros((1, 2), bool)}), "'a' has no token"),
+        (lambda: implicit_weights.loss_terms(np.array([0, 2]), 2), "cause=2 of token 1"),
+        (lambda: implicit_weights.loss_terms(np.zeros(3), 0), "n=0"),
+        (lambda: implicit_weights.counted(0), "n=0"),
+        (lambda: implicit_weights.theoretical_weights(0, "choice"), "n=0"),
+        (lambda: implicit_weights.attributed(np.zeros((2, 5))), r"shape \(2, 5\)"),
+        (lambda: implicit_weights.whole(np.zeros((0, 1, 5))), r"shape \(0, 1, 5\)"),
+        (lambda: implicit_weights.implicit_weights(np.array([[[0, np.nan]], [[0, 1.0]]])), "horizon 2 .* position 1"),
+        (lambda: implicit_weights.by_class(np.ones((1, 1, 2)), {"a": np.ones((1, 3), bool)}), r"'a' .*\(1, 3\)"),
+        (lambda: implicit_weights.by_class(np.ones((1, 1, 2)), {"a": np.ones((1, 2))}), "'a' .*float64"),
+        (lambda: implicit_weights.by_class(np.ones((1, 1, 2)), {"a": np.zeros((1, 2), bool)}), "'a' has no token"),
     ],
 )
 def test_errors_name_the_value(call, message):

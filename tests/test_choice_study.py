@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab import choice_points, choice_study
+from mtp_lab import choice_study
 from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, ChoiceCell, choice_configs, story_config
 from mtp_lab.model.predictions import next_token
 from mtp_lab.model.transformer import MTPTransformer
+from mtp_lab.theory import implicit_weights
 from mtp_lab.training import runs
 
 PROCESSES = {
@@ -60,7 +61,7 @@ def test_every_n_is_taken_apart(preset):
     cells = CHOICES[preset].cells
     expected = {ChoiceCell(1)}
     for n in {cell.n for cell in cells} - {1}:
-        ((_, alone),) = choice_points.theoretical_weights(n, CHOICE)
+        ((_, alone),) = implicit_weights.theoretical_weights(n, CHOICE)
         expected |= {ChoiceCell(1, alone), ChoiceCell(n), ChoiceCell(n, cancelled=True)}
         assert choice_study.emphasis(PROCESS, 1, alone) == pytest.approx(choice_study.emphasis(PROCESS, n, 1))
     assert set(cells) == expected and len(expected) > 1

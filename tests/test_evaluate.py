@@ -6,7 +6,7 @@ import torch
 
 from data_gen import Batch
 from mtp_lab.config import ModelConfig
-from mtp_lab.evaluation.statistics_new import Interval, bootstrap_interval, seed_interval
+from mtp_lab.evaluation.statistics import Interval, bootstrap_interval, seed_interval
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.predictions import loss_per_horizon, losses, next_token, tensors, token_nats
 from mtp_lab.model.transformer import MTPTransformer

@@ -9,6 +9,7 @@ import torch
 
 from mtp_lab import induction
 from mtp_lab.config import ModelConfig
+from mtp_lab.evaluation import flops, statistics
 from mtp_lab.induction_presets import INDUCTION, induction_configs
 from mtp_lab.model.predictions import losses, tensors
 from mtp_lab.model.transformer import MTPTransformer
@@ -52,7 +53,7 @@ def test_operations_are_counted_from_the_weights(kind, attention_only):
     weights = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(("embed", "unembed")))
     layers = sum(name.endswith("attn.out.weight") for name, _ in model.named_parameters())
     expected = 6 * (weights + 3 * model.unembed.weight.numel()) + 12 * layers * 32 * 100
-    assert induction.flops_per_token(config, 100) == expected
+    assert flops.flops_per_token(config, 100) == expected
 
 
 def test_curves_are_the_log(trained):
@@ -63,7 +64,7 @@ def test_curves_are_the_log(trained):
     last = table[(table.given == "rotary") & (table.seed == 1)].iloc[-1]
     run = next(run for run in trained if run.config.model.n_future == 2 and run.config.seed == 1)
     assert last.loss == run.log()[-1]["validation"][0] and last.step == run.config.steps
-    assert last.flops == last.tokens * induction.flops_per_token(run.config.model, run.config.task.seq)
+    assert last.flops == last.tokens * flops.flops_per_token(run.config.model, run.config.task.seq)
 
 
 def test_final_measures_are_those_of_the_right_tokens(trained):
@@ -108,34 +109,34 @@ def test_earlier_is_the_exact_permutation_test():
     seen = rank[:4].mean() - rank[4:].mean()
     dealt = [rank[list(c)].mean() - rank[[i for i in range(8) if i not in c]].mean() for c in combinations(range(8), 4)]
     two_sided = 2 * min(np.mean(np.array(dealt) <= seen + 1e-9), np.mean(np.array(dealt) >= seen - 1e-9))
-    assert induction.earlier(one, other) == pytest.approx((seen, min(1, two_sided)))
-    assert induction.earlier(a_cell([1, 2, 3, 4, 5]), a_cell([6, 7, 8, 9, 10])) == pytest.approx((-5, 2 / 252))
-    assert induction.earlier(a_cell([np.inf] * 3), a_cell([np.inf] * 3)) == (0, 1)
+    assert statistics.earlier(one, other) == pytest.approx((seen, min(1, two_sided)))
+    assert statistics.earlier(a_cell([1, 2, 3, 4, 5]), a_cell([6, 7, 8, 9, 10])) == pytest.approx((-5, 2 / 252))
+    assert statistics.earlier(a_cell([np.inf] * 3), a_cell([np.inf] * 3)) == (0, 1)
 
 
 def test_earlier_compares_as_long_as_both_were_trained():
     """Seeds that were given up at 800 may get there at 900, as the others do, so nothing is known of a difference.
     Catches: a cell that comes last because it was trained for less long; times that count although all got there."""
     late = a_cell([900, 950, 1000, 1050, 1100], end=3200)
-    assert induction.earlier(late, a_cell([np.inf] * 5)) == (0, 1)
-    assert induction.earlier(a_cell([700, *late.step[1:]]), a_cell([np.inf] * 5))[1] == 1  # one alone proves nothing
-    assert induction.earlier(a_cell([100, 200, 300, 400, 500]), late) == pytest.approx((-5, 2 / 252))
-    mixed = induction.earlier(a_cell([100, np.inf, np.inf, np.inf, np.inf]), late)
-    assert mixed == induction.earlier(a_cell([100] + [np.inf] * 4), a_cell([np.inf] * 5))
+    assert statistics.earlier(late, a_cell([np.inf] * 5)) == (0, 1)
+    assert statistics.earlier(a_cell([700, *late.step[1:]]), a_cell([np.inf] * 5))[1] == 1  # one alone proves nothing
+    assert statistics.earlier(a_cell([100, 200, 300, 400, 500]), late) == pytest.approx((-5, 2 / 252))
+    mixed = statistics.earlier(a_cell([100, np.inf, np.inf, np.inf, np.inf]), late)
+    assert mixed == statistics.earlier(a_cell([100] + [np.inf] * 4), a_cell([np.inf] * 5))
 
 
 def test_shares_and_differences_have_honest_intervals():
     """5 of 5 seeds do not prove certainty; a difference of 0 has 0 in its interval; one seed has none."""
-    assert induction.share(5, 5).low == pytest.approx(0.4782, abs=1e-3) and induction.share(5, 5).high == 1
-    assert induction.share(0, 4).low == 0
+    assert statistics.share(5, 5).low == pytest.approx(0.4782, abs=1e-3) and statistics.share(5, 5).high == 1
+    assert statistics.share(0, 4).low == 0
     with pytest.raises(ValueError, match="successes=6 must be from 0 to seeds=5"):
-        induction.share(6, 5)
-    same = induction.difference([0.1, 0.5, 0.9], [0.9, 0.1, 0.5])
+        statistics.share(6, 5)
+    same = statistics.difference([0.1, 0.5, 0.9], [0.9, 0.1, 0.5])
     assert same.low < 0 < same.high and same.mean == pytest.approx(0)
-    apart = induction.difference([1.0, 1.1, 1.2], [0.0, 0.1, 0.2])
+    apart = statistics.difference([1.0, 1.1, 1.2], [0.0, 0.1, 0.2])
     assert 0.7 < apart.low < apart.mean == pytest.approx(1.0) and apart.high < 1.3
     with pytest.raises(ValueError, match="train at least 2"):
-        induction.difference([1.0], [1.0, 2.0])
+        statistics.difference([1.0], [1.0, 2.0])
 
 
 def test_an_unknown_preset_is_named():

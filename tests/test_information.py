@@ -10,9 +10,9 @@ from scipy.stats import entropy
 
 from data_gen.batch import pack
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab.information import decompose, total_correlation
 from mtp_lab.model.predictions import token_nats
 from mtp_lab.model.targets import IGNORE, future_targets
+from mtp_lab.theory.information import decompose, total_correlation
 
 
 def joint(seed: int, shape: tuple[int, int] = (4, 6), zeros: bool = False) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 
 from data_gen.polynomials.expressions import OPERATIONS
 from mtp_lab import polynomial_study
-from mtp_lab.answers import one_pass
+from mtp_lab.evaluation.answers import one_pass
 from mtp_lab.interp.probes import most_frequent
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.predictions import next_token

@@ -8,9 +8,9 @@ import torch
 from data_gen import Batch
 from data_gen.bytes import SEPARATOR
 from mtp_lab import speculation_figures
+from mtp_lab.evaluation.acceptance import KINDS, agreement, kinds_of, real_prompts, repeated, written
 from mtp_lab.figures import png
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.speculation import KINDS, agreement, kinds_of, real_prompts, repeated, written
 from mtp_lab.tasks import BytesTask
 
 

@@ -10,6 +10,7 @@ import torch
 from mtp_lab import zoo
 from mtp_lab.batch_report import TRAININGS, run_lines, trainings
 from mtp_lab.cli import main
+from mtp_lab.training import loop
 from mtp_lab.training.checkpoints import DamagedFile
 from mtp_lab.training.runs import get, get_all
 from mtp_lab.zoo import FILE, SNAPSHOTS, dequantize, files_of, pack, quantize, unpack

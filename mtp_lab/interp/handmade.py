@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtp_lab.config import ModelConfig
-from mtp_lab.interp.in_context import random_repeats
+from mtp_lab.evaluation.in_context import random_repeats
 from mtp_lab.model.layers import Attention
 from mtp_lab.model.transformer import MTPTransformer
 

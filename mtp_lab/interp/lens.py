@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtp_lab.interp.sites import residual_hooks
+from mtp_lab.interp.hook_names import residual_hooks
 from mtp_lab.model.targets import IGNORE, future_targets
 from mtp_lab.model.transformer import MTPTransformer
 

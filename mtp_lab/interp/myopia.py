@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data_gen import Batch
-from mtp_lab.evaluation.statistics_new import bootstrap_interval
+from mtp_lab.evaluation.statistics import bootstrap_interval
 from mtp_lab.interp.gradients import cosine, parameter_gradients
 from mtp_lab.model.predictions import losses
 from mtp_lab.model.transformer import MTPTransformer

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from mtp_lab.interp.attention import attention_layers
-from mtp_lab.interp.pairs import Pairs, logit_difference
-from mtp_lab.interp.sites import residual_hooks
+from mtp_lab.interp.hook_names import residual_hooks
+from mtp_lab.interp.pairs.base import Pairs, logit_difference
 from mtp_lab.model.transformer import MTPTransformer
 
 PAIRS = 32  # pairs a forward: their activations at all sites are alive at once

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mtp_lab.interp.pairs import Pairs
+from mtp_lab.interp.pairs.base import Pairs
 from mtp_lab.interp.patching import attentive, differences, in_parts, put, run
 from mtp_lab.model.transformer import MTPTransformer
 

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from mtp_lab.interp.sites import residual_hooks
+from mtp_lab.interp.hook_names import residual_hooks
 from mtp_lab.model.targets import IGNORE, future_targets
 from mtp_lab.model.transformer import MTPTransformer
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from data_gen import Batch
+from mtp_lab.evaluation.in_context import in_context_score, random_repeats
 from mtp_lab.interp.handmade import repeated_tokens
-from mtp_lab.interp.in_context import in_context_score, random_repeats
 
 
 def batch_of(tokens: torch.Tensor, documents: np.ndarray | None = None) -> Batch:

@@ -7,7 +7,8 @@ import torch
 
 from data_gen.stories.generator import Stories
 from data_gen.stories.names import NamePools
-from mtp_lab.interp.pairs import ROLES, Pairs, draw_pairs, logit_difference
+from mtp_lab.interp.pairs.base import Pairs, logit_difference
+from mtp_lab.interp.pairs.stories import ROLES, draw_pairs
 
 TARGET_FIRST, TARGET_SECOND, OTHER_FIRST, OTHER_SECOND, QUERY, REST = range(len(ROLES))
 # few second pieces: characters of a story often share one, target and other or a third with one of them

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.handmade import DUPLICATE, INDUCTION, PREVIOUS, SECOND_PREVIOUS
-from mtp_lab.interp.pairs import ROLES, Pairs
+from mtp_lab.interp.pairs.base import Pairs
+from mtp_lab.interp.pairs.stories import ROLES
 from mtp_lab.interp.patching import head_patching, recovered, residual_patching
 from mtp_lab.interp.path_patching import path_patching
 from mtp_lab.model.layers import NORM_EPS
@@ -36,7 +37,7 @@ def by_hand(corrupt: str, count: int = 12) -> Pairs:
             parts[name][i, : len(row)] = torch.tensor(row)
         parts["roles"][i, : len(row)], parts["documents"][i, : len(row)] = torch.tensor(roles), 0
         parts["at"][i], parts["right"][i], parts["wrong"][i] = len(row) - 1, meaning["x"], meaning["y"]
-    return Pairs(**parts)
+    return Pairs(**parts, names=ROLES)
 
 
 def shares(table, by) -> dict:
@@ -237,7 +238,7 @@ def test_path_patching_layer_by_layer(kind, through):
     place = torch.arange(9)
     documents = torch.where(place > at[:, None], -1, 0)
     roles = torch.where(place == at[:, None], 4, 5).masked_fill(documents < 0, -1)
-    pairs = Pairs(clean, corrupt, documents, roles, at, right, wrong)
+    pairs = Pairs(clean, corrupt, documents, roles, at, right, wrong, ROLES)
     for horizon in (1, 2):
         last = f"heads.{model.config.path(horizon)[-1]}"
         sets_of_heads = [([("blocks.0", 1)], [(last, 2)])]

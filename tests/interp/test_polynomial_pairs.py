@@ -9,9 +9,9 @@ import torch
 from data_gen.polynomials import ring
 from data_gen.polynomials.stream import SYMBOLS, Polynomials
 from mtp_lab.config import ModelConfig
-from mtp_lab.interp.pairs import Pairs
+from mtp_lab.interp.pairs.base import Pairs
+from mtp_lab.interp.pairs.polynomials import POLYNOMIAL_ROLES, draw_polynomial_pairs
 from mtp_lab.interp.patching import head_patching, recovered, residual_patching
-from mtp_lab.interp.polynomial_pairs import POLYNOMIAL_ROLES, draw_polynomial_pairs
 from mtp_lab.model.transformer import MTPTransformer
 
 CHANGED, SAME, FIRST, LATER, OTHERS, AFTER, QUERY, REST = range(len(POLYNOMIAL_ROLES))

@@ -6,9 +6,9 @@ import torch
 
 from data_gen.star_graph import StarGraphs
 from mtp_lab.config import ModelConfig
-from mtp_lab.interp.pairs import Pairs
+from mtp_lab.interp.pairs.base import Pairs
+from mtp_lab.interp.pairs.star_graphs import GOAL, STAR_ROLES, draw_star_pairs, edge_places
 from mtp_lab.interp.patching import recovered, residual_patching
-from mtp_lab.interp.star_pairs import GOAL, STAR_ROLES, draw_star_pairs, edge_places
 from mtp_lab.model.transformer import MTPTransformer
 
 CHANGED, PATH, OTHERS, AT_GOAL, EQUALS, QUERY, REST = range(len(STAR_ROLES))

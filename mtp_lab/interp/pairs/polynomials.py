@@ -12,7 +12,7 @@ import numpy as np
 
 from data_gen.polynomials.partial_results import partial_results
 from data_gen.polynomials.stream import Polynomials
-from mtp_lab.interp.pairs import Pairs, gather
+from mtp_lab.interp.pairs.base import Pairs, gather
 
 POLYNOMIAL_ROLES = (
     "changed",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_gen.star_graph import StarGraphs
-from mtp_lab.interp.pairs import Pairs, gather
+from mtp_lab.interp.pairs.base import Pairs, gather
 
 STAR_ROLES = ("changed", "path", "other arms", "goal", "=", "query", "rest")
 """What a position is: a token that differs, the path's edges, all other edges, the goal in the question, "=", the first
