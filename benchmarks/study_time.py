@@ -14,8 +14,9 @@ from typing import Any
 
 from common import save
 
-from mtp_lab import batch_report
-from mtp_lab.study import NOTEBOOKS, PRESETS
+from mtp_lab.batch import plan
+from mtp_lab.batch.plan import NOTEBOOKS, PRESETS
+from mtp_lab.experiments import registry
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,7 +25,7 @@ def gathered(root: Path) -> list[dict[str, Any]]:
     """A row for every preset and notebook with a stamp; of two stamps, that of results/ counts."""
     stamps: dict[tuple[str, str], dict[str, Any]] = {}
     for path in [*root.glob("figures/*/stamp.json"), *root.glob("results/*/figures/*/stamp.json")]:
-        stamp = batch_report.read_stamp(path)
+        stamp = plan.read_stamp(path)
         if {"preset", "seconds"} <= set(stamp):
             stamps[stamp["preset"], path.parent.name] = stamp
     return [
@@ -38,9 +39,9 @@ def gathered(root: Path) -> list[dict[str, Any]]:
 
 def trainings(notebook: str, preset: str, seeds: int, runs: Path) -> dict[str, Any]:
     """How many trainings a notebook asks for, how many of them are in runs/, and their seconds added up (or None)."""
-    if notebook not in batch_report.TRAININGS or not runs.is_dir():
+    if notebook not in registry.TRAININGS or not runs.is_dir():
         return {}
-    folders = batch_report.trainings(notebook, preset, seeds)
+    folders = registry.trainings(notebook, preset, seeds)
     facts = [json.loads(done.read_text()) for folder in folders if (done := runs / folder / "done.json").exists()]
     # a training that was resumed has timed its last part only
     seconds = sum(one["seconds"] * one["steps"] / one["steps_in_seconds"] for one in facts if one["steps_in_seconds"])

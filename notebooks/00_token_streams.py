@@ -72,10 +72,10 @@ from data_gen.stories.reader import StoryReader
 from mtp_lab import choice_figures, figures, interp_figures, stream_figures
 from mtp_lab.evaluation.losses import BITS_PER_NAT
 from mtp_lab.evaluation.statistics import over_seeds, seed_interval
+from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.stream_figures import CAST, INK, THING, WRONG, Mark
 from mtp_lab.tasks import StoriesTask
 from mtp_lab.theory import implicit_weights
-from mtp_lab.verdicts import Verdict, record
 
 NAME = "00_token_streams"
 FOLDER = Path(figures_dir) / NAME

@@ -43,8 +43,8 @@ import torch
 
 from mtp_lab import ModelConfig, MTPTransformer, diagrams, figures, mtp_loss
 from mtp_lab.evaluation.peak_memory import peak_bytes
+from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.model.targets import IGNORE, future_targets
-from mtp_lab.verdicts import Verdict, record
 
 NAME = "01_lookahead_training"
 FOLDER = Path(figures_dir) / NAME

@@ -40,17 +40,18 @@ import numpy as np
 import pandas as pd
 
 from data_gen.bytes import SEPARATOR, decode
-from mtp_lab import diagrams, figures, presets
+from mtp_lab import diagrams, figures
 from mtp_lab.evaluation.losses import BITS_PER_NAT
 from mtp_lab.evaluation.statistics import over_seeds, seed_interval
+from mtp_lab.experiments.real_bytes import conditions
+from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.model.predictions import hindsight
 from mtp_lab.training import runs
-from mtp_lab.verdicts import Verdict, record
 
 NAME = "02_real_bytes"
 FOLDER = Path(figures_dir) / NAME
-chosen = presets.BYTES[preset]
-configs = presets.bytes_configs(preset, seeds)
+chosen = conditions.BYTES[preset]
+configs = conditions.bytes_configs(preset, seeds)
 task = configs[0].task
 
 # %% [markdown]

@@ -48,18 +48,19 @@ import pandas as pd
 import torch
 
 from data_gen.bytes import decode
-from mtp_lab import figures, presets, speculation_figures, stream_figures
+from mtp_lab import figures, speculation_figures, stream_figures
 from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.generation import generate
 from mtp_lab.evaluation import acceptance
 from mtp_lab.evaluation.statistics import over_seeds, paired, seed_interval
+from mtp_lab.experiments.self_speculation import conditions
+from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.training import runs
-from mtp_lab.verdicts import Verdict, record
 
 NAME = "03_self_speculation"
 FOLDER = Path(figures_dir) / NAME
-chosen = presets.SPECULATION[preset]
-configs = presets.speculation_configs(preset, seeds)
+chosen = conditions.SPECULATION[preset]
+configs = conditions.speculation_configs(preset, seeds)
 SEEDS = len({config.seed for config in configs})
 N = chosen.prose_future
 ROWS = 4 if preset == "smoke" else 32

@@ -48,17 +48,18 @@ import pandas as pd
 import torch
 
 from data_gen.stories.generator import N_CHARACTERS
-from mtp_lab import figures, induction, interp_figures, stream_figures
+from mtp_lab import figures, interp_figures, stream_figures
 from mtp_lab.evaluation import statistics
 from mtp_lab.evaluation.over_training import progress
 from mtp_lab.evaluation.statistics import over_seeds, paired, seed_interval
 from mtp_lab.experiments.conditions import of_all
-from mtp_lab.induction_presets import INDUCTION, induction_configs
+from mtp_lab.experiments.induction_heads import analysis
+from mtp_lab.experiments.induction_heads.conditions import INDUCTION, induction_configs
+from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.interp import ablation, attention, gradients, pairs, patching, path_patching, probes
 from mtp_lab.model.predictions import tensors
 from mtp_lab.stream_figures import CAST, INK, Mark
 from mtp_lab.training import runs
-from mtp_lab.verdicts import Verdict, record
 
 NAME = "04_induction_heads"
 FOLDER = Path(figures_dir) / NAME
@@ -99,7 +100,7 @@ figures.show(figure)
 
 # %%
 trained = runs.get_all(configs, runs_dir, workers=workers)
-cells = pd.DataFrame([induction.cell_of(config) for config in configs])
+cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
 FIRST = cells.loc[0]
 
 
@@ -120,8 +121,8 @@ cells["run"] = range(len(cells))
 cells["usual"] = (cells.rate == FIRST.rate) & (cells.weight == FIRST.weight)
 cells["main"] = cells.usual & (cells.names == FIRST.names) & (cells.width == FIRST.width)
 cells["short"] = cells.setting.str.replace(r" \(.*", "", regex=True) + ", " + cells.model
-about = [*induction.CELL, "seed"]
-curves = induction.curves(trained).merge(cells, on=about)
+about = [*analysis.CELL, "seed"]
+curves = analysis.curves(trained).merge(cells, on=about)
 curves.groupby(["setting", "model", "pool"], sort=False).agg(
     seeds=("seed", "nunique"), steps=("step", "max"), tokens=("tokens", "max")
 )
@@ -134,13 +135,13 @@ curves.groupby(["setting", "model", "pool"], sort=False).agg(
 # this is high and success is not, the model copies something, but not the right thing.
 
 # %%
-times = cells.merge(induction.reached(curves), on=about)
+times = cells.merge(analysis.reached(curves), on=about)
 
 
 def cell(table: pd.DataFrame = times, **other: object) -> pd.DataFrame:
     """The rows of one cell of the study: the first one, but for `other`."""
-    wanted = {**FIRST[induction.CELL], **other}
-    return table[(table[induction.CELL] == pd.Series(wanted)).all(axis=1)]
+    wanted = {**FIRST[analysis.CELL], **other}
+    return table[(table[analysis.CELL] == pd.Series(wanted)).all(axis=1)]
 
 
 TRUNK = int(FIRST.trunk)
@@ -238,7 +239,7 @@ if FIRST.width < WIDE:
 
 # %%
 TUNED, LIGHT = ["rate", "weight"], cells.weight.min()
-fixed = [of for of in induction.CELL if of not in ("n", *TUNED)]
+fixed = [of for of in analysis.CELL if of not in ("n", *TUNED)]
 tried = times[(times[fixed] == FIRST[fixed]).all(axis=1) & times.n.isin([1, 2])]
 best = {}
 if tried.rate.nunique() > 1:
@@ -293,10 +294,10 @@ if FIRST.rate > LOW:
 # %%
 def all_splits(run: runs.Run) -> pd.DataFrame:
     """A model at the end of its training, a row a split."""
-    return pd.DataFrame([{"split": split, **induction.final(run, split, chosen.test_rows)} for split in ("train", "validation", "test")])
+    return pd.DataFrame([{"split": split, **analysis.final(run, split, chosen.test_rows)} for split in ("train", "validation", "test")])
 
 
-final = of_all(induction.cell_of, trained, all_splits, workers).merge(cells, on=about)
+final = of_all(analysis.cell_of, trained, all_splits, workers).merge(cells, on=about)
 on_test = final[final.split == "test"]
 at_end = {split: rows[rows.main] for split, rows in final.groupby("split")}
 PANELS = {
@@ -381,7 +382,7 @@ for row in finding.itertuples():
     growth.append(mine.assign(seed=row.seed, panel=row.panel, label=mine.score.map(
         {"right": "to second pieces of the same character", "wrong": "to those of others", "first_piece": "to its first pieces"}
     )))
-    success = induction.curves([run])
+    success = analysis.curves([run])
     growth.append(pd.DataFrame({"step": success.step, "value": success.induction, "seed": row.seed}).assign(
         panel=row.panel, label="success on unseen names"
     ))
@@ -513,7 +514,7 @@ def changed(run: runs.Run) -> pd.DataFrame:
 
 got_there = [trained[run] for run in times[times.reached & (times.main | times.run.isin(building.run))].run]
 if got_there:
-    followed = of_all(induction.cell_of, got_there, changed, workers).merge(cells, on=about)
+    followed = of_all(analysis.cell_of, got_there, changed, workers).merge(cells, on=about)
     by_exchange = followed.groupby(["short", "exchanged"], sort=False).share.agg(["mean", "min", "max", "size"])
     told = by_exchange.round(2)
 else:

@@ -47,18 +47,19 @@ import torch
 
 from data_gen.polynomials.expressions import OPERATIONS
 from data_gen.polynomials.partial_results import with_partial_results
-from mtp_lab import answer_figures, figures, interp_figures, polynomial_study, stream_figures
+from mtp_lab import answer_figures, figures, interp_figures, stream_figures
 from mtp_lab.evaluation import answers
 from mtp_lab.evaluation.statistics import differences, over_seeds, paired, seed_interval
+from mtp_lab.experiments.polynomials import analysis
+from mtp_lab.experiments.polynomials.analysis import CELL, of_all, scores
+from mtp_lab.experiments.polynomials.conditions import POLYNOMIALS, RINGS, papers_ring_configs, polynomial_configs
+from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.interp import patching, probes
 from mtp_lab.interp.pairs.base import Pairs
 from mtp_lab.interp.pairs.polynomials import draw_polynomial_pairs
 from mtp_lab.model.predictions import tensors
-from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, papers_ring_configs, polynomial_configs
-from mtp_lab.polynomial_study import CELL, of_all, scores
 from mtp_lab.stream_figures import CAST, THING, Mark
 from mtp_lab.training import runs
-from mtp_lab.verdicts import Verdict, record
 
 NAME = "05_polynomials"
 FOLDER = Path(figures_dir) / NAME
@@ -66,7 +67,7 @@ chosen = POLYNOMIALS[preset]
 configs = polynomial_configs(preset, seeds, ring)
 stream = RINGS[ring]
 WITHIN = range(stream.min_operations, stream.max_operations + 1)
-BEYOND = [m for m in polynomial_study.ASKED if m > stream.max_operations]
+BEYOND = [m for m in analysis.ASKED if m > stream.max_operations]
 SPAN = {True: f"as long as training's (m ≤ {WITHIN[-1]})", False: f"longer (m > {WITHIN[-1]})"}
 
 # %% [markdown]
@@ -122,7 +123,7 @@ print(f"about {SAMPLES:,} training questions; expected share of test questions t
 
 # %%
 trained = runs.get_all(configs, runs_dir, workers=workers)
-cells = pd.DataFrame([polynomial_study.cell_of(config) for config in configs])
+cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
 
 
 def label(cell: pd.Series) -> str:
@@ -183,7 +184,7 @@ figures.show(figure)
 # %%
 is_main = cells.label.isin(MAIN)
 asked = of_all(trained, scores, workers, items=chosen.items).merge(cells, on=about)
-modal = polynomial_study.baselines(stream, "test", chosen.items)
+modal = analysis.baselines(stream, "test", chosen.items)
 whole = asked[asked.group == "all"]
 by_m = []
 for panel, where in GROUPS.items():
@@ -249,9 +250,9 @@ figures.show(figure)
 SOME = cells.seed < (1 if preset in ("smoke", "quick") else 3)  # the seeds that slow measures are taken of
 weighed = cells.label.isin(MAIN) | (cells.learns != "all tokens")
 about_answers = {
-    "share of the training loss": of_all([trained[i] for i in cells.index[weighed & SOME]], polynomial_study.loss_shares, workers),
+    "share of the training loss": of_all([trained[i] for i in cells.index[weighed & SOME]], analysis.loss_shares, workers),
     "share of the squared gradient at the trunk": of_all(
-        [trained[i] for i in cells.index[weighed & SOME]], polynomial_study.gradient_shares, workers, rows=4 if preset == "smoke" else 12
+        [trained[i] for i in cells.index[weighed & SOME]], analysis.gradient_shares, workers, rows=4 if preset == "smoke" else 12
     ),
 }
 shares = pd.concat([table.assign(panel=panel) for panel, table in about_answers.items()]).merge(cells, on=about)
@@ -306,10 +307,10 @@ KS, TEMPERATURES, LENGTHS = (1, 3, 10, 30, 100), (0.2, 0.4, 0.6, 0.8, 1.0, 1.3),
 items = min(chosen.items, 300)
 main_runs = [trained[i] for i in cells.index[is_main]]
 options = dict(temperatures=TEMPERATURES, ks=KS, operations=LENGTHS, items=items)
-picked = of_all(main_runs, polynomial_study.samples, workers, split="validation", **options).merge(cells, on=about)
+picked = of_all(main_runs, analysis.samples, workers, split="validation", **options).merge(cells, on=about)
 best = picked.groupby(["label", "m", "k", "temperature"], sort=False, as_index=False).value.mean()
 best = best.loc[best.groupby(["label", "m", "k"], sort=False).value.idxmax(), ["label", "m", "k", "temperature"]]
-tested = of_all(main_runs, polynomial_study.samples, workers, **options).merge(cells, on=about)
+tested = of_all(main_runs, analysis.samples, workers, **options).merge(cells, on=about)
 passed = tested.merge(best, on=["label", "m", "k", "temperature"])
 shown = passed.groupby(["m", "label", "k"], sort=False, as_index=False).value.mean().assign(panel=lambda t: "m = " + t.m.astype(str))
 shown = shown.sort_values(["m", "k"], kind="stable")
@@ -495,7 +496,7 @@ if ring_configs:
     general = [name for name, group in ring_configs.items() if group[0].task.stream.operations == OPERATIONS]
     shown = ring_asked[ring_asked.label.isin(general) & ring_asked.group.isin(["all", "root"])].assign(panel=lambda t: "m = " + t.m.astype(str), of=lambda t: t.of.where(t.group == "root", "all"))
     shown = shown.groupby(["panel", "label", "of"], sort=False, as_index=False).value.mean()
-    said = polynomial_study.baselines(RING, "test", chosen.items, ASKED_RING)
+    said = analysis.baselines(RING, "test", chosen.items, ASKED_RING)
     shown = pd.concat([shown, said.assign(panel="m = " + said.m.astype(str), label="most frequent answer", of="all")])
     first = shown[(shown.panel == "m = 1") & (shown.of != "all")].groupby("of", sort=False).value.max()
     figure = interp_figures.grid(

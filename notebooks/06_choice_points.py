@@ -43,14 +43,15 @@ import pandas as pd
 
 from data_gen.choice_process import ChoiceProcess
 from data_gen.stories.generator import N_CHARACTERS
-from mtp_lab import answer_figures, choice_figures, choice_study, figures, interp_figures
-from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, STORY_HEADS, all_configs
-from mtp_lab.choice_study import of_all
+from mtp_lab import answer_figures, choice_figures, figures, interp_figures
 from mtp_lab.evaluation.statistics import differences, over_seeds, seed_interval
+from mtp_lab.experiments.choice_points import analysis
+from mtp_lab.experiments.choice_points.analysis import of_all
+from mtp_lab.experiments.choice_points.conditions import CHOICE, CHOICES, PROCESS, STORY_HEADS, all_configs
+from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.model.predictions import token_nats
 from mtp_lab.theory import implicit_weights, information
 from mtp_lab.training import runs
-from mtp_lab.verdicts import Verdict, record
 
 NAME = "06_choice_points"
 FOLDER = Path(figures_dir) / NAME
@@ -105,9 +106,9 @@ for name, process in PROCESSES.items():
     choices_entropy = float(np.log(process.options))
     for n in FEW:
         weights = np.where(inside, implicit_weights.implicit_weights(nats)[n - 1], np.nan)
-        values = choice_study.by_phase(weights, process) / choices_entropy
+        values = analysis.by_phase(weights, process) / choices_entropy
         by_place.append(pd.DataFrame({"panel": name, "n": n, "place": range(len(values)), "value": values}))
-    exact = choice_study.exact_weights(process, 8, SEQ)
+    exact = analysis.exact_weights(process, 8, SEQ)
     by_n.append(exact[exact["class"] != "forced"].assign(panel=name, label=lambda t: t["class"], value=lambda t: t.relative, seed=0))
 by_place, by_n = pd.concat(by_place, ignore_index=True), pd.concat(by_n, ignore_index=True)
 by_place["text"] = by_place.value.map("{:.0f}".format)
@@ -144,7 +145,7 @@ figures.show(figure)
 
 # %%
 *trained, storyteller = runs.get_all([*configs, story], runs_dir, workers=workers)
-cells = pd.DataFrame([choice_study.cell_of(config) for config in configs])
+cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
 REFERENCE = cells.label.iloc[0]
 WIDEST = int(cells.n.max())
 widest = [trained[i] for i in cells.index[cells.label == f"n = {WIDEST}"]]
@@ -245,11 +246,11 @@ figures.show(figure)
 
 # %%
 held_out = task.held_out("test", chosen.rows)
-known = choice_study.by_phase(PROCESS.total_correlation(WIDEST, task.seq)[None], PROCESS)
+known = analysis.by_phase(PROCESS.total_correlation(WIDEST, task.seq)[None], PROCESS)
 names = [f"{'a' if k < PROCESS.period else 'b'}{k % PROCESS.period or ''}" for k in range(len(known))]  # a, a1, a2, a3, b, ...
 rows = []
 for run in widest:
-    told = choice_study.by_phase(information.total_correlation(token_nats(run.model(), held_out)), PROCESS)
+    told = analysis.by_phase(information.total_correlation(token_nats(run.model(), held_out)), PROCESS)
     for source, values in (("exact", known), ("from the heads' losses", told)):
         rows += [{"source": source, "place": name, "seed": run.config.seed, "value": v} for name, v in zip(names, values, strict=True)]
 correlation = over_seeds(pd.DataFrame(rows), ["source", "place"], "value", ("mean", "low", "high"))
@@ -273,9 +274,9 @@ figures.show(figure)
 # what a choice leads to, it pays for that at once, and longer horizons have less to add: weights can be smaller, too.
 
 # %%
-measured = of_all(widest, choice_study.trained_weights, rows=chosen.rows)
+measured = of_all(widest, analysis.trained_weights, rows=chosen.rows)
 measured = measured[measured["class"] != "forced"].assign(source="trained", value=lambda t: t.relative)
-exact = choice_study.exact_weights(PROCESS, WIDEST, task.seq)
+exact = analysis.exact_weights(PROCESS, WIDEST, task.seq)
 exact = exact[exact["class"] != "forced"].assign(source="exact", value=lambda t: t.relative)
 exact = pd.concat([exact.assign(seed=run.config.seed) for run in widest])
 weighed = pd.concat([exact, measured], ignore_index=True).assign(panel=lambda t: t["class"] + " choices", label=lambda t: t.source)
@@ -295,7 +296,7 @@ figures.show(figure)
 
 # %%
 SOME = [run for run in widest if run.config.seed < (1 if preset in ("smoke", "quick") else 3)]  # slow: see target_norms
-pulled = of_all(SOME, choice_study.pulls, rows=2 if preset == "smoke" else 8)
+pulled = of_all(SOME, analysis.pulls, rows=2 if preset == "smoke" else 8)
 pulled = pulled.groupby(["horizon", "token_class"], sort=False, as_index=False)[["share", "target_share"]].mean()
 shown = pulled.assign(panel="share of the squared gradient", value=pulled.share)
 shown = pd.concat([shown, pulled.assign(panel="share of the targets", value=pulled.target_share)])
@@ -388,7 +389,7 @@ of_class[of_class.n.isin(FEW)].pivot(index="class", columns="n", values="relativ
 # Leave these out (`TrainConfig.causes_read`), and for any n the choice is left with nH, the weight of a token on which nothing depends. The heads still predict choices early, and forced tokens from wherever these are certain.
 
 # %%
-cells["emphasis"] = [round(choice_study.emphasis(PROCESS, cell.n, cell.weight, cell.cancelled), 6) for cell in cells.itertuples()]
+cells["emphasis"] = [round(analysis.emphasis(PROCESS, cell.n, cell.weight, cell.cancelled), 6) for cell in cells.itertuples()]
 derived = cells.weight + np.where(cells.cancelled, 0, (cells.n - 1) / 2)
 assert (cells.emphasis - derived).abs().max() < 1e-6  # from exact nats
 left = np.bincount(np.nonzero(owner == np.arange(len(TEXT)))[1], minlength=len(TEXT))  # terms that belong to their own target
@@ -403,9 +404,9 @@ cells.drop_duplicates("label")[["label", "emphasis"]].set_index("label").rename(
 # %%
 AFTER, FOLLOW = "after a choice that matters", "sampled tokens that follow"
 PANELS = {("right", "forced"): "forced tokens right", ("right", "1"): AFTER}
-judged = of_all(trained, choice_study.scores, rows=chosen.rows)
+judged = of_all(trained, analysis.scores, rows=chosen.rows)
 judged["panel"] = [PANELS.get(key, "") for key in zip(judged.measure, judged.of, strict=True)]
-sampled = of_all(trained, choice_study.continuations, prompts=chosen.rows)
+sampled = of_all(trained, analysis.continuations, prompts=chosen.rows)
 END = int(sampled.ahead.max())
 derailing = sampled[sampled.forced].groupby(["label", "seed"], sort=False, as_index=False).follows.mean()
 derailing = derailing.rename(columns={"follows": "value"}).assign(panel=FOLLOW)
@@ -591,7 +592,7 @@ pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval
 # ★ **1.** A choice among four is relevant to two tokens after it, and seven forced tokens follow. How much does it weigh at n = 4, relative to next-token prediction? Write $W_4$ down as a sum first.
 
 # %%
-short = choice_study.exact_weights(ChoiceProcess(options=4, forced=7, relevance=(2,)), 4, SEQ)
+short = analysis.exact_weights(ChoiceProcess(options=4, forced=7, relevance=(2,)), 4, SEQ)
 found = short[(short["class"] == "consequential") & (short.n == 4)].relative.item()
 assert abs(found - (4 + 3 + 2) / 4) < 1e-9
 print(f"(4 + 3 + 2 + 0) H / 4 H = {found:.2f}; the most that can be: {(4 + 1) / 2}")

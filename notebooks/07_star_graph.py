@@ -40,17 +40,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mtp_lab import figures, interp_figures, star_study, stream_figures
+from mtp_lab import figures, interp_figures, stream_figures
 from mtp_lab.decoding.generation import generate
 from mtp_lab.evaluation import statistics
+from mtp_lab.experiments.star_graph import analysis
+from mtp_lab.experiments.star_graph.analysis import SUCCESS
+from mtp_lab.experiments.star_graph.conditions import STARS, star_configs
+from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.interp.pairs.star_graphs import GOAL, draw_star_pairs
 from mtp_lab.interp.patching import recovered, residual_patching
-from mtp_lab.star_presets import STARS, star_configs
-from mtp_lab.star_study import SUCCESS
 from mtp_lab.stream_figures import CAST, WRONG, Mark
 from mtp_lab.training import runs
 from mtp_lab.training.runs import Run
-from mtp_lab.verdicts import Verdict, record
 
 NAME = "07_star_graph"
 FOLDER = Path(figures_dir) / NAME
@@ -95,15 +96,15 @@ for variant in dict.fromkeys(config.task.stream.variant for config in configs):
 
 # %%
 trained = runs.get_all(configs, runs_dir, workers=workers)
-cells = pd.DataFrame([star_study.cell_of(config) for config in configs])
-cells["label"] = star_study.labels(cells)
+cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
+cells["label"] = analysis.labels(cells)
 labels = list(dict.fromkeys(cells.label))
 REFERENCE = labels[0]
 
 
 def of_all(measure: Callable[..., pd.DataFrame], those: list[Run] = trained, **options: object) -> pd.DataFrame:
     """A measure of trained models, all below each other, with their cells."""
-    return star_study.of_all(those, measure, workers, **options).merge(cells, on=[*star_study.CELL, "seed"])
+    return analysis.of_all(those, measure, workers, **options).merge(cells, on=[*analysis.CELL, "seed"])
 
 
 pd.DataFrame(
@@ -121,7 +122,7 @@ pd.DataFrame(
 # The first step on validation graphs (reversed answers: the whole path, as no step is a guess). Thin lines are seeds. A mean of models that plan and models that guess describes neither.
 
 # %%
-curves = of_all(star_study.curve)
+curves = of_all(analysis.curve)
 shown = curves.assign(panel=curves.label, label="n = " + curves.n.astype(str))
 one = shown[shown.panel == REFERENCE]
 figure = interp_figures.formation(
@@ -138,7 +139,7 @@ figures.show(figure)
 # Test graphs, opened once, for the models at the end of training. A seed *succeeds* if it has 90 % of the first steps right. Bars: exact 95 % interval of the success rate (Clopper & Pearson). Dots: every seed's share of right first steps.
 
 # %%
-asked = of_all(star_study.final, rows=chosen.rows)
+asked = of_all(analysis.final, rows=chosen.rows)
 planned = asked[asked["of"] == "planned"].reset_index(drop=True)
 rates = {label: statistics.share(int((rows.value >= SUCCESS).sum()), len(rows)) for label, rows in planned.groupby("label", sort=False)}
 bars = planned.assign(panel=f"seeds with {SUCCESS:.0%} of first steps right; dots: each seed's share")
@@ -160,7 +161,7 @@ nodes.pivot_table(index="label", columns="of", values="value", sort=False).round
 # **When?** The share of seeds that have not got there yet on validation graphs. A cross: training ended there.
 
 # %%
-times = of_all(star_study.reached)
+times = of_all(analysis.reached)
 figure = interp_figures.survival(
     times.assign(panel=times.label.str.contains(", ").map({False: "n tokens, parallel heads", True: "other arrangements and answers"})),
     "step",
@@ -178,7 +179,7 @@ figures.show(figure)
 # %%
 MAIN = [label for label in labels if cells[cells.label == label].variant.iloc[0] == "forward"]
 those = [run for run, label in zip(trained, cells.label, strict=True) if label in MAIN]
-ladder = of_all(star_study.known, those, rows=chosen.rows)
+ladder = of_all(analysis.known, those, rows=chosen.rows)
 ladder = ladder[ladder.node == 1]
 rungs = ladder.groupby(["label", "asked"], sort=False, as_index=False).value.mean().assign(panel="node 1, asked behind")
 rungs["n"] = rungs.label.str.extract(r"n = (\d)", expand=False).astype(int)
@@ -205,7 +206,7 @@ score = planned.set_index(["label", "seed"]).value
 PLAIN = [label for label in MAIN if ", " not in label]
 chosen_seed = {label: int(score[label].ge(SUCCESS).idxmax()) for label in PLAIN}
 at = {label: run for run, label, seed in zip(trained, cells.label, cells.seed, strict=True) if chosen_seed.get(label) == seed}
-seen = of_all(star_study.looks, list(at.values()), rows=min(256, chosen.rows))
+seen = of_all(analysis.looks, list(at.values()), rows=min(256, chosen.rows))
 seen["panel"] = seen.label + seen.label.map(lambda label: f" ({score[label, chosen_seed[label]]:.0%})")
 seen["at"] = seen["at"].str.replace("edge to node ", "→ ").str.replace(" edges", "")
 strongest = seen.groupby(["panel", "label", "layer", "at"], sort=False, as_index=False).value.max()

@@ -225,7 +225,7 @@ def test_study_time_counts_stamps_and_trainings(bench, tmp_path, monkeypatch):
     Catches: a preset lost, a stamp taken twice, half the seconds of a training that was resumed."""
     import study_time
 
-    from mtp_lab.presets import bytes_configs
+    from mtp_lab.experiments.real_bytes.conditions import bytes_configs
 
     def stamp(folder: str, preset: str, seconds: float) -> None:
         path = tmp_path / folder / "stamp.json"
@@ -253,7 +253,7 @@ def test_decoding_has_models_of_its_own(bench):
     Catches: a default that no notebook shares, an assistant as slow as what it assists, or for other bytes."""
     import decoding
 
-    from mtp_lab.presets import speculation_configs
+    from mtp_lab.experiments.self_speculation.conditions import speculation_configs
 
     model, assistant = decoding.default_configs()
     assert model.folder in {config.folder for config in speculation_configs("quick")}

@@ -8,8 +8,15 @@ import pytest
 import torch
 
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab import choice_study
-from mtp_lab.choice_presets import CHOICE, CHOICES, PROCESS, ChoiceCell, choice_configs, story_config
+from mtp_lab.experiments.choice_points import analysis
+from mtp_lab.experiments.choice_points.conditions import (
+    CHOICE,
+    CHOICES,
+    PROCESS,
+    ChoiceCell,
+    choice_configs,
+    story_config,
+)
 from mtp_lab.model.predictions import next_token
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.theory import implicit_weights
@@ -46,9 +53,9 @@ def trained() -> list[runs.Run]:
 def test_every_cell_is_trained_once_a_seed(preset):
     """Two cells with one config would be one cell twice; a cell that cannot be told from another is lost in tables."""
     configs, chosen = choice_configs(preset), CHOICES[preset]
-    cells = pd.DataFrame([choice_study.cell_of(config) for config in configs])
+    cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
     assert len({config.folder for config in configs}) == len(configs) and not cells.duplicated().any()
-    assert (cells.groupby(choice_study.CELL).seed.nunique() == chosen.seeds).all() and chosen.seeds >= 2
+    assert (cells.groupby(analysis.CELL).seed.nunique() == chosen.seeds).all() and chosen.seeds >= 2
     assert cells.label.nunique() == len(chosen.cells) and cells.label.iloc[0] == "n = 1"
     assert {config.model.trunk_depth for config in configs} == {chosen.trunk}  # the same path for head 1
     assert len(choice_configs(preset, seeds=3)) == 3 * len(chosen.cells)
@@ -63,13 +70,13 @@ def test_every_n_is_taken_apart(preset):
     for n in {cell.n for cell in cells} - {1}:
         ((_, alone),) = implicit_weights.theoretical_weights(n, CHOICE)
         expected |= {ChoiceCell(1, alone), ChoiceCell(n), ChoiceCell(n, cancelled=True)}
-        assert choice_study.emphasis(PROCESS, 1, alone) == pytest.approx(choice_study.emphasis(PROCESS, n, 1))
+        assert analysis.emphasis(PROCESS, 1, alone) == pytest.approx(analysis.emphasis(PROCESS, n, 1))
     assert set(cells) == expected and len(expected) > 1
 
 
 def test_a_cell_is_trained_as_it_says():
     """Cells that trained alike would agree, and nobody would know why."""
-    told = {choice_study.cell_of(config)["label"]: config for config in choice_configs("full", seeds=1)}
+    told = {analysis.cell_of(config)["label"]: config for config in choice_configs("full", seeds=1)}
     assert {label for label, config in told.items() if config.causes_read} == {"n = 2, cancelled", "n = 4, cancelled"}
     weights = {label: config.mark_weights for label, config in told.items() if config.mark_weights}
     assert weights == {f"n = 1, choices ×{w}": ((CHOICE, w),) for w in (1.5, 2.5)}
@@ -87,24 +94,24 @@ def test_unknown_presets_are_named():
 def test_emphasis_is_weight_and_consequences():
     """w + (n - 1)/2 as long as the block of forced tokens is; less beyond."""
     for n, weight, expected in ((1, 1, 1), (1, 1.5, 1.5), (2, 1, 1.5), (2, 0.5, 1), (3, 1, 2), (3, 0, 1), (4, 1, 2.5)):
-        assert choice_study.emphasis(PROCESS, n, weight) == pytest.approx(expected)
+        assert analysis.emphasis(PROCESS, n, weight) == pytest.approx(expected)
     # 8 + 7 + 6 + 5, none for the choice between, 3 + 2 + 1
-    assert choice_study.emphasis(PROCESS, 8, 1) == pytest.approx(32 / 8)
+    assert analysis.emphasis(PROCESS, 8, 1) == pytest.approx(32 / 8)
 
 
 @each_process
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
 def test_targets_left_out_cancel_the_emphasis(process, n):
     """In nats, and where counting would not do: consequences that overlap, or are longer than a block."""
-    assert choice_study.emphasis(process, n, 1.0, cancelled=True) == pytest.approx(1)
-    assert choice_study.emphasis(process, n, 3.0, cancelled=True) == pytest.approx(3)
+    assert analysis.emphasis(process, n, 1.0, cancelled=True) == pytest.approx(1)
+    assert analysis.emphasis(process, n, 3.0, cancelled=True) == pytest.approx(3)
 
 
 def test_exact_weights_have_the_classes_that_there_are():
-    table = choice_study.exact_weights(PROCESS, 4, 64).set_index(["class", "n"]).relative
+    table = analysis.exact_weights(PROCESS, 4, 64).set_index(["class", "n"]).relative
     assert table["consequential"].tolist() == pytest.approx([1, 1.5, 2, 2.5])
     assert table["inconsequential"].tolist() == pytest.approx([1] * 4) and table["forced"].isna().all()
-    copies = choice_study.exact_weights(ChoiceProcess(options=2, forced=3, relevance=(3,)), 2, 20)
+    copies = analysis.exact_weights(ChoiceProcess(options=2, forced=3, relevance=(3,)), 2, 20)
     assert set(copies["class"]) == {"consequential", "forced"}
 
 
@@ -112,7 +119,7 @@ def test_phases_begin_at_the_first_choice():
     """The opening token stands in the last place of a cycle that has begun before it."""
     process = ChoiceProcess(options=2, forced=1, relevance=(1, 0))  # a cycle of four
     values = np.array([[9.0, 1, 2, 3, 4, 1, 2, np.nan, 4], [9, 3, 4, 5, 6, 3, 4, 5, 6]])
-    assert choice_study.by_phase(values, process) == pytest.approx([2, 3, 13 / 3, 38 / 6])
+    assert analysis.by_phase(values, process) == pytest.approx([2, 3, 13 / 3, 38 / 6])
 
 
 # --- following the rule
@@ -121,7 +128,7 @@ def test_phases_begin_at_the_first_choice():
 @each_process
 def test_documents_of_the_process_follow_it(process):
     documents = process.sample(20, 40, np.random.default_rng(0))
-    assert choice_study.follows(documents.tokens, process).all()
+    assert analysis.follows(documents.tokens, process).all()
 
 
 @each_process
@@ -132,7 +139,7 @@ def test_every_forced_token_has_one_right_value(process):
         for token in range(process.vocab_size):
             tokens = documents.tokens.copy()
             tokens[0, at] = token
-            broken = np.flatnonzero(~choice_study.follows(tokens, process)[0])
+            broken = np.flatnonzero(~analysis.follows(tokens, process)[0])
             assert broken.tolist() == ([] if token == documents.tokens[0, at] else [at])
 
 
@@ -147,14 +154,14 @@ def test_another_choice_breaks_what_depends_on_it(process):
         other, none = documents.tokens.copy(), documents.tokens.copy()
         other[0, at] = (other[0, at] + 1) % process.options
         none[0, at] = process.options
-        assert np.flatnonzero(~choice_study.follows(other, process)[0]).tolist() == depends
-        assert np.flatnonzero(~choice_study.follows(none, process)[0]).tolist() == [at, *depends]
+        assert np.flatnonzero(~analysis.follows(other, process)[0]).tolist() == depends
+        assert np.flatnonzero(~analysis.follows(none, process)[0]).tolist() == [at, *depends]
 
 
 def test_a_document_must_be_opened_and_have_rows():
-    assert choice_study.follows(np.array([[0]]), PROCESS).tolist() == [[False]]
+    assert analysis.follows(np.array([[0]]), PROCESS).tolist() == [[False]]
     with pytest.raises(ValueError, match=r"got shape \(3,\); for one document use tokens\[None\]"):
-        choice_study.follows(np.array([8, 0, 4]), PROCESS)
+        analysis.follows(np.array([8, 0, 4]), PROCESS)
 
 
 # --- models
@@ -163,7 +170,7 @@ def test_a_document_must_be_opened_and_have_rows():
 def test_scores_are_means_over_the_tokens_that_they_name(trained):
     """Counted token by token from what the head said."""
     run = trained[0]
-    table = choice_study.scores(run, 4).set_index(["measure", "of"]).value
+    table = analysis.scores(run, 4).set_index(["measure", "of"]).value
     batch = run.config.task.held_out("test", 4)
     predicted, nats = next_token(run.model(), batch)
     groups: dict[tuple[str, str], list[float]] = {}
@@ -183,7 +190,7 @@ def test_scores_are_means_over_the_tokens_that_they_name(trained):
 def test_trained_weights_begin_with_the_models_own_loss(trained):
     """W_1 of a class is what the next-token head pays for it, and the classes' relative weight at n = 1 is 1."""
     run = trained[-1]
-    table = choice_study.trained_weights(run, 4)
+    table = analysis.trained_weights(run, 4)
     assert set(table.n) == {1, 2} and (table[table.n == 1].relative == 1).all()
     batch = run.config.task.held_out("test", 4)
     _, nats = next_token(run.model(), batch)
@@ -194,7 +201,7 @@ def test_trained_weights_begin_with_the_models_own_loss(trained):
 
 
 def test_pulls_share_out_the_gradient(trained):
-    table = choice_study.pulls(trained[-1], 1)
+    table = analysis.pulls(trained[-1], 1)
     whole = table.groupby("horizon")[["share", "target_share"]].sum()
     assert len(whole) == 2 and whole.to_numpy() == pytest.approx(1, abs=1e-5)
 
@@ -212,8 +219,8 @@ def test_continuations_are_judged_from_the_prompt_on(trained, monkeypatch):
         tokens[0, 3] = (tokens[0, 3] + 1) % PROCESS.vocab_size
         return type("Made", (), {"tokens": tokens})
 
-    monkeypatch.setattr(choice_study, "generate", copied)
-    table = choice_study.continuations(run, 6).set_index("ahead")
+    monkeypatch.setattr(analysis, "generate", copied)
+    table = analysis.continuations(run, 6).set_index("ahead")
     assert asked == {"start": 17, "new": 40} and table.index.tolist() == list(range(1, 41))
     assert table.forced[:8].tolist() == [False, True, True, True] * 2
     assert table.follows.drop(4).tolist() == [1.0] * 39 and table.follows[4] == pytest.approx(5 / 6)
@@ -222,14 +229,14 @@ def test_continuations_are_judged_from_the_prompt_on(trained, monkeypatch):
 
 def test_models_continue_their_prompts(trained):
     """The same continuations each time; at random weights some token is wrong soon."""
-    one, two = (choice_study.continuations(trained[0], 8) for _ in range(2))
+    one, two = (analysis.continuations(trained[0], 8) for _ in range(2))
     pd.testing.assert_frame_equal(one, two)
     assert one.unbroken.iloc[-1] < 0.5 and one.follows.between(0, 1).all()
 
 
 def test_all_runs_are_measured_under_their_own_name(trained):
-    table = choice_study.of_all(trained, choice_study.scores, rows=2)
+    table = analysis.of_all(trained, analysis.scores, rows=2)
     assert list(dict.fromkeys(table.label)) == ["n = 1", "n = 2"]
     assert table.groupby("label").n_future.unique().map(list).to_dict()["n = 2"] == [2]
-    widest = choice_study.of_all(trained[-1:], choice_study.trained_weights, rows=2)
+    widest = analysis.of_all(trained[-1:], analysis.trained_weights, rows=2)
     assert set(widest.n) == {1, 2} and set(widest.n_future) == {2}

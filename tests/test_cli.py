@@ -22,8 +22,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_gen.polynomials.stream import Polynomials
-from mtp_lab import study
-from mtp_lab.cli import COMMANDS, RUNS, main
+from mtp_lab.batch import execution, plan
+from mtp_lab.cli import main
+from mtp_lab.cli.commands import COMMANDS, RUNS
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.serialization import from_mapping
 from mtp_lab.tasks import TASKS, BytesTask, PolynomialsTask
@@ -433,10 +434,10 @@ def test_a_batch_ends_with_its_exit_code_and_its_failures(status, code, tmp_path
 
     def run(*arguments, **more):
         asked.update(inspect.signature(real).bind(*arguments, **more).arguments)
-        return [study.Outcome("00_a", status, 2.0, "ValueError: no", 4, None, "the last\nlines")]
+        return [execution.Outcome("00_a", status, 2.0, "ValueError: no", 4, None, "the last\nlines")]
 
-    real = study.run
-    monkeypatch.setattr(study, "run", run)
+    real = execution.run
+    monkeypatch.setattr(execution, "run", run)
     options = "--preset smoke --only 00_token_streams --seeds 2 --jobs 3 --no-keep-going --runs-dir"
     told, out, _ = outcome("study", *options.split(), str(tmp_path))
     assert told == code and ("1 of 1 notebooks failed:\n" in out) == ("    lines\n" in out) == (code == 1)
@@ -449,10 +450,10 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch):
     """It says what would run and ends with 0; a notebook that could not run is refused as in earnest.
     Catches: a dry run that runs, and one that finds nothing wrong with what the batch refuses."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study, "_execute", None)
+    monkeypatch.setattr(execution, "_execute", None)
     (tmp_path / "notebooks").mkdir()
     notebook = tmp_path / "notebooks" / "00_token_streams.py"
-    notebook.write_text('# %% tags=["parameters"]\n' + "".join(f"{name} = 0\n" for name in study.PARAMETERS))
+    notebook.write_text('# %% tags=["parameters"]\n' + "".join(f"{name} = 0\n" for name in plan.PARAMETERS))
     dry = ["study", "--preset", "smoke", "--only", "00_token_streams", "--dry-run"]
     code, out, err = outcome(*dry)
     assert (code, err) == (0, "") and "00_token_streams: missing; trainings missing: 0; last time: unknown" in out

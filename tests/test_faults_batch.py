@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mtp_lab import study
+from mtp_lab.batch import plan
 
-FIRST, SECOND, THIRD, FOURTH = study.NOTEBOOKS[:4]
+FIRST, SECOND, THIRD, FOURTH = plan.NOTEBOOKS[:4]
 PARAMETERS = """\
 # %% tags=["parameters"]
 preset: str = "quick"

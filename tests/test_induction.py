@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mtp_lab import induction
 from mtp_lab.config import ModelConfig
 from mtp_lab.evaluation import flops, statistics
-from mtp_lab.induction_presets import INDUCTION, induction_configs
+from mtp_lab.experiments.induction_heads import analysis
+from mtp_lab.experiments.induction_heads.conditions import INDUCTION, induction_configs
 from mtp_lab.model.predictions import losses, tensors
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.training import runs
@@ -26,16 +26,16 @@ def test_cells_of_the_preset_are_told_apart():
     """Two cells with one description would be averaged; a config of another cell would be trained twice."""
     for preset, seeds in (("quick", 2), ("full", 5)):
         configs = induction_configs(preset)
-        cells = pd.DataFrame([induction.cell_of(config) for config in configs])
+        cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
         assert len({config.folder for config in configs}) == len(configs)
-        assert len(cells.drop_duplicates(induction.CELL)) == len(INDUCTION[preset].cells)
-        trained = cells.groupby(induction.CELL, sort=False).seed.nunique().tolist()
+        assert len(cells.drop_duplicates(analysis.CELL)) == len(INDUCTION[preset].cells)
+        trained = cells.groupby(analysis.CELL, sort=False).seed.nunique().tolist()
         assert trained == [seeds + cell.more_seeds for cell in INDUCTION[preset].cells]
     chosen = INDUCTION["full"]
     first = [config for config in induction_configs("full", 1) if config.seed == 0]
     for config, cell in zip(first, chosen.cells, strict=True):
-        found = induction.cell_of(config)
-        assert all(found[name] == getattr(cell, name) for name in induction.CELL if name not in ("width", "rate"))
+        found = analysis.cell_of(config)
+        assert all(found[name] == getattr(cell, name) for name in analysis.CELL if name not in ("width", "rate"))
         assert found["width"] == chosen.size["d_model"] * cell.wider
         assert found["rate"] == config.optimizer.learning_rate == chosen.optimizer.learning_rate * cell.rate
         assert config.horizon_weights == (1.0,) + (cell.weight,) * (cell.n - 1)
@@ -59,7 +59,7 @@ def test_operations_are_counted_from_the_weights(kind, attention_only):
 def test_curves_are_the_log(trained):
     """One row an evaluation, with the next-token head's loss.
     Catches: the loss of all horizons, rows of steps without an evaluation."""
-    table = induction.curves(trained)
+    table = analysis.curves(trained)
     assert len(table) == sum("measures" in row for run in trained for row in run.log())
     last = table[(table.given == "rotary") & (table.seed == 1)].iloc[-1]
     run = next(run for run in trained if run.config.model.n_future == 2 and run.config.seed == 1)
@@ -79,7 +79,7 @@ def test_final_measures_are_those_of_the_right_tokens(trained):
         for row, t in np.argwhere(batch.marks["induction"])
         if 0 <= batch.marks["entity"][row, t] < 4
     ]
-    found = induction.final(run, "test", 6)
+    found = analysis.final(run, "test", 6)
     assert len(nats) > 20 and found["nats"] == pytest.approx(np.mean(nats), rel=1e-5)
     assert found["probability"] == pytest.approx(np.mean(np.exp(-np.array(nats))), rel=1e-5)
     sums, counts = losses(run.model(), batch)
@@ -94,10 +94,10 @@ def a_cell(times: list[float], end: int = 800) -> pd.DataFrame:
 
 def test_the_first_time_counts_and_the_end_is_not_a_time(trained):
     """A run that rises, falls and rises reached it when it first rose; one that never does is censored at its end."""
-    log = induction.curves(trained[:2])
+    log = analysis.curves(trained[:2])
     log = pd.concat([run.iloc[[0]].loc[run.index[[0]].repeat(4)] for _, run in log.groupby("seed")])
     log = log.assign(step=[1, 2, 3, 4] * 2, induction=[0.1, 0.6, 0.2, 0.9, 0.1, 0.2, 0.49, 0.3])
-    table = induction.reached(log.sample(frac=1, random_state=0)).sort_values("seed")
+    table = analysis.reached(log.sample(frac=1, random_state=0)).sort_values("seed")
     assert table.step.tolist() == [2, 4] and table.reached.tolist() == [True, False]
 
 

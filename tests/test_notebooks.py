@@ -7,10 +7,11 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from mtp_lab import study, verdicts
+from mtp_lab.batch import execution, plan
+from mtp_lab.experiments import verdicts
 
 ROOT = Path(__file__).parents[1]
-COMMITTED = [ROOT / "notebooks" / f"{name}.ipynb" for name in study.NOTEBOOKS]
+COMMITTED = [ROOT / "notebooks" / f"{name}.ipynb" for name in plan.NOTEBOOKS]
 
 
 @pytest.fixture(scope="module")
@@ -18,20 +19,20 @@ def smoke(tmp_path_factory):
     """Every notebook at the smoke preset, in a folder of its own."""
     folder = tmp_path_factory.mktemp("smoke")
     arguments = dict(preset="smoke", out=folder / "out", runs_dir=folder / "runs", notebooks_dir=ROOT / "notebooks")
-    return folder, arguments, study.run(**arguments)
+    return folder, arguments, execution.run(**arguments)
 
 
 def test_every_cell_runs(smoke):
     """A cell that a change of the library breaks must not wait for a reader to find out."""
     _, _, outcomes = smoke
-    assert [outcome.status for outcome in outcomes] == ["done"] * len(study.NOTEBOOKS), outcomes
+    assert [outcome.status for outcome in outcomes] == ["done"] * len(plan.NOTEBOOKS), outcomes
 
 
 def test_a_second_call_has_nothing_to_do(smoke, capsys):
     """A batch that redoes what is done costs a group its night."""
     folder, arguments, _ = smoke
     before = sorted((path, path.stat().st_mtime_ns) for path in (folder / "runs").rglob("*"))
-    assert {outcome.status for outcome in study.run(**arguments)} == {"already done"}
+    assert {outcome.status for outcome in execution.run(**arguments)} == {"already done"}
     assert "nothing to do" in capsys.readouterr().out
     assert sorted((path, path.stat().st_mtime_ns) for path in (folder / "runs").rglob("*")) == before
 
@@ -39,7 +40,7 @@ def test_a_second_call_has_nothing_to_do(smoke, capsys):
 def test_figures_have_two_faces_and_their_data(smoke):
     """A figure without a picture is blank on a code host; one without data cannot be checked."""
     folder, _, _ = smoke
-    for name in study.NOTEBOOKS:
+    for name in plan.NOTEBOOKS:
         notebook = json.loads((folder / "out" / "notebooks" / f"{name}.ipynb").read_text())
         shown = [out["data"] for cell in notebook["cells"] for out in cell.get("outputs", ()) if "data" in out]
         plotly = [data for data in shown if "application/vnd.plotly.v1+json" in data]

@@ -9,13 +9,19 @@ import pytest
 import torch
 
 from data_gen.polynomials.expressions import OPERATIONS
-from mtp_lab import polynomial_study
 from mtp_lab.evaluation.answers import one_pass
+from mtp_lab.experiments.polynomials import analysis
+from mtp_lab.experiments.polynomials.conditions import (
+    POLYNOMIALS,
+    RINGS,
+    all_configs,
+    papers_ring_configs,
+    polynomial_configs,
+)
 from mtp_lab.interp.probes import most_frequent
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.predictions import next_token
 from mtp_lab.model.targets import token_weights
-from mtp_lab.polynomial_presets import POLYNOMIALS, RINGS, all_configs, papers_ring_configs, polynomial_configs
 from mtp_lab.training import runs
 
 
@@ -29,10 +35,10 @@ def trained(tmp_path_factory) -> list[runs.Run]:
 def test_every_cell_is_trained_once_a_seed(preset):
     """Two cells with one config would be one cell twice; a cell that cannot be told from another is lost in tables."""
     configs, chosen = polynomial_configs(preset), POLYNOMIALS[preset]
-    cells = pd.DataFrame([polynomial_study.cell_of(config) for config in configs])
+    cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
     assert len({config.folder for config in configs}) == len(configs) and not cells.duplicated().any()
     main = cells.head(len(chosen.main) * chosen.seeds)
-    assert (main.groupby(polynomial_study.CELL).seed.nunique() == chosen.seeds).all()
+    assert (main.groupby(analysis.CELL).seed.nunique() == chosen.seeds).all()
     assert set(cells.seed[len(main) :]) <= set(main.seed)  # a control is compared seed by seed
     assert len(polynomial_configs(preset, seeds=3)) == 3 * (len(chosen.main) + len(chosen.controls))
 
@@ -51,7 +57,7 @@ def test_the_papers_ring_comes_beside_the_others(preset):
     assert {config.task.stream.p ** config.task.stream.d for config in beside} <= {7**5}
     assert bool(beside) == (preset in ("smoke", "full"))
     for config in beside:
-        assert config.task.stream.of(polynomial_study.ASKED[-1]).longest <= config.model.max_seq
+        assert config.task.stream.of(analysis.ASKED[-1]).longest <= config.model.max_seq
 
 
 def test_stages_on_the_papers_ring_go_on_from_each_other():
@@ -78,7 +84,7 @@ def test_stages_on_the_papers_ring_go_on_from_each_other():
 def test_the_longest_question_that_is_asked_fits(ring, preset):
     """Ten operations are asked of every model; a row too short for them would fail after all the training."""
     for config in polynomial_configs(preset, 1, ring):
-        assert config.task.stream.of(polynomial_study.ASKED[-1]).longest <= config.model.max_seq
+        assert config.task.stream.of(analysis.ASKED[-1]).longest <= config.model.max_seq
 
 
 def test_unknown_presets_and_rings_are_named():
@@ -91,7 +97,7 @@ def test_unknown_presets_and_rings_are_named():
 def test_scores_are_shares_of_right_answers(trained):
     """Against predictions token by token, grouped in plain Python."""
     run = trained[0]
-    table = polynomial_study.scores(run, "validation", 40, [2]).set_index(["group", "of"])
+    table = analysis.scores(run, "validation", 40, [2]).set_index(["group", "of"])
     stream = run.config.task.stream
     documents = stream.held_out("validation", 2)[:40]
     exact, by_root, by_degree = [], {}, {f"X^{k}": [] for k in range(stream.d)}
@@ -117,7 +123,7 @@ def test_scores_are_shares_of_right_answers(trained):
 def test_the_baseline_is_the_most_frequent_answer():
     """Of training questions, not of the test's own: that would be tuned on them."""
     stream = RINGS["F2X4"]
-    table = polynomial_study.baselines(stream, "test", 200, [1, 6]).set_index("m").value
+    table = analysis.baselines(stream, "test", 200, [1, 6]).set_index("m").value
     for m in (1, 6):
         answers = [
             str(d.tokens[d.marks["answer"]]) for d in (stream.held_out("test", m)[i : i + 1] for i in range(200))
@@ -135,7 +141,7 @@ def test_shares_of_the_loss_add_up_to_the_training_loss(trained):
     run = runs.Run(two.path, config)
     assert config.model.n_future == 2
     batch = config.task.held_out("validation", 12)
-    table = polynomial_study.loss_shares(run, 12)
+    table = analysis.loss_shares(run, 12)
     tokens, documents = torch.from_numpy(batch.tokens).long(), torch.from_numpy(batch.documents).long()
     marks, weights = batch.marks, token_weights(batch, config.mark_weights)
     whole = float(mtp_loss(run.model(), tokens, documents, (1.0, 0.5), token_weights=weights).total.detach())
@@ -151,17 +157,17 @@ def test_shares_of_the_loss_add_up_to_the_training_loss(trained):
 def test_shares_of_the_gradient_weigh_targets_twice(trained):
     """A target of weight w pulls w times as hard, so its square counts w^2: at weight 0 nothing is left of a class."""
     run = trained[0]
-    plain = polynomial_study.gradient_shares(run, 4).set_index("token").share
+    plain = analysis.gradient_shares(run, 4).set_index("token").share
     for weight in (0.0, 3.0):
         weighed = runs.Run(run.path, replace(run.config, mark_weights=(("answer", weight),)))
-        table = polynomial_study.gradient_shares(weighed, 4).set_index("token").share
+        table = analysis.gradient_shares(weighed, 4).set_index("token").share
         ratio = weight**2 * plain.answer / (1 - plain.answer)
         assert table.sum() == pytest.approx(1) and table.answer == pytest.approx(ratio / (1 + ratio), rel=1e-6)
 
 
 def test_samples_are_what_one_pass_allows(trained):
     """Near temperature 0 pass@1 is greedy decoding; pass@k grows with k and with nothing else here."""
-    table = polynomial_study.samples(trained[0], [0.001, 1.0], [1, 10], [1], items=50)
+    table = analysis.samples(trained[0], [0.001, 1.0], [1, 10], [1], items=50)
     value = table.set_index(["temperature", "k"]).value
     greedy = one_pass(trained[0].model(), trained[0].config.task.stream.held_out("test", 1)[:50]).exact.mean()
     assert value[0.001, 1] == pytest.approx(greedy, abs=0.02) and value[1.0, 10] > value[1.0, 1] > 0
@@ -170,8 +176,8 @@ def test_samples_are_what_one_pass_allows(trained):
 def test_all_runs_are_measured_alike_by_any_number_of_workers(trained):
     """Rows carry the cell of their own run, whichever process measured it."""
     options, threads = dict(split="validation", items=10, operations=[1]), torch.get_num_threads()
-    one = polynomial_study.of_all(trained, polynomial_study.scores, **options)
-    two = polynomial_study.of_all(trained, polynomial_study.scores, workers=2, **options)
+    one = analysis.of_all(trained, analysis.scores, **options)
+    two = analysis.of_all(trained, analysis.scores, workers=2, **options)
     pd.testing.assert_frame_equal(one, two)
     assert torch.get_num_threads() == threads
     assert one.groupby(["n", "learns"]).seed.unique().map(sorted).to_list() == [[0, 1]] * 3

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from data_gen import Batch
 from data_gen.batch import pack
-from mtp_lab import study
+from mtp_lab.batch import plan
 from mtp_lab.cli import main
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.decoding.generation import generate
@@ -239,8 +239,8 @@ def workplace(corpus, tmp_path_factory) -> Iterator[Path]:
         text = json.loads((root / "runs" / "bytes" / "done" / "config.json").read_text()) | change
         (root / "runs" / "bytes" / name / "config.json").write_text(json.dumps(text))
     (root / "notebooks").mkdir()
-    declared = "".join(f"{name} = 0\n" for name in study.PARAMETERS)
-    for name in study.NOTEBOOKS:
+    declared = "".join(f"{name} = 0\n" for name in plan.PARAMETERS)
+    for name in plan.NOTEBOOKS:
         (root / "notebooks" / f"{name}.py").write_text(f'# %% tags=["parameters"]\n{declared}')
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -297,7 +297,7 @@ def test_evaluate_measures_or_refuses_any_request(workplace, words, as_json):
 @given(
     options(
         ["--preset", "--only", "--seeds", "--jobs", "--out", "--runs-dir", "--keep-going"],
-        {"--preset": list(study.PRESETS), "--only": list(study.NOTEBOOKS), "--seeds": list("0123"), "--runs-dir": RUNS},
+        {"--preset": list(plan.PRESETS), "--only": list(plan.NOTEBOOKS), "--seeds": list("0123"), "--runs-dir": RUNS},
     )
 )
 @examples(40)

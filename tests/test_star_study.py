@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from data_gen.star_graph import StarGraphs
-from mtp_lab import star_study
 from mtp_lab.config import ModelConfig, TrainConfig
+from mtp_lab.experiments.star_graph import analysis
+from mtp_lab.experiments.star_graph.analysis import CELL
+from mtp_lab.experiments.star_graph.conditions import STARS, star_configs
 from mtp_lab.model.predictions import tensors
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.star_presets import STARS, star_configs
-from mtp_lab.star_study import CELL
 from mtp_lab.tasks import StarGraphTask
 
 ROWS = 20
@@ -36,8 +36,8 @@ def test_cells_differ_in_what_they_are_said_to(preset):
     """Trunk, data order and optimizer are shared, labels are unique, the first cell is plain next-token prediction.
     Catches: a cell with a deeper path that is not called so, seeds of their own, two cells of one name."""
     configs = star_configs(preset)
-    cells = pd.DataFrame([star_study.cell_of(config) for config in configs])
-    cells["label"] = star_study.labels(cells)
+    cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
+    cells["label"] = analysis.labels(cells)
     assert len(cells.drop_duplicates(["label", "seed"])) == len(configs) == len(cells.drop_duplicates(CELL + ["seed"]))
     assert cells.label[0] == "n = 1" and set(cells.seed) == set(range(STARS[preset].seeds))
     deeper = cells.trunk != cells.trunk[0]
@@ -61,8 +61,8 @@ def test_final_counts_what_is_said_in_the_answers_places(variant, monkeypatch):
     start = run.config.task.stream.answer_start
     said = batch.wanted.copy()
     said[: ROWS // 2, start + 1] += 1
-    monkeypatch.setattr(star_study, "next_token", lambda model, batch: (said, None))
-    found = star_study.final(run, ROWS).set_index("of").value
+    monkeypatch.setattr(analysis, "next_token", lambda model, batch: (said, None))
+    found = analysis.final(run, ROWS).set_index("of").value
     assert found["path"] == found["node 1"] == found["planned"] == 0.5
     assert found["node 0"] == found["node 2"] == found["node 3"] == 1
 
@@ -75,9 +75,9 @@ def test_a_task_of_several_graphs_a_row_is_measured_on_one(monkeypatch):
         task=replace(run.config.task, seq=2 * run.config.task.seq),
         model=replace(run.config.model, max_seq=2 * run.config.task.seq),
     )
-    monkeypatch.setattr(star_study, "next_token", lambda model, batch: (batch.tokens, None))
-    assert set(star_study.final(run, ROWS).value) == {1.0}
-    assert len(star_study.looks(run, ROWS))
+    monkeypatch.setattr(analysis, "next_token", lambda model, batch: (batch.tokens, None))
+    assert set(analysis.final(run, ROWS).value) == {1.0}
+    assert len(analysis.looks(run, ROWS))
 
 
 @pytest.mark.parametrize("variant", ["forward", "teacherless"])
@@ -87,7 +87,7 @@ def test_heads_are_asked_for_the_node_so_many_places_on(variant):
     batch, stream = run.config.task.held_out("test", ROWS), run.config.task.stream
     logits = run.model().all_logits(*tensors(batch))
     paths = [stream.solve(tokens) for tokens in batch.tokens]
-    table = star_study.known(run, ROWS)
+    table = analysis.known(run, ROWS)
     for row in table.itertuples():
         at = {"goal": -2, "=": -1}.get(row.asked, int(row.asked[-1]) if row.asked[0] == "n" else None)
         guesses = logits[row.horizon - 1, :, stream.answer_start + at].argmax(-1).tolist()
@@ -106,7 +106,7 @@ def test_even_attention_is_shared_by_the_number_of_tokens():
         if "qkv" in name:
             weight.data.zero_()
     stream = run.config.task.stream
-    table = star_study.looks(run, ROWS)
+    table = analysis.looks(run, ROWS)
     keys = stream.answer_start + 1
     sizes = {f"edge to node {k}": 2 for k in (1, 2, 3)} | {"other edges": 12, "goal": 1, "=": 1, "itself": 1}
     assert table.groupby("at").value.mean().to_dict() == pytest.approx({at: n / keys for at, n in sizes.items()})
@@ -118,7 +118,7 @@ def test_the_groups_of_a_graph_do_not_overlap():
     edges share."""
     run = fake("teacherless")
     batch, stream = run.config.task.held_out("test", ROWS), run.config.task.stream
-    groups = star_study._groups(stream, batch)
+    groups = analysis._groups(stream, batch)
     total = np.sum(list(groups.values()), axis=0)
     assert total.max() == 1 and (total.sum(axis=1) == 2 * stream.n_edges + 3).all()
     for row, tokens in enumerate(batch.tokens):
@@ -133,9 +133,9 @@ def test_success_is_when_a_share_is_first_reached():
     rows = [{"step": 10 * k, "tokens": k, "validation": [1.0], "measures": {"choice": v, "path": v / 2}} for k, v in
             enumerate((0.3, 0.95, 0.92))]  # fmt: skip
     run = SimpleNamespace(config=fake().config, log=lambda: [*rows, {"step": 25}])
-    found = star_study.reached(run).iloc[0]
+    found = analysis.reached(run).iloc[0]
     assert found.step == 10 and found.reached
     reversed_ = SimpleNamespace(config=fake("reversed").config, log=run.log)
-    found = star_study.reached(reversed_).iloc[0]
+    found = analysis.reached(reversed_).iloc[0]
     assert found.step == 20 and not found.reached
-    assert star_study.curve(reversed_).value.tolist() == [0.15, 0.475, 0.46]
+    assert analysis.curve(reversed_).value.tolist() == [0.15, 0.475, 0.46]

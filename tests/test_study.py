@@ -19,12 +19,13 @@ import nbformat
 import pytest
 import torch
 
-from mtp_lab import batch_report, study
-from mtp_lab.induction_presets import induction_configs
+from mtp_lab.batch import execution, plan, report
+from mtp_lab.experiments import registry
+from mtp_lab.experiments.induction_heads.conditions import induction_configs
+from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.verdicts import Verdict, record
 
-FIRST, SECOND = study.NOTEBOOKS[:2]
+FIRST, SECOND = plan.NOTEBOOKS[:2]
 PARAMETERS = """\
 # %% tags=["parameters"]
 preset: str = "quick"
@@ -67,11 +68,11 @@ class Repository:
         text = f"# %% [markdown]\n# # A question\n\n{PARAMETERS}{''.join(cells)}"
         (self.root / "notebooks" / f"{name}.py").write_text(text)
 
-    def run(self, **arguments) -> list[study.Outcome]:
+    def run(self, **arguments) -> list[execution.Outcome]:
         defaults = dict(
             preset="smoke", only=(FIRST, SECOND), runs_dir=self.root / "runs", notebooks_dir=self.root / "notebooks"
         )
-        return study.run(out=self.out, **{**defaults, **arguments})
+        return execution.run(out=self.out, **{**defaults, **arguments})
 
     def batch(self, **arguments) -> "Step":
         printed, progress = io.StringIO(), io.StringIO()
@@ -244,26 +245,26 @@ def test_a_stamp_does_not_stand_for_a_result_that_is_gone(history, tmp_path, los
     source = tmp_path / f"{FIRST}.py"
     source.write_text("x")
     stamp = tmp_path / "figures" / FIRST / "stamp.json"
-    stamp.write_text(json.dumps({"key": study.Task(source, tmp_path, "smoke", 3, "code").key}))
-    assert study.Task(source, tmp_path, "smoke", 3, "code").why == ""
+    stamp.write_text(json.dumps({"key": plan.Task(source, tmp_path, "smoke", 3, "code").key}))
+    assert plan.Task(source, tmp_path, "smoke", 3, "code").why == ""
     (tmp_path / lost).unlink()
-    assert study.Task(source, tmp_path, "smoke", 3, "code").why == f"missing: {Path(lost).name}"
+    assert plan.Task(source, tmp_path, "smoke", 3, "code").why == f"missing: {Path(lost).name}"
 
 
 def test_the_code_digest_sees_every_module_of_both_packages(tmp_path):
     """Catches: notebooks that stay "done" after the library under them changed, or that run again for a cache file."""
     for package in ("data_gen", "mtp_lab/interp"):
         (tmp_path / package).mkdir(parents=True)
-    digests = [study.code_digest(tmp_path)]
+    digests = [plan.code_digest(tmp_path)]
     for name, text in [("data_gen/a.py", ""), ("mtp_lab/interp/b.py", ""), ("mtp_lab/interp/b.py", "x")]:
         (tmp_path / name).write_text(text)
-        digests.append(study.code_digest(tmp_path))
+        digests.append(plan.code_digest(tmp_path))
     (tmp_path / "data_gen/a.py").rename(tmp_path / "data_gen/c.py")
-    digests.append(study.code_digest(tmp_path))
+    digests.append(plan.code_digest(tmp_path))
     assert len(set(digests)) == len(digests)
     (tmp_path / "mtp_lab" / "b.pyc").write_bytes(b"x")
-    assert study.code_digest(tmp_path) == digests[-1]
-    assert study.code_digest() != study.code_digest(tmp_path)
+    assert plan.code_digest(tmp_path) == digests[-1]
+    assert plan.code_digest() != plan.code_digest(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_a_file_for_a_folder_is_refused_before_anything_runs(tmp_path):
 # --- Without kernels ------------------------------------------------------------------------------------------------
 
 
-def records(task: study.Task, parameters: dict, lifeline: int) -> dict:
+def records(task: plan.Task, parameters: dict, lifeline: int) -> dict:
     """Stands for the execution of a notebook that runs through."""
     verdict = Verdict("claim", "1", "2", "", 1, "mixed")
     record(task.out / "figures", task.name, parameters["preset"], [verdict], "mtp-lab study")
@@ -336,8 +337,8 @@ def records(task: study.Task, parameters: dict, lifeline: int) -> dict:
 @pytest.fixture
 def finished(tmp_path, monkeypatch) -> Repository:
     """One notebook, executed with three seeds, by a library whose digest is "code"."""
-    monkeypatch.setattr(study, "_execute", records)
-    monkeypatch.setattr(study, "code_digest", lambda: "code")
+    monkeypatch.setattr(execution, "_execute", records)
+    monkeypatch.setattr(plan, "code_digest", lambda: "code")
     repository = Repository(tmp_path)
     repository.write(FIRST)
     assert [outcome.status for outcome in repository.run(only=(FIRST,), seeds=3)] == ["done"]
@@ -386,10 +387,10 @@ def test_a_plan_says_why_a_notebook_is_to_run(finished, monkeypatch, case):
     Catches: a batch of hours that nobody can explain, an old stamp that ends the plan in a KeyError."""
     edit, asked, why = REASONS[case]
     edit(finished)
-    monkeypatch.setattr(study, "code_digest", lambda: asked.get("code", "code"))
+    monkeypatch.setattr(plan, "code_digest", lambda: asked.get("code", "code"))
     before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
     chosen = (asked.get("preset", "smoke"), finished.out, (FIRST,), asked.get("seeds", 3), finished.root / "notebooks")
-    (task,) = study.plan(*chosen)
+    (task,) = plan.plan(*chosen)
     assert task.why == why
     assert {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")} == before
 
@@ -420,7 +421,7 @@ def test_a_failure_is_the_reason_of_the_next_plan_and_no_other_notebooks_end(tmp
     repository = Repository(tmp_path)
     repository.write(FIRST)
     repository.write(SECOND)
-    monkeypatch.setattr(study, "_execute", execute)
+    monkeypatch.setattr(execution, "_execute", execute)
     failed, done = repository.run()
     assert (failed.status, done.status) == ("failed", "done") and failed.error == "KeyError: 'start_time'"
     assert 'raise KeyError("start_time")' in failed.traceback
@@ -428,16 +429,16 @@ def test_a_failure_is_the_reason_of_the_next_plan_and_no_other_notebooks_end(tmp
     def told(task, parameters, lifeline):
         return {"error": "no", "traceback": "the\nlast", "cell": 3, "died": False, "ipynb": "{}"}
 
-    monkeypatch.setattr(study, "_execute", told)
+    monkeypatch.setattr(execution, "_execute", told)
     (failed,) = repository.run(only=(FIRST,))
     assert (failed.error, failed.cell, failed.traceback) == ("no", 3, "the\nlast")
-    tasks = study.plan("smoke", repository.out, (FIRST, SECOND), 0, tmp_path / "notebooks")
+    tasks = plan.plan("smoke", repository.out, (FIRST, SECOND), 0, tmp_path / "notebooks")
     assert [task.why for task in tasks] == ["failed last time", ""]
 
 
 def lines_of(repository: Repository, preset: str, seeds: int, *only: str) -> list[str]:
-    tasks = study.plan(preset, repository.out, only, seeds, repository.root / "notebooks")
-    return batch_report.plan_lines(tasks, preset, seeds, repository.root / "runs")
+    tasks = plan.plan(preset, repository.out, only, seeds, repository.root / "notebooks")
+    return report.plan_lines(tasks, preset, seeds, repository.root / "runs")
 
 
 def test_a_plan_counts_missing_trainings_and_minutes_of_earlier_executions(finished):
@@ -467,40 +468,40 @@ def test_a_plan_counts_missing_trainings_and_minutes_of_earlier_executions(finis
 def test_the_trainings_of_every_notebook_are_known():
     """Catches: a new notebook whose trainings a plan does not count."""
     called = {}
-    for name in study.NOTEBOOKS:
-        source = (study.HOME / "notebooks" / f"{name}.py").read_text()
+    for name in plan.NOTEBOOKS:
+        source = (plan.HOME / "notebooks" / f"{name}.py").read_text()
         if found := set(re.findall(r"(\w+_configs)\(preset, seeds", source)):
             called[name] = min(found) if len(found) == 1 else "all_configs"  # which holds them all
         assert ("get_all(" in source) == bool(found), name
-    assert called == {name: function.rpartition(".")[2] for name, function in batch_report.TRAININGS.items()}
-    assert batch_report.missing_trainings(study.NOTEBOOKS[-1], "smoke", 1, "/no/runs") > 0
+    assert called == {name: function.rpartition(".")[2] for name, function in registry.TRAININGS.items()}
+    assert report.missing_trainings(plan.NOTEBOOKS[-1], "smoke", 1, "/no/runs") > 0
 
 
 def test_a_batch_ends_with_its_failures_and_the_size_of_its_runs(tmp_path):
     """Catches: a failure that has scrolled away, a folder of runs that fills the disk unseen."""
     (tmp_path / "a").write_bytes(bytes(3_000_000))
-    outcomes = [study.Outcome("a", "done"), study.Outcome("b", "failed", 61.4, "ValueError: no", 4, None, "x\ny")]
-    assert batch_report.closing_lines(outcomes, tmp_path) == [
+    outcomes = [execution.Outcome("a", "done"), execution.Outcome("b", "failed", 61.4, "ValueError: no", 4, None, "x\ny")]
+    assert report.closing_lines(outcomes, tmp_path) == [
         "1 of 2 notebooks failed:",
         "  b: FAILED in cell [4] after 61 s: ValueError: no",
         "    x",
         "    y",
         f"runs: 3 MB in {tmp_path}",
     ]
-    assert batch_report.closing_lines(outcomes[:1], tmp_path / "none") == [f"runs: 0 MB in {tmp_path / 'none'}"]
+    assert report.closing_lines(outcomes[:1], tmp_path / "none") == [f"runs: 0 MB in {tmp_path / 'none'}"]
 
 
 def test_an_outcome_is_one_line():
     """Catches: a report that a terminal or a log splits, or a failure that does not say where to look."""
-    failed = study.Outcome("a", "failed", 61.4, "ValueError: no", 4, Path("a.failed.ipynb").resolve())
+    failed = execution.Outcome("a", "failed", 61.4, "ValueError: no", 4, Path("a.failed.ipynb").resolve())
     assert str(failed) == "a: FAILED in cell [4] after 61 s: ValueError: no; see a.failed.ipynb"
-    assert str(study.Outcome("a", "failed", 0.2, "OSError: full")) == "a: FAILED after 0 s: OSError: full"
-    assert str(study.Outcome("a", "not run")) == "a: not run"
+    assert str(execution.Outcome("a", "failed", 0.2, "OSError: full")) == "a: FAILED after 0 s: OSError: full"
+    assert str(execution.Outcome("a", "not run")) == "a: not run"
 
 
 def test_the_study_is_imported_without_torch_and_papermill():
     """Catches: `mtp-lab --help` that waits seconds for libraries that only the children need."""
-    check = "import sys, mtp_lab.study; sys.exit(bool({'torch', 'papermill', 'jupytext'} & set(sys.modules)))"
+    check = "import sys, mtp_lab.batch.execution; sys.exit(bool({'torch', 'papermill', 'jupytext'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
 
@@ -508,8 +509,8 @@ def test_a_learners_runs_fit_200_megabytes():
     """All weights and snapshots of preset quick, in fp32; logs, figures and notebooks are a tenth of the bound.
     Catches: a cell, a seed or snapshots added to quick that a learner's disk would not expect."""
     weights = 0
-    for notebook in study.NOTEBOOKS:
-        for config in batch_report.trainings(notebook, "quick", 0).values():
+    for notebook in plan.NOTEBOOKS:
+        for config in registry.trainings(notebook, "quick", 0).values():
             with torch.device("meta"):
                 model = MTPTransformer(config.model)
             copies = 1 + (2 + config.steps // config.snapshot_every if config.snapshot_every else 0)

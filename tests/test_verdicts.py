@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mtp_lab.verdicts import Verdict, collect, record, table, update_readme
+from mtp_lab.experiments.verdicts import Verdict, collect, record, table, update_readme
 
 CLAIM = Verdict("Two heads help", "+1.7 points (Table 1)", "+2.1 points", "95 %: 1.0 to 3.2", 5, "reproduced")
 OURS = Verdict("Nobody looked", "", "0.3", "", 3, "beyond the paper")

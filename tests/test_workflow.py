@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtp_lab import batch_report, polynomial_presets, presets, study
+from mtp_lab.batch import plan
+from mtp_lab.experiments import registry
+from mtp_lab.experiments.polynomials.conditions import all_configs
+from mtp_lab.experiments.real_bytes.conditions import bytes_configs
 
 pytest.importorskip("snakemake", reason="Snakemake is not installed; pip install -e '.[batch]'")
 
@@ -25,10 +28,10 @@ SHORT = "02_real_bytes"
 @pytest.fixture
 def repository(tmp_path) -> Path:
     """What Snakemake reads, the library aside."""
-    shutil.copytree(study.HOME / "workflow", tmp_path / "workflow")
+    shutil.copytree(plan.HOME / "workflow", tmp_path / "workflow")
     (tmp_path / "notebooks").mkdir()
-    for name in study.NOTEBOOKS:
-        shutil.copy(study.HOME / "notebooks" / f"{name}.py", tmp_path / "notebooks")
+    for name in plan.NOTEBOOKS:
+        shutil.copy(plan.HOME / "notebooks" / f"{name}.py", tmp_path / "notebooks")
     return tmp_path
 
 
@@ -61,8 +64,8 @@ def waiting(repository: Path, notebooks: str) -> set[tuple[str, str]]:
 def test_the_jobs_are_the_trainings_and_notebooks_of_the_study(repository):
     """For preset smoke: every run of every notebook once, every notebook, the verdicts; nothing is written.
     Catches: a notebook whose trainings the batch forgets, a run that several notebooks share trained by each."""
-    runs = {run for name in study.NOTEBOOKS for run in batch_report.trainings(name, "smoke", 0)}
-    expected = [f"runs/{run}/done.json" for run in runs] + list(map(stamp, study.NOTEBOOKS))
+    runs = {run for name in plan.NOTEBOOKS for run in registry.trainings(name, "smoke", 0)}
+    expected = [f"runs/{run}/done.json" for run in runs] + list(map(stamp, plan.NOTEBOOKS))
     dry_run = snakemake(repository, "--dry-run", "--config", "preset=smoke")
     assert outputs(dry_run) == sorted([*expected, "results/smoke/figures/verdicts.json"])
     assert not (repository / "runs").exists() and not (repository / "results").exists()
@@ -72,14 +75,14 @@ def test_a_notebook_waits_for_its_trainings_and_the_verdicts_for_the_notebooks(r
     """With fewer seeds and two notebooks, one of which trains nothing.
     Catches: notebooks that train by themselves, seeds and notebooks asked for that are passed over."""
     edges = waiting(repository, f"notebooks=[{SHORT}, 00_token_streams]")
-    trains = {f"train\\nrun: {config.folder}" for config in presets.bytes_configs("smoke", 1)}
+    trains = {f"train\\nrun: {config.folder}" for config in bytes_configs("smoke", 1)}
     notebooks = {name: f"notebook\\nnotebook: {name}" for name in (SHORT, "00_token_streams")}
     assert edges == {(train, notebooks[SHORT]) for train in trains} | {(one, "study") for one in notebooks.values()}
 
 
 def test_a_training_waits_for_the_one_it_goes_on_from(repository):
     """Catches: the second stage of a curriculum sent to a queue at once, where it fails for want of the first."""
-    configs = polynomial_presets.all_configs("smoke", 1)
+    configs = all_configs("smoke", 1)
     edges = {(one, other) for one, other in waiting(repository, "notebooks=[05_polynomials]") if "train" in other}
     label = "train\\nrun: {}".format
     assert edges == {(label(config.init_from), label(config.folder)) for config in configs if config.init_from}
@@ -88,7 +91,7 @@ def test_a_training_waits_for_the_one_it_goes_on_from(repository):
 
 def test_what_is_trained_is_not_a_job(repository):
     """Catches: a training submitted to a queue only to find itself done."""
-    first, *others = presets.bytes_configs("smoke")
+    first, *others = bytes_configs("smoke")
     done = repository / "runs" / first.folder / "done.json"
     done.parent.mkdir(parents=True)
     done.write_text("{}")
@@ -115,7 +118,7 @@ def test_the_profile_of_a_cluster_is_read(repository):
     profile = yaml.safe_load((repository / "workflow/profiles/slurm/config.yaml").read_text())
     assert profile["executor"] == "slurm"
     dry_run = snakemake(repository, "--dry-run", "--profile", "workflow/profiles/slurm")
-    assert len(outputs(dry_run)) == len(presets.bytes_configs("smoke")) + 2
+    assert len(outputs(dry_run)) == len(bytes_configs("smoke")) + 2
     jobs = re.findall(r"^    resources: (.*)$", dry_run.stdout + dry_run.stderr, re.M)
     assert all("slurm_partition=PARTITION" in job and "runtime=720" in job for job in jobs)
     assert sorted(re.search(r"mem_mb=(\d+)", job)[1] for job in jobs) == ["2000"] * (len(jobs) - 1) + ["8000"]
@@ -160,7 +163,7 @@ def test_a_batch_goes_on_after_a_killed_training_a_killed_kernel_and_its_own_dea
     killed, and the same command ends complete, with every run trained once. Then there is nothing to do, and a run
     that is forced is not trained again. Takes most of a minute: Snakemake, Python and three kernels start for it.
     Catches: checkpoints or a run deleted as the output of a failed or forced job, trainings that begin anew."""
-    config = presets.bytes_configs("smoke")[-1]
+    config = bytes_configs("smoke")[-1]
     (repository / "sitecustomize.py").write_text(DEADLY_TRAINING.format(run=config.folder))
     notebook = repository / "notebooks" / f"{SHORT}.py"
     before, parameters, after = notebook.read_text().partition('\n# %% tags=["parameters"]')
@@ -170,7 +173,7 @@ def test_a_batch_goes_on_after_a_killed_training_a_killed_kernel_and_its_own_dea
     first = snakemake(repository, PYTHONPATH=str(repository))
     assert first.returncode == -signal.SIGKILL and (repository / "deaths").read_text() == "xx", first.stderr
     trained = identity(repository)
-    assert len(trained) == len(presets.bytes_configs("smoke"))
+    assert len(trained) == len(bytes_configs("smoke"))
     done = json.loads((repository / "runs" / config.folder / "done.json").read_text())
     assert (repository / "died").exists() and done["steps_in_seconds"] == config.steps - config.checkpoint_every
 

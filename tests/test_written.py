@@ -11,9 +11,9 @@ import torch
 from data_gen import Batch
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.decoding.generation import generate
+from mtp_lab.experiments.self_speculation.conditions import SPECULATION, speculation_configs
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.transformer import MTPTransformer
-from mtp_lab.presets import SPECULATION, speculation_configs
 from mtp_lab.tasks import BytesTask
 from mtp_lab.training import runs
 from mtp_lab.training.loop import load_weights

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mtp_lab import zoo
-from mtp_lab.batch_report import TRAININGS, run_lines, trainings
+from mtp_lab.batch import zoo
+from mtp_lab.batch.zoo import FILE, SNAPSHOTS, dequantize, files_of, pack, quantize, unpack
 from mtp_lab.cli import main
+from mtp_lab.cli.runs import run_lines
+from mtp_lab.experiments.registry import TRAININGS, trainings
 from mtp_lab.training import loop
 from mtp_lab.training.checkpoints import DamagedFile
 from mtp_lab.training.runs import get, get_all
-from mtp_lab.zoo import FILE, SNAPSHOTS, dequantize, files_of, pack, quantize, unpack
 
 NOTEBOOK = "04_induction_heads"
 STUDY = dict(preset="smoke", seeds=1, only=(NOTEBOOK,))

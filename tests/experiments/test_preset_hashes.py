@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mtp_lab.batch_report import TRAININGS, trainings
 from mtp_lab.config import TrainConfig
+from mtp_lab.experiments.registry import TRAININGS, trainings
 from mtp_lab.serialization import config_hash
 
 RECORDED = Path(__file__).with_name("preset_hashes.json")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mtp_lab.evaluation.over_training import progress
-from mtp_lab.induction_presets import induction_configs
+from mtp_lab.experiments.induction_heads.conditions import induction_configs
 from mtp_lab.model.predictions import loss_per_horizon
 from mtp_lab.training import runs
 

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab.choice_presets import CHOICE
 from mtp_lab.config import TrainConfig
 from mtp_lab.decoding.generation import generate
 from mtp_lab.experiments import conditions
+from mtp_lab.experiments.choice_points.conditions import CHOICE
 from mtp_lab.interp.gradients import class_shares, target_norms
 from mtp_lab.model.predictions import next_token, tensors, token_nats
 from mtp_lab.theory.implicit_weights import by_class, exact_nats, implicit_weights, owners, whole

@@ -1,7 +1,7 @@
 """What notebook 07 trains at each preset: models of path-star graphs that differ in n, in heads, or in the answer.
 
 The trunk is the same in all cells but one. Answers alone are learnt, as in Bachmann & Nagarajan 2024, whose graphs
-these are. Presets are those of mtp_lab.presets. Optimizer and positions (relative: a previous-token head is easy) were
+these are. Presets are those of mtp_lab.experiments.real_bytes.conditions. Optimizer and positions (relative: a previous-token head is easy) were
 chosen at n = 1 on reversed answers, which any model can learn; the size of the graphs by what n = 1 to 4 did on
 validation graphs, with a seed that is in no study (LAB_LOG.md).
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from data_gen.star_graph import StarGraphs, Variant
 from mtp_lab.config import HeadKind, ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.polynomial_presets import MARK_WEIGHTS
+from mtp_lab.experiments.polynomials.conditions import MARK_WEIGHTS
 from mtp_lab.tasks import StarGraphTask
 
 

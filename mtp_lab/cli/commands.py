@@ -1,7 +1,7 @@
 """The command line: `mtp-lab data | train | evaluate | generate | export | runs | study | zoo`.
 
 Options are the fields of the config dataclasses, documented there; those of a task follow from its name
-(mtp_lab.options). A bad value gives one line on stderr and exit code 2.
+(mtp_lab.cli.parsing). A bad value gives one line on stderr and exit code 2.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from mtp_lab import options
-from mtp_lab.batch_report import list_runs, prune_runs, show_run, train_run
+from mtp_lab.batch.zoo import pack, unpack
+from mtp_lab.cli import parsing
+from mtp_lab.cli.runs import list_runs, prune_runs, show_run, train_run
 from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.tasks import Split, Task, TaskName
-from mtp_lab.zoo import pack, unpack
 
 
 def data(
-    config: Annotated[Task, options.ROOT],
+    config: Annotated[Task, parsing.ROOT],
     task: TaskName = "bytes",
     show: int = 3,
     split: Split = "train",
@@ -51,7 +51,7 @@ def data(
 
 
 def train(
-    config: Annotated[TrainConfig, options.ROOT],
+    config: Annotated[TrainConfig, parsing.ROOT],
     task: TaskName = "bytes",
     runs_dir: str = "runs",
     threads: int = 0,
@@ -207,9 +207,10 @@ def study(
         keep_going: Run the others when a notebook fails.
         dry_run: Only say what would run and why, which trainings are missing, and how long it took last time.
     """
-    from mtp_lab.batch_report import closing_lines, plan_lines
-    from mtp_lab.study import plan, run
-    from mtp_lab.verdicts import update_readme
+    from mtp_lab.batch.execution import run
+    from mtp_lab.batch.plan import plan
+    from mtp_lab.batch.report import closing_lines, plan_lines
+    from mtp_lab.experiments.verdicts import update_readme
 
     if dry_run:
         print("\n".join(plan_lines(plan(preset, out or None, only, seeds), preset, seeds, runs_dir)))
@@ -271,9 +272,9 @@ def _narrowed(words: Sequence[str]) -> dict[str, dict[str, type]]:
     """Command -> parameter -> what to parse it into, where its annotation does not say, or the task's name decides."""
     match words:
         case ["data", *rest]:
-            return {"data": {"config": Annotated[options.sampling(rest, data.__annotations__), options.ROOT]}}
+            return {"data": {"config": Annotated[parsing.sampling(rest, data.__annotations__), parsing.ROOT]}}
         case ["train", *rest]:
-            return {"train": {"config": Annotated[options.training(rest), options.ROOT]}}
+            return {"train": {"config": Annotated[parsing.training(rest), parsing.ROOT]}}
         case ["runs", *_]:
             run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
             return {"show": {"run": run}, "train": {"run": run}}
@@ -310,5 +311,3 @@ def _refuse(message: str, code: int = 2) -> int:
     return code
 
 
-if __name__ == "__main__":
-    sys.exit(main())

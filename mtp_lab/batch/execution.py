@@ -1,19 +1,12 @@
-"""The study: its notebooks, run with papermill in batches that do only what is missing or stale.
+"""Executes notebooks with papermill, in batches that run only what is missing or stale.
 
-A notebook is done when its verdict, its executed .ipynb and a stamp exist, and the stamp holds the key of what would
-run now: the notebook's source, the preset, the seeds, and every .py file of mtp_lab and data_gen. Editing the library
-therefore runs every notebook again; their training runs come from runs_dir, so that costs little. The stamp also holds
-the parts of the key, so that a batch can say what has changed. Each notebook runs in a process of its own, which lives
-no longer than the batch.
-
-Left out: what a notebook computes (its own business, threads included), and locks (two batches into one folder at the
-same time do the same work twice, and the last writes).
+Each notebook runs in a process of its own, which lives no longer than the batch. Which notebooks are stale is decided
+in `mtp_lab.batch.plan`. Not here: what a notebook computes, and locks. Two batches into one folder at the same time do
+the same work twice, and the last one writes.
 """
 
-import hashlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,33 +17,16 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from mtp_lab import verdicts
-from mtp_lab.batch_report import Outcome, read_stamp, tail, why
-from mtp_lab.config import check_choice, check_positive
+from mtp_lab.batch.plan import Task, plan
+from mtp_lab.batch.report import Outcome, tail
+from mtp_lab.config import check_positive
+from mtp_lab.experiments import verdicts
 from mtp_lab.files import write_atomic
-
-Preset = Literal["smoke", "quick", "full", "paper"]
-
-NOTEBOOKS = (
-    "00_token_streams",
-    "01_lookahead_training",
-    "02_real_bytes",
-    "03_self_speculation",
-    "04_induction_heads",
-    "05_polynomials",
-    "06_choice_points",
-    "07_star_graph",
-)
-PRESETS: tuple[str, ...] = get_args(Preset)
-PARAMETERS = ("preset", "seeds", "runs_dir", "figures_dir", "workers")
-"""What the cell tagged `parameters` of every notebook declares; seeds=0 is the preset's own number of seeds."""
 
 ATTEMPTS = 2
 """How often a notebook is started while its kernel dies; an error in a cell is final at once."""
-HOME = Path(__file__).resolve().parents[1]
-"""Holds the two packages."""
 
 
 def run(
@@ -94,75 +70,6 @@ def run(
         print("nothing to do")
     verdicts.collect(out / "figures")
     return outcomes
-
-
-def plan(
-    preset: str, out: str | Path | None, only: Sequence[str], seeds: int, notebooks_dir: str | Path = "notebooks"
-) -> list["Task"]:
-    """The notebooks of a batch in its order, and why each is to run; nothing is started or written. Raises as `run`."""
-    check_choice("preset", preset, Preset)
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 0:
-        raise ValueError(f"seeds={seeds!r} must be an integer of at least 0; 0 is the preset's own number")
-    for name in only:
-        if name not in NOTEBOOKS:
-            raise ValueError(f"notebook {name!r} is not known; use {', '.join(map(repr, NOTEBOOKS))}")
-    sources, out = Path(notebooks_dir).resolve(), Path(out or Path("results") / preset).resolve()
-    code = code_digest()
-    names = [name for name in NOTEBOOKS if not only or name in only]
-    tasks = [Task(sources / f"{name}.py", out, preset, seeds, code) for name in names]
-    for task in tasks:
-        if task.why:
-            task.convert()
-    return tasks
-
-
-def code_digest(home: Path = HOME) -> str:
-    """The SHA-256 of the `code_files` in `home`, names included."""
-    files = {path.relative_to(home).as_posix(): path.read_bytes() for path in code_files(home)}
-    lines = [f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in files.items()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def code_files(home: Path = HOME) -> list[Path]:
-    """Every .py file of the packages mtp_lab and data_gen in `home`."""
-    return sorted(path for package in ("mtp_lab", "data_gen") for path in (home / package).rglob("*.py"))
-
-
-class Task:
-    """One notebook of a batch: its source, the places of its results, why it is to run (empty: they are current), and
-    the seconds of its last execution with this preset (None: there is none)."""
-
-    def __init__(self, source: Path, out: Path, preset: str, seeds: int, code: str):
-        if not source.is_file():
-            raise FileNotFoundError(f"{source} does not exist; run in the root of the repository, or say where it is")
-        self.source, self.out, self.name = source, out, source.stem
-        self.text = source.read_text(encoding="utf-8")
-        self.key = hashlib.sha256(f"{preset} {seeds} {code}\n{self.text}".encode()).hexdigest()
-        own = hashlib.sha256(self.text.encode()).hexdigest()
-        self.parts = {"preset": preset, "seeds": seeds, "source": own, "code": code}
-        self.executed = out / "notebooks" / f"{self.name}.ipynb"
-        self.partial = out / "notebooks" / f"{self.name}.failed.ipynb"
-        self.verdict = out / "figures" / self.name / "verdict.json"
-        self.stamp = out / "figures" / self.name / "stamp.json"
-        stamp = read_stamp(self.stamp)
-        self.why = why(self, stamp)
-        self.seconds: float | None = stamp.get("seconds") if stamp.get("preset") == preset else None
-
-    def convert(self) -> None:
-        """Makes the notebook of the source. papermill would only warn of a parameter that it cannot set."""
-        import jupytext  # two seconds that a batch with nothing to do can spare
-
-        self.notebook = jupytext.reads(self.text, fmt="py:percent")
-        cells = [cell.source for cell in self.notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-        if len(cells) != 1:
-            raise ValueError(f'{self.source} must have one cell # %% tags=["parameters"], not {len(cells)}')
-        declared = re.findall(r"^(\w+)\s*[:=](?!=)", cells[0], re.MULTILINE)
-        if missing := [name for name in PARAMETERS if name not in declared]:
-            raise ValueError(f"{self.source}: the cell tagged parameters must also declare {', '.join(missing)}")
-
-    def verdict_version(self) -> tuple[int, int] | None:
-        """Differs after each writing of the verdict, even if the same is written again."""
-        return (self.verdict.stat().st_ino, self.verdict.stat().st_mtime_ns) if self.verdict.exists() else None
 
 
 def _run_all(tasks: list[Task], parameters: dict[str, Any], jobs: int, keep_going: bool) -> list[Outcome]:
@@ -210,7 +117,7 @@ def _run_one(task: Task, parameters: dict[str, Any], lifeline: int) -> Outcome:
     seconds = time.monotonic() - started
     error, ipynb = report["error"], report["ipynb"]
     if not error and task.verdict_version() == verdict_before:
-        error = "it recorded no verdict: its last cell must call mtp_lab.verdicts.record"
+        error = "it recorded no verdict: its last cell must call mtp_lab.experiments.verdicts.record"
     if error:
         if ipynb:
             write_atomic(task.partial, ipynb)
@@ -233,7 +140,7 @@ def _execute(task: Task, parameters: dict[str, Any], lifeline: int) -> dict[str,
         folder = Path(temporary)
         nbformat.write(task.notebook, folder / "in.ipynb")
         (folder / "parameters.json").write_text(json.dumps(parameters))
-        root, command = task.source.parent.parent, [sys.executable, "-m", "mtp_lab.study", temporary]
+        root, command = task.source.parent.parent, [sys.executable, "-m", "mtp_lab.batch.execution", temporary]
         with open(folder / "log", "wb") as log:  # in a session of its own: Ctrl-C is for the batch, which ends it
             quiet = {**os.environ, "TQDM_DISABLE": "1"}  # tqdm's own: no bars in a notebook nobody watches
             status = subprocess.call(

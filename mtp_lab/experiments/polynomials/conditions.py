@@ -1,7 +1,7 @@
 """What notebook 05 trains at each preset: models of polynomial arithmetic, cell after cell.
 
 The main cells compare numbers of future tokens n at equal parameters; each control takes one explanation of a
-difference away. Presets are those of mtp_lab.presets, and hyperparameters were chosen as there.
+difference away. Presets are those of mtp_lab.experiments.real_bytes.conditions, and hyperparameters were chosen as there.
 """
 
 from dataclasses import dataclass, replace

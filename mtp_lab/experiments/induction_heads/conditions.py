@@ -1,6 +1,6 @@
 """What notebook 04 trains at each preset: models of stories that differ in n, or in what could explain n away.
 
-Presets are those of mtp_lab.presets. Names are scattered: held-out pairings are then alike (`NamePools.scattered`).
+Presets are those of mtp_lab.experiments.real_bytes.conditions. Names are scattered: held-out pairings are then alike (`NamePools.scattered`).
 Optimizer and sizes were chosen for n = 1 with smeared keys, on seeds that are in no study (LAB_LOG.md).
 """
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from mtp_lab.batch_report import TRAININGS, trainings
 from mtp_lab.config import TrainConfig
+from mtp_lab.experiments.registry import TRAININGS, trainings
 from mtp_lab.files import write_atomic
 
 if TYPE_CHECKING:  # torch is imported on first use

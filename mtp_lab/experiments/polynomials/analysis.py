@@ -18,10 +18,10 @@ from data_gen.polynomials.stream import HeldOut, Polynomials
 from mtp_lab.config import TrainConfig
 from mtp_lab.evaluation.answers import answer_probability, exact_match, expected_pass_at_k, modal, one_pass, questions
 from mtp_lab.experiments import conditions
+from mtp_lab.experiments.polynomials.conditions import MARK_WEIGHTS, MOST_OPERATIONS
 from mtp_lab.interp.gradients import target_norms
 from mtp_lab.model.predictions import tensors, token_nats
 from mtp_lab.model.targets import token_weights
-from mtp_lab.polynomial_presets import MARK_WEIGHTS, MOST_OPERATIONS
 from mtp_lab.training.runs import Run
 
 CELL = ["n", "trunk", "learns", "stopped", "pause", "fading"]

@@ -3,7 +3,7 @@
 The trunk is the same in all cells. Next-token models whose consequential choices weigh (n + 1)/2 have the emphasis of
 the n-token loss without its heads; n-token models without the targets that come before their cause has been read have
 the heads without the emphasis. Beside them stands one model of stories, whose eight heads colour a text. Presets are
-those of mtp_lab.presets.
+those of mtp_lab.experiments.real_bytes.conditions.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from data_gen.choice_process import ChoiceProcess
 from data_gen.stories.generator import Stories
 from data_gen.stories.names import NamePools
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.induction_presets import GIVEN, INDUCTION
+from mtp_lab.experiments.induction_heads.conditions import GIVEN, INDUCTION
 from mtp_lab.tasks import ChoiceProcessTask, StoriesTask
 
 PROCESS = ChoiceProcess(options=4, forced=3, relevance=(23, 0))

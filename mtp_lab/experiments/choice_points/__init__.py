@@ -1,0 +1,1 @@
+"""The experiment of notebook 06: what the n-token loss weighs."""

@@ -1,0 +1,1 @@
+"""The experiment of notebook 05: polynomial arithmetic and generalisation."""

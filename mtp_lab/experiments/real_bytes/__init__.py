@@ -1,0 +1,1 @@
+"""The experiment of notebook 02: byte models of n future bytes on real code."""

@@ -1,0 +1,1 @@
+"""The experiment of notebook 07: planning on path-star graphs."""
