@@ -3,8 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from mtp_lab.decoding_figures import SHADES
-from mtp_lab.figures import WRONG, checked, framed, panels
+from mtp_lab.figures.decoding_figures import SHADES
+from mtp_lab.figures.theme import WRONG, checked, framed, panels
 
 
 def bars_in_panels(

@@ -69,11 +69,11 @@ from data_gen.stories.grammar import PRONOUNS
 from data_gen.stories.names import NamePools
 from data_gen.stories.plots import WORDS
 from data_gen.stories.reader import StoryReader
-from mtp_lab import choice_figures, figures, interp_figures, stream_figures
+from mtp_lab import figures
 from mtp_lab.evaluation.losses import BITS_PER_NAT
 from mtp_lab.evaluation.statistics import over_seeds, seed_interval
 from mtp_lab.experiments.verdicts import Verdict, record
-from mtp_lab.stream_figures import CAST, INK, THING, WRONG, Mark
+from mtp_lab.figures import CAST, INK, THING, WRONG, Mark
 from mtp_lab.tasks import StoriesTask
 from mtp_lab.theory import implicit_weights
 
@@ -120,7 +120,7 @@ about = [
 ]
 bits = np.log2(1 / marks["probability"])
 hover = [f"{p.strip()}: {o:.0f} options, {b:.1f} bits" for p, o, b in zip(pieces, marks["options"], bits, strict=True)]
-figure = stream_figures.marked_text(
+figure = figures.marked_text(
     pieces,
     about,
     f"A story of {len(pieces)} tokens: {marks['induction'].sum()} are second pieces that it has shown before",
@@ -162,7 +162,7 @@ def table_of(documents: Documents) -> pd.DataFrame:
 
 along = table_of(story).assign(token=[piece.strip() for piece in pieces])[1:]
 total = along.surprise.sum() * BITS_PER_NAT
-figure = stream_figures.surprise_along(
+figure = figures.surprise_along(
     along,
     KINDS,
     f"Of {len(along)} tokens, {int((along.entropy == 0).sum())} cost a perfect reader nothing; the others cost {total:.0f} bits",
@@ -199,7 +199,7 @@ split = over_seeds(pd.DataFrame(rows), ["panel", "label"], "value", ("mean", "lo
 of_loss = split[split.panel == "share of the loss"].pivot(index="seed", columns="label", values="value")
 names_share = seed_interval(of_loss[[kind for kind in KINDS if "name" in kind]].sum(axis=1))
 per_story = seed_interval([table.surprise.sum() * BITS_PER_NAT / N_STORIES for table in told.values()])
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     split,
     f"Names cause {100 * names_share.mean:.0f} % of a perfect reader's loss: where they are told, hardly where repeated",
     f"{SEEDS} x {N_STORIES:,} stories of {per_story.mean:.0f} bits on average. {figures.SEEDS}",
@@ -270,7 +270,7 @@ tricks = over_seeds(pd.DataFrame(rows), ["panel", "label"], "value", ("mean", "l
 unseen = tricks[tricks.panel == panels["test"]].pivot(index="seed", columns="label", values="value")
 copying = seed_interval(unseen["copy any second piece"])
 others = seed_interval(unseen["copy any but the latest"])
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     tricks,
     f"Without induction: copying any second piece is right {100 * copying.mean:.0f} % of the time, any but the latest "
     f"{100 * others.mean:.0f} %",
@@ -303,7 +303,7 @@ window = slice(int(dense.argmax()), int(dense.argmax()) + LINE)
 by_eye = {name: each[0, window] for name, each in multiples.items()}
 top = int((by_eye["n = 8"] - by_eye["n = 1"]).argmax())
 words = [piece.replace("\n", " ") for piece in stories.pieces(batch.tokens[0])[window]]
-figure = choice_figures.weighted_text(
+figure = figures.weighted_text(
     words,
     by_eye,
     f"The place of \"{words[top].strip()}\" gains most: {by_eye['n = 1'][top]:.1f} times the mean in the loss of one token, {by_eye['n = 8'][top]:.1f} times in that of eight",
@@ -326,7 +326,7 @@ classes = {name: mask & inside for name, mask in classes.items() if (mask & insi
 of_class = implicit_weights.by_class(weights, classes)
 shown = of_class[of_class.n.isin(FEW)].assign(panel="W_n / (n W_1)", value=lambda t: t.relative)
 relative = shown[shown.n == HORIZONS].set_index("class").relative
-figure = interp_figures.grid(
+figure = figures.grid(
     shown,
     f"At n = {HORIZONS}, where counting says {(HORIZONS + 1) / 2}: " + ", ".join(f"{name} {value:.2f}" for name, value in relative.items()),
     f"Relative implicit weight, exact; {int(inside.sum()):,} tokens of {batch.rows} validation rows. Counting says 1 (nothing depends on it) or (n + 1)/2.",
@@ -380,7 +380,7 @@ for mention in find_mentions(tale, find_names(tale)):
     owner[(begins < mention.end) & (ends > mention.start)] = list(renaming).index(mention.name)
 owner = np.concatenate([owner, [-1], marks["entity"]])
 shown = np.concatenate([np.zeros(len(old_pieces) + 1, bool), marks["induction"]])
-figure = stream_figures.marked_text(
+figure = figures.marked_text(
     [*old_pieces, "\n\n", *new_pieces],
     [
         *(Mark(f"{old}, now {name}", owner == who, CAST[who]) for who, (old, name) in enumerate(renaming.items())),
@@ -417,7 +417,7 @@ def value(node: tuple) -> np.ndarray:
 
 value(tree)
 names = [f" {paper.token_names[token]}" for token in question.tokens]
-figure = stream_figures.expression_tree(
+figure = figures.expression_tree(
     tree,
     values,
     names,
@@ -467,7 +467,7 @@ for name, settings in SETTINGS.items():
         ]
 by_m = pd.DataFrame(rows)
 seen = by_m[by_m.panel == "asked before, in training"].pivot(index="m", columns="ring", values="share")
-figure = stream_figures.rings(
+figure = figures.rings(
     by_m,
     paper.max_operations,
     f"Of one-operation test questions, training has asked {100 * seen['F2[X]/(X^4)'][1]:.0f} % in the small ring, "
@@ -489,7 +489,7 @@ star = StarGraphs()
 graph = star.documents(1, np.random.default_rng(1))
 arms, goal = star.arms(graph.tokens), star.solve(graph.tokens)[-1]
 marks = graph.marks
-figure = stream_figures.star_graph(
+figure = figures.star_graph(
     arms,
     goal,
     [f" {star.token_names[token]}" for token in graph.tokens],
@@ -520,7 +520,7 @@ processes = {
 }
 settled = slice(2 * 8 + 1, 3 * 8 + 1)  # two periods of four, away from both ends
 entropy = {name: process.horizon_entropy(N, 64)[:, settled] for name, process in processes.items()}
-figure = stream_figures.horizon_entropy(
+figure = figures.horizon_entropy(
     entropy,
     ["c", "f", "f", "f"] * 2,
     "A perfect head sees up to the next choice; past it, only what does not depend on it",
@@ -572,7 +572,7 @@ rows = [
 rates = over_seeds(pd.DataFrame(rows), ["panel", "label"], "value", ("mean", "low", "high"))
 speed = rates[rates.panel == "tokens a second"].groupby("label")["mean"].first()
 renaming, slowest = speed.pop("real stories, renamed") / 1e6, speed.min() // 1e6
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     rates,
     f"Streams give {slowest:.0f} million tokens a second or more; renaming real stories, done once, {renaming:.1f} million",
     f"On one core of the machine that ran this notebook; another will differ. {figures.SEEDS}",

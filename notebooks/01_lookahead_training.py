@@ -41,7 +41,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from mtp_lab import ModelConfig, MTPTransformer, diagrams, figures, mtp_loss
+from mtp_lab import ModelConfig, MTPTransformer, figures, mtp_loss
 from mtp_lab.evaluation.peak_memory import peak_bytes
 from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.model.targets import IGNORE, future_targets
@@ -60,7 +60,7 @@ SEEDS = seeds or (2 if preset in ("smoke", "quick") else 5)
 # %%
 text = "once upon a time␞the end"
 documents = [0] * 16 + [1] * 8
-figure = diagrams.targets(text, 4, documents)
+figure = figures.targets(text, 4, documents)
 figures.save(figure, FOLDER, "targets")
 figures.show(figure)
 
@@ -79,7 +79,7 @@ future_targets(torch.tensor([[10, 11, 12, 20, 21]]), 3, documents=torch.tensor([
 
 # %%
 config = ModelConfig(d_model=64, n_attention_heads=4, n_layers=9, n_future=4, max_seq=128)
-figure = diagrams.architecture(config)
+figure = figures.architecture(config)
 figures.save(figure, FOLDER, "architecture")
 figures.show(figure)
 
@@ -135,7 +135,7 @@ by_hand.item(), mtp_loss(model, tokens).total.item()
 # send its gradient down to the trunk's output, drop its logits, and only then run the next:
 
 # %%
-figure = diagrams.backward_order(4)
+figure = figures.backward_order(4)
 figures.save(figure, FOLDER, "backward_order")
 figures.show(figure)
 

@@ -40,7 +40,7 @@ import numpy as np
 import pandas as pd
 
 from data_gen.bytes import SEPARATOR, decode
-from mtp_lab import diagrams, figures
+from mtp_lab import figures
 from mtp_lab.evaluation.losses import BITS_PER_NAT
 from mtp_lab.evaluation.statistics import over_seeds, seed_interval
 from mtp_lab.experiments.real_bytes import conditions
@@ -185,7 +185,7 @@ shown = slice(len(tokens) - len(lines[start][: SHOWN - 1]), len(tokens))
 heads = max(n for n in chosen.futures if n <= 4)
 model = next(run for run in matched if run.config.model.n_future == heads).model()
 predicted, probability = hindsight(model, tokens)
-figure = diagrams.line_predictions(
+figure = figures.line_predictions(
     tokens[shown].tolist(),
     predicted[:, shown].tolist(),
     probability[:, shown],

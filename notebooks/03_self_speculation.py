@@ -48,7 +48,7 @@ import pandas as pd
 import torch
 
 from data_gen.bytes import decode
-from mtp_lab import figures, speculation_figures, stream_figures
+from mtp_lab import figures
 from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.generation import generate
 from mtp_lab.evaluation import acceptance
@@ -139,7 +139,7 @@ print(decode(np.array(prompt))[-200:])
 steps = list(blockwise(model, prompt, K, 10 if preset != "smoke" else 3))
 characters = [[chr(token) for token in drafts] for drafts, _, _ in steps], [chr(token) for _, _, token in steps]
 committed = sum(kept + 1 for _, kept, _ in steps)
-figure = speculation_figures.forwards(
+figure = figures.forwards(
     characters[0],
     [kept for _, kept, _ in steps],
     characters[1],
@@ -164,7 +164,7 @@ print(f"{int(plain.forwards)} forwards one by one, {int(drafted.forwards)} with 
 
 # %%
 shown = prompt[-120:]
-figure = speculation_figures.strip(
+figure = figures.strip(
     [*shown, *drafted.tokens[0].tolist()],
     [0] * len(shown) + drafted.heads[0].tolist(),
     K,
@@ -209,7 +209,7 @@ by_n = measured.query("text == 'library' and heads == @LAYERS and bytes == @SHOR
 by_n = over_seeds(by_n.assign(label="n = " + by_n.n.astype(str)), ["panel", "label"], "value", ("mean", "low", "high"))
 best = {mode: by_n[by_n.panel == mode].groupby("n")["mean"].first() for mode in MODES}
 largest = max(best["greedy"].index)
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     by_n,
     f"n = {largest} commits {best['greedy'][largest]:.1f} bytes a forward on its own greedy text; real code would let it "
     f"commit {best['real text'][largest]:.1f}",
@@ -228,7 +228,7 @@ figures.show(figure)
 by_head = accepted.query("text == 'library' and heads == @LAYERS and bytes == @SHORT and drafts == @SAID and n > 1")
 by_head = by_head.assign(panel="n = " + by_head.n.astype(str)).sort_values(["n", "head"], kind="stable")
 by_head = over_seeds(by_head, ["panel", "mode", "head"], "value", ("mean", "low", "high"))
-figure = speculation_figures.acceptance(
+figure = figures.acceptance(
     by_head, "The further the head, the less of what it drafts survives", f"Share of forwards. {figures.SEEDS}"
 )
 figures.save(figure, FOLDER, "acceptance", by_head)
@@ -247,7 +247,7 @@ texts = over_seeds(pd.concat([longer, others]), ["panel", "label"], "value", ("m
 of_code = {size: texts.query("text == 'library' and heads == @LAYERS and bytes == @size") for size in (SHORT, LONG)}
 reached = {mode: seed_interval(of_code[LONG][of_code[LONG].panel == mode].value) for mode in MODES}
 before = of_code[SHORT].groupby("panel").value.mean()
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     texts,
     f"From {in_bytes(SHORT)} to {in_bytes(LONG)} of code, agreement with real code goes from {before['real text']:.2f} to "
     f"{reached['real text'].mean:.2f} bytes a forward, greedy text from {before['greedy']:.2f} to {reached['greedy'].mean:.2f}",
@@ -272,7 +272,7 @@ of_drafts = dict(list(owned.groupby(["model", "drafts", "panel"])))
 mine = {key: seed_interval(part.value) for key, part in of_drafts.items()}
 better = {kind: paired(of_drafts[kind, OWN, "greedy"], of_drafts[kind, SAID, "greedy"]) for kind in TAUGHT}
 last = TAUGHT[-1]
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     owned,
     f"Learning what head 1 writes adds {', '.join(f'{better[kind].mean:+.2f}' for kind in TAUGHT)} bytes a forward of greedy text",
     f"Bytes a forward with {N} heads that have learnt real text, or {chosen.written_steps} steps of own text, too. {figures.SEEDS}",
@@ -285,7 +285,7 @@ figures.show(figure)
 owned_heads = accepted.query("text == 'library' and n == @N and model in @TAUGHT")
 owned_heads = owned_heads.assign(panel=owned_heads.model + ", " + owned_heads.drafts).sort_values(["heads", "bytes"], kind="stable")
 owned_heads = over_seeds(owned_heads, ["panel", "mode", "head"], "value", ("mean", "low", "high"))
-figure = speculation_figures.acceptance(
+figure = figures.acceptance(
     owned_heads, "Head by head, before and after the drafts learn own text", f"Share of forwards. {figures.SEEDS}"
 )
 figures.save(figure, FOLDER, "own_text_heads", owned_heads)
@@ -313,7 +313,7 @@ of_kind = kinds.query("text == 'library' and n == @N and heads == @LAYERS and by
 of_kind = of_kind.assign(panel="head " + of_kind["head"].astype(str), label=of_kind.kind, value=of_kind.right)
 of_kind = over_seeds(of_kind, ["panel", "label"], "value", ("mean", "low", "high"))
 first = of_kind[of_kind["head"] == 1].groupby("label")["mean"].first()
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     of_kind,
     f"Head 1 is right on {first['inside a word']:.0%} of bytes inside words, and on {first['begins a word']:.0%} of first bytes",
     f"n = {N}, {in_bytes(LONG)} of training, test files. {figures.SEEDS}",
@@ -359,7 +359,7 @@ for key, part in clock[clock.batch == 1].groupby(["model", "drafts"]):
     k = int(part.groupby("draft").speedup.mean().idxmax())
     fastest[key] = (k, seed_interval(part[part.draft == k].speedup))
 order = sorted(TAUGHT, key=lambda kind: fastest[kind, OWN][1].mean)
-figure = speculation_figures.speedups(
+figure = figures.speedups(
     pd.concat([clock.query("model == @kind and drafts == @OWN and batch == 1").assign(label=kind) for kind in order]),
     f"{order[-1]}: {fastest[order[-1], OWN][0]} heads are fastest, {fastest[order[-1], OWN][1].mean:.2f} times plain decoding",
     f"n = {N}, batch 1, drafts learnt own text; greedy text behind prompts from test files. Dots: seeds; lines: their mean.",
@@ -370,7 +370,7 @@ figures.show(figure)
 # %%
 batches = clock.query("model == @last and drafts == @OWN")
 top = {batch: part.groupby("draft").speedup.mean().max() for batch, part in batches.groupby("batch")}
-figure = speculation_figures.speedups(
+figure = figures.speedups(
     batches.assign(label="batch " + batches.batch.astype(str)),
     f"Batches of {', '.join(map(str, top))}: at best {', '.join(f'{gain:.2f}' for gain in top.values())} times plain decoding",
     f"{last}, drafts learnt own text; greedy text behind prompts from test files. Dots: seeds; lines: their mean.",

@@ -48,7 +48,7 @@ import pandas as pd
 import torch
 
 from data_gen.stories.generator import N_CHARACTERS
-from mtp_lab import figures, interp_figures, stream_figures
+from mtp_lab import figures
 from mtp_lab.evaluation import statistics
 from mtp_lab.evaluation.over_training import progress
 from mtp_lab.evaluation.statistics import over_seeds, paired, seed_interval
@@ -56,9 +56,9 @@ from mtp_lab.experiments.conditions import of_all
 from mtp_lab.experiments.induction_heads import analysis
 from mtp_lab.experiments.induction_heads.conditions import INDUCTION, induction_configs
 from mtp_lab.experiments.verdicts import Verdict, record
+from mtp_lab.figures import CAST, INK, Mark
 from mtp_lab.interp import ablation, attention, gradients, pairs, patching, path_patching, probes
 from mtp_lab.model.predictions import tensors
-from mtp_lab.stream_figures import CAST, INK, Mark
 from mtp_lab.training import runs
 
 NAME = "04_induction_heads"
@@ -81,7 +81,7 @@ story = validation.documents[0] == validation.documents[0, 0]
 shown = {name: mark[0, story] for name, mark in validation.marks.items()}
 people = [Mark(f"character {who + 1}", shown["entity"] == who, CAST[who]) for who in range(N_CHARACTERS)]
 asked = shown["induction"] & (shown["entity"] < N_CHARACTERS)
-figure = stream_figures.marked_text(
+figure = figures.marked_text(
     task.pieces(validation.tokens[0, story]),
     [*(person for person in people if person.where.any()), Mark("asks for induction", asked, INK, "frame")],
     f"A story with names that training never shows asks for induction {asked.sum()} times",
@@ -159,7 +159,7 @@ shown = pd.concat(
         anything.assign(panel=anything.setting, label=ANY, value=anything.induction_any),
     ]
 )
-figure = interp_figures.formation(
+figure = figures.formation(
     shown,
     f"Given the previous-token half, {one.reached.sum()} of {len(one)} seeds with n = 1 look up names, and "
     f"{two.reached.sum()} of {len(two)} with n = 2",
@@ -177,7 +177,7 @@ figures.show(figure)
 # there share the last rank, and where one cell was given up earlier than the other, times count up to there).
 
 # %%
-figure = interp_figures.survival(
+figure = figures.survival(
     times[times.main].rename(columns={"setting": "panel", "model": "label"}),
     "step",
     "Seeds that have not found induction yet",
@@ -222,7 +222,7 @@ if FIRST.width < WIDE:
     ).assign(value=lambda table: table.induction)
     shown = shown[shown.step <= SHORT]
     wider = {n: cell(n=n, width=WIDE) for n in (1, 2)}
-    figure = interp_figures.formation(
+    figure = figures.formation(
         shown,
         f"Twice as wide: n = 1: {in_words(wider[1])}; n = 2: {in_words(wider[2])}",
         f"Previous-token half {LABEL[FIRST.given]}, trunk of {TRUNK}. Success on validation names. Thin: seeds. Thick: their mean.",
@@ -250,7 +250,7 @@ if tried.rate.nunique() > 1:
         panel=lambda table: "rate " + table.rate.map("{:g}".format),
         label=lambda table: "n = " + table.n.astype(str) + table.weight.map(lambda weight: f", head 2 weighs {weight:g}" if weight != 1 else ""),
     )
-    figure = interp_figures.survival(
+    figure = figures.survival(
         shown,
         "step",
         f"Each at its best, the median seed finds induction at step {median(best[1], 'step'):.0f} (n = 1), {median(best[2], 'step'):.0f} (n = 2)",
@@ -274,7 +274,7 @@ slow = {n: cell(given="rotary", n=n, rate=LOW) for n in (1, 2)}
 if FIRST.rate > LOW:
     shown = curves[(curves.given == "rotary") & curves.n.isin([1, 2])].sort_values("rate", ascending=False, kind="stable")
     shown = shown.assign(panel="rate " + shown.rate.map("{:g}".format), label="n = " + shown.n.astype(str), value=shown.induction)
-    figure = interp_figures.formation(
+    figure = figures.formation(
         shown,
         f"Rotary models at a lower rate: n = 1: {in_words(slow[1])}; n = 2: {in_words(slow[2])}",
         f"Success on validation names, trunk of {TRUNK}. Thin: seeds. Thick: their mean.",
@@ -310,7 +310,7 @@ bars = pd.concat([at_end[split].assign(panel=panel, value=at_end[split][of]) for
 bars["label"] = bars.short
 bars = over_seeds(bars, ["panel", "label"], "value", ("mean", "low", "high"))
 mean_of = bars.groupby(["panel", "label"])["mean"].first()
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     bars,
     "On test names right: " + "; ".join(f"{name} {mean_of['test names', name]:.0%}" for name in list(dict.fromkeys(bars.label))[:2]),
     f"Repeated second pieces, end of training. {figures.SEEDS}",
@@ -358,7 +358,7 @@ right = looks[(looks.score == "right") & (looks.ahead == 1)]
 wanted = list(dict.fromkeys(right.panel))
 right = right[right.panel.isin(wanted[:4])]
 top = right[right.panel == wanted[0]].nlargest(1, "value").iloc[0]
-figure = interp_figures.grid(
+figure = figures.grid(
     right,
     f"{wanted[0]}: attention head {top['head']} of {top.layer} puts {top.value:.0%} on the right second pieces",
     "Attention from a repeated first piece to earlier second pieces of the same character. Seed 0, validation names.",
@@ -387,7 +387,7 @@ for row in finding.itertuples():
         panel=row.panel, label="success on unseen names"
     ))
 growth = pd.concat(growth)
-figure = interp_figures.formation(
+figure = figures.formation(
     growth,
     "Attention to the right second piece forms with the success",
     f"Previous-token half {LABEL[FIRST.given]}; seeds that find induction. The largest value of all attention heads at each snapshot. Thin: seeds. Thick: mean.",
@@ -423,7 +423,7 @@ for row in finding.itertuples():
     doses.append(dose.assign(seed=row.seed, panel=row.panel, n=row.n))
 doses = pd.concat(doses)
 average = doses[doses.n == 1].groupby(["set", "k"]).value.mean()
-figure = interp_figures.dose_response(
+figure = figures.dose_response(
     doses,
     f"n = 1: without the {KMAX} attention heads that look at the right piece success falls from {average['ranked', 0]:.0%} "
     f"to {average['ranked', KMAX]:.0%}; without {KMAX} others to {average['random', KMAX]:.0%}",
@@ -455,7 +455,7 @@ shown = patched.groupby(["panel", "layer", "role"], sort=False, as_index=False).
 shown["role"] = shown.role.replace(ROLES)
 behind = shown[shown.layer == f"blocks.{TRUNK - 1}"]
 behind = behind.loc[behind.groupby("panel", sort=False).value.idxmax()]
-figure = interp_figures.grid(
+figure = figures.grid(
     shown,
     "Where the trunk leaves the answer: " + "; ".join(f"{spot.panel.split(', one')[0]}: {spot.role.replace('<br>', ' ')} {spot.value:.0%}" for spot in behind.itertuples()),
     f"Share of the clean run's logit difference that comes back. {LABEL[FIRST.given].capitalize()}, seeds that find induction, their mean.",
@@ -546,7 +546,7 @@ read = read.assign(panel=read.offset.map({1: "at the first piece", 2: "before th
 read = read.groupby(["panel", "label", "seed"], as_index=False, sort=False).value.mean()  # baselines of one seed's models alike
 read = over_seeds(read, ["panel", "label"], "value", ("mean", "low", "high"))
 read = read.sort_values("label", key=lambda labels: ~labels.str.startswith("n ="), kind="stable")
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     read,
     "What a linear probe reads off the trunk's output about a repeated name's second piece",
     f"Validation names, rows that no probe was fitted on. {figures.SEEDS}",
@@ -610,7 +610,7 @@ for row in with_two.itertuples():
     norms = gradients.target_norms(run.model(middle), *tensors(few))
     shares.append(gradients.class_shares(norms, classes).assign(seed=row.seed, step=middle))
 cosines, shares = pd.concat(cosines), pd.concat(shares)
-figure = interp_figures.formation(
+figure = figures.formation(
     cosines,
     f"The horizons' gradients in the trunk: mean cosine {cosines[cosines.layer == 'trunk'].value.mean():.2f}",
     f"{with_two.setting.iloc[0]}, {with_two.model.iloc[0]}. 1: the same direction; 0: none in common. Thin: seeds.",
@@ -637,7 +637,7 @@ phase = got.groupby(["names", "pool", "model", "steps"], as_index=False).reached
 phase = phase.assign(value=phase["sum"] / phase["size"], text=phase["sum"].astype(str) + " of " + phase["size"].astype(str))
 phase["text"] += "<br>in " + phase.steps.astype(str) + " steps"
 phase = phase.assign(order=phase.names.replace(0, 10**6)).sort_values(["model", "order"]).assign(panel="seeds that find induction")
-figure = interp_figures.grid(
+figure = figures.grid(
     phase,
     "Pools of names against the number of future tokens",
     f"Seeds that reach 50 % on unseen names, {LABEL[FIRST.given]}.",
@@ -658,7 +658,7 @@ if FEW:
     shown = curves[curves.names.isin(FEW)].assign(panel=lambda table: table.pool, label=lambda table: table.model, value=lambda table: table.induction)
     shown = shown.sort_values(["names", "n", "stopped", "weight"], ascending=[True, True, True, False], kind="stable")
     ends = {n: cell(on_test, n=n, names=FEW[-1]).induction.mean() for n in (1, 2)}
-    figure = interp_figures.formation(
+    figure = figures.formation(
         shown,
         f"With {FEW[-1]} names, n = 2 ends at {ends[2]:.0%} of test names and n = 1 at {ends[1]:.0%}",
         f"Previous-token half {LABEL[FIRST.given]}. Success on repeated second pieces, validation pairings. Thin: seeds. Thick: their mean.",
@@ -874,7 +874,7 @@ seen = pd.DataFrame(
         for j in range(i + 1)
     ]
 )
-figure = interp_figures.grid(
+figure = figures.grid(
     seen, "From first pieces, attention goes to earlier second pieces", "Names only, with their positions. Rows: from.", rows="from", columns="to", limit=1.0
 )
 figures.save(figure, FOLDER, "pattern", seen)

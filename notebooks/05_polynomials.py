@@ -47,18 +47,18 @@ import torch
 
 from data_gen.polynomials.expressions import OPERATIONS
 from data_gen.polynomials.partial_results import with_partial_results
-from mtp_lab import answer_figures, figures, interp_figures, stream_figures
+from mtp_lab import figures
 from mtp_lab.evaluation import answers
 from mtp_lab.evaluation.statistics import differences, over_seeds, paired, seed_interval
 from mtp_lab.experiments.polynomials import analysis
 from mtp_lab.experiments.polynomials.analysis import CELL, of_all, scores
 from mtp_lab.experiments.polynomials.conditions import POLYNOMIALS, RINGS, papers_ring_configs, polynomial_configs
 from mtp_lab.experiments.verdicts import Verdict, record
+from mtp_lab.figures import CAST, THING, Mark
 from mtp_lab.interp import patching, probes
 from mtp_lab.interp.pairs.base import Pairs
 from mtp_lab.interp.pairs.polynomials import draw_polynomial_pairs
 from mtp_lab.model.predictions import tensors
-from mtp_lab.stream_figures import CAST, THING, Mark
 from mtp_lab.training import runs
 
 NAME = "05_polynomials"
@@ -96,7 +96,7 @@ def note(node: tuple, at: int) -> int:
 
 
 note(tree, int(np.flatnonzero(question.marks["operator"])[-1]))
-figure = stream_figures.expression_tree(
+figure = figures.expression_tree(
     tree,
     values,
     [f" {stream.token_names[token]}" for token in question.tokens],
@@ -166,7 +166,7 @@ pd.DataFrame(
 curves = pd.concat([trained[i].measures().assign(label=name) for i, name in cells.label[cells.label.isin(MAIN)].items()])
 curves["panel"] = "m = " + curves.measure.str.removeprefix("exact_")
 shown = curves[curves.measure.isin([f"exact_{m}" for m in (1, 3, 5)])]
-figure = interp_figures.formation(
+figure = figures.formation(
     shown,
     f"Answers come slowly: after {chosen.steps} steps {shown[(shown.step == chosen.steps) & (shown.measure == 'exact_1')].value.mean():.0%} of one-operation "
     f"questions are right, {shown[(shown.step == chosen.steps) & (shown.measure == 'exact_5')].value.mean():.0%} of those with five",
@@ -204,7 +204,7 @@ def of(name: str, span: str = IN) -> pd.DataFrame:
 
 
 gains = {name: paired(of(name), of(REFERENCE)) for name in MAIN[1:]}
-figure = answer_figures.by_operations(
+figure = figures.by_operations(
     by_m,
     modal,
     WITHIN[-1],
@@ -231,7 +231,7 @@ pd.concat([shown, modal.set_index("m").value.mul(100).round(1).astype(str).to_fr
 against_reference = differences(spans.rename(columns={"span": "panel"}), REFERENCE)
 clear = against_reference.drop_duplicates(["panel", "label"])
 better, worse = ((clear.low > 0) & (clear.panel == IN)).sum(), ((clear.high < 0) & (clear.panel == IN)).sum()
-figure = answer_figures.differences(
+figure = figures.differences(
     against_reference,
     f"Against {REFERENCE}: of {clear.label.nunique()} cells {better} are clearly better and {worse} clearly worse on questions as long as training's",
     "Share of right answers, difference seed by seed, mean over the m of a panel. Dots: seeds. Bars: 95 % interval of the mean (paired t).",
@@ -259,7 +259,7 @@ shares = pd.concat([table.assign(panel=panel) for panel, table in about_answers.
 points = shares[shares.token == "answer"].groupby(["panel", "label", "seed"], sort=False, as_index=False).share.sum()
 points = points.merge(spans[spans.span == IN], on=["label", "seed"]).groupby(["panel", "label"], sort=False, as_index=False)[["share", "value"]].mean()
 pull = points[points.panel == "share of the squared gradient at the trunk"].set_index("label").share
-figure = answer_figures.against(
+figure = figures.against(
     points,
     "share",
     ("answers' share", "answers right"),
@@ -281,7 +281,7 @@ parts = parts.groupby(["group", "label", "of"], sort=False, as_index=False).valu
 parts["panel"] = parts.group.map({"root": "the last operation", "degree": "coefficient, given those before it"})
 rows_of = {panel: part for panel, part in parts.groupby("panel", sort=False)}
 last = rows_of["the last operation"]
-figure = interp_figures.grid(
+figure = figures.grid(
     last,
     f"Right answers by the operation that is done last: from {last.value.min():.0%} to {last.value.max():.0%}",
     "Test questions of 2 to 5 operations, mean over seeds. (For p = 2, negation changes nothing.)",
@@ -315,7 +315,7 @@ passed = tested.merge(best, on=["label", "m", "k", "temperature"])
 shown = passed.groupby(["m", "label", "k"], sort=False, as_index=False).value.mean().assign(panel=lambda t: "m = " + t.m.astype(str))
 shown = shown.sort_values(["m", "k"], kind="stable")
 at_k = shown[shown.m == LENGTHS[0]].groupby("k").value.mean()
-figure = answer_figures.against(
+figure = figures.against(
     shown,
     "k",
     ("samples k", "pass@k"),
@@ -388,7 +388,7 @@ read = read.sort_values("layer", key=lambda c: c.map({name: k for k, name in enu
     "label", key=lambda c: c.map({name: k for k, name in enumerate(MAIN)}), kind="stable"
 )
 deepest = read.groupby(["label", "place"], sort=False).value.max().unstack()
-figure = interp_figures.grid(
+figure = figures.grid(
     read,
     f"{REFERENCE}: a probe reads results best at \"=\" ({deepest.loc[REFERENCE, '=']:+.0%} above untrained), less at the last operator "
     f"({deepest.loc[REFERENCE, 'last operator']:+.0%})"
@@ -437,7 +437,7 @@ roles = ["changed", "same operand", "first operator", "later operators", "others
 by_role = patch(drawn, {1: (1,), 2: (1, 2)})
 shown = in_order(by_role, roles)
 shown["role"] = shown.role.replace({"same operand": "operand", "first operator": "first op.", "later operators": "later op.", "after the question": "after it"})
-figure = interp_figures.grid(
+figure = figures.grid(
     shown,
     "Where a changed coefficient is on its way to the answer, layer by layer",
     "Share of the clean run's logit difference that comes back. Questions of 3 operations, mean over seeds.",
@@ -464,7 +464,7 @@ ready = patch(by_distance, {n: (1,) for n in cells.n[is_main].unique()})
 shown = in_order(ready, BACK)
 end = {n: f"blocks.{cells[is_main & (cells.n == n)].trunk.iloc[0] - 1}" for n in cells.n[is_main].unique()}
 at_end = {n: ready[(ready.n == n) & (ready.layer == layer)].groupby("role", sort=False).recovery.mean() for n, layer in end.items()}
-figure = interp_figures.grid(
+figure = figures.grid(
     shown,
     "At the end of the trunk the answer stands at the query: " + ", ".join(f"n = {n}: {at[BACK[-1]]:.0%}" for n, at in at_end.items())
     + "; one token before: " + ", ".join(f"n = {n}: {at[BACK[-2]]:.0%}" for n, at in at_end.items()),
@@ -499,7 +499,7 @@ if ring_configs:
     said = analysis.baselines(RING, "test", chosen.items, ASKED_RING)
     shown = pd.concat([shown, said.assign(panel="m = " + said.m.astype(str), label="most frequent answer", of="all")])
     first = shown[(shown.panel == "m = 1") & (shown.of != "all")].groupby("of", sort=False).value.max()
-    figure = interp_figures.grid(
+    figure = figures.grid(
         shown,
         "F7[X]/(X^5), one operation, the best of these: " + ", ".join(f"{name} {share:.0%}" for name, share in first.items()),
         f"Test questions by the operation that is done last; {RING.p**RING.d:,} possible answers. Mean over {len(ring_configs[shown.label.iloc[0]])} seeds.",
@@ -514,7 +514,7 @@ if ring_configs:
     single = single.assign(panel=single.group.map({"degree of *": "products", "degree of o": "compositions"}))
     single = single.groupby(["panel", "label", "of"], sort=False, as_index=False).value.mean()
     known = single[single.panel == "products"].groupby("of", sort=False).value.max()
-    figure = interp_figures.grid(
+    figure = figures.grid(
         single,
         "Products coefficient by coefficient, the best of these: " + ", ".join(f"{name} {share:.0%}" for name, share in known.items()),
         "Coefficients of the answer, each given the right ones before it; m = 1, guessing is right in 14 % or a little more. Mean over seeds.",

@@ -43,7 +43,7 @@ import pandas as pd
 
 from data_gen.choice_process import ChoiceProcess
 from data_gen.stories.generator import N_CHARACTERS
-from mtp_lab import answer_figures, choice_figures, figures, interp_figures
+from mtp_lab import figures
 from mtp_lab.evaluation.statistics import differences, over_seeds, seed_interval
 from mtp_lab.experiments.choice_points import analysis
 from mtp_lab.experiments.choice_points.analysis import of_all
@@ -73,7 +73,7 @@ counts = implicit_weights.loss_terms(cause, HORIZONS)[-1]
 table = implicit_weights.counted(8)
 at_most = table.set_index("n").loc[HORIZONS]
 assert counts[TEXT.index("A")] == at_most.choice_point
-figure = choice_figures.terms(
+figure = figures.terms(
     TEXT,
     cause,
     owner,
@@ -112,7 +112,7 @@ for name, process in PROCESSES.items():
     by_n.append(exact[exact["class"] != "forced"].assign(panel=name, label=lambda t: t["class"], value=lambda t: t.relative, seed=0))
 by_place, by_n = pd.concat(by_place, ignore_index=True), pd.concat(by_n, ignore_index=True)
 by_place["text"] = by_place.value.map("{:.0f}".format)
-figure = interp_figures.grid(
+figure = figures.grid(
     by_place,
     f"Of the loss of eight tokens, a choice is answerable for {by_place[(by_place.n == 8) & (by_place.place == 0)].value.min():.0f} to "
     f"{by_place[(by_place.n == 8) & (by_place.place == 0)].value.max():.0f} times its entropy",
@@ -127,7 +127,7 @@ figures.show(figure)
 # %%
 by_n = by_n.assign(mean=by_n.value, low=by_n.value, high=by_n.value)
 at_8 = by_n[by_n.n == 8].set_index(["panel", "label"]).value
-figure = choice_figures.weights_by_n(
+figure = figures.weights_by_n(
     by_n[["panel", "label", "n", "seed", "value", "mean", "low", "high"]],
     "Weight of a consequential choice at n = 8, relative to next-token prediction: "
     + ", ".join(f"{name} {at_8[name, 'consequential']:.2f}" for name in PROCESSES),
@@ -174,7 +174,7 @@ validation = task.held_out("validation", chosen.rows)
 one_back, two_back = (np.roll(validation.tokens, k, axis=1) for k in (1, 2))
 repeated = np.where(np.roll(validation.marks["choice"], 1, axis=1), two_back, one_back)  # the last forced token
 copied = (repeated == validation.tokens)[validation.marks["forced"]].mean()
-figure = interp_figures.formation(
+figure = figures.formation(
     shown,
     f"After {chosen.steps} steps forced tokens are right in {last.min():.0%} ({last.idxmin()}) to {last.max():.0%} ({last.idxmax()})",
     f"Validation rows, during training. Repeating the last forced token is right in {copied:.0%}: what counts lies above. Thin: seeds. Thick: their mean.",
@@ -229,7 +229,7 @@ for name, dependence in (("the right dependence", p), ("a wrong dependence", mov
 relative = pd.DataFrame(rows)
 end = relative[relative.independent == 1].value.abs().max()
 assert end < 1e-9
-figure = answer_figures.against(
+figure = figures.against(
     relative,
     "independent",
     ("weight of the independent part in q", "I of p against q, share of I(X; Y)"),
@@ -255,7 +255,7 @@ for run in widest:
         rows += [{"source": source, "place": name, "seed": run.config.seed, "value": v} for name, v in zip(names, values, strict=True)]
 correlation = over_seeds(pd.DataFrame(rows), ["source", "place"], "value", ("mean", "low", "high"))
 means = correlation.groupby("source", sort=False).value.mean()
-figure = interp_figures.grid(
+figure = figures.grid(
     correlation.drop_duplicates(["source", "place"]).assign(panel="nats", value=lambda t: t["mean"]),
     f"What {WIDEST} tokens share, mean over places: exactly {means.iloc[0]:.2f} nats, by the heads' losses {means.iloc[1]:.2f}",
     "By the token that was read last; a: a choice that matters, b: one that does not, a1, b1, ...: forced tokens after it. Mean over seeds.",
@@ -282,7 +282,7 @@ exact = pd.concat([exact.assign(seed=run.config.seed) for run in widest])
 weighed = pd.concat([exact, measured], ignore_index=True).assign(panel=lambda t: t["class"] + " choices", label=lambda t: t.source)
 weighed = over_seeds(weighed, ["panel", "label", "n"], "value", ("mean", "low", "high"))
 TOLD = {source: weighed[(weighed["class"] == "consequential") & (weighed.source == source) & (weighed.n == WIDEST)] for source in ("exact", "trained")}
-figure = choice_figures.weights_by_n(
+figure = figures.weights_by_n(
     weighed[["panel", "label", "n", "seed", "value", "mean", "low", "high"]],
     f"Trained heads weigh consequential choices {TOLD['trained'].value.mean():.2f} times as much at n = {WIDEST}; ideal ones {TOLD['exact'].value.mean():.2f} times",
     f"W_n / (n W_1) of the models of n = {WIDEST}, test rows. {figures.SEEDS}",
@@ -302,7 +302,7 @@ shown = pulled.assign(panel="share of the squared gradient", value=pulled.share)
 shown = pd.concat([shown, pulled.assign(panel="share of the targets", value=pulled.target_share)])
 shown["text"] = shown.value.map("{:.0%}".format)
 forced_pull = pulled[pulled.token_class == "forced"].set_index("horizon").share
-figure = interp_figures.grid(
+figure = figures.grid(
     shown,
     "Forced tokens' share of the squared gradient at the trunk: " + ", ".join(f"{share:.0%} at horizon {i}" for i, share in forced_pull.items()),
     f"Models of n = {WIDEST} at the end of training, single targets on test rows, mean over {len(SOME)} seed{'s' * (len(SOME) > 1)}.",
@@ -336,7 +336,7 @@ window = slice(start, start + LINE)
 by_eye = {name: np.where(inside, each, np.nan)[0, window] for name, each in multiples.items()}
 top = int(np.nanargmax(by_eye[f"n = {STORY_HEADS}"]))
 pieces = stories.pieces(batch.tokens[0])[window]
-figure = choice_figures.weighted_text(
+figure = figures.weighted_text(
     [piece.replace("\n", " ") for piece in pieces],
     by_eye,
     f"\"{stories.words(batch.tokens[0, window])[top]}\" weighs most in the loss of {STORY_HEADS} tokens: {by_eye[f'n = {STORY_HEADS}'][top]:.1f} times the mean, "
@@ -364,7 +364,7 @@ mean_weight = {n: weights[n - 1][inside].mean() for n in FEW}
 shown = of_class[of_class.n.isin(FEW)].assign(panel="weight, multiples of a loss's mean", value=lambda t: t.weight / t.n.map(mean_weight))
 tokens_of = shown.drop_duplicates("class").set_index("class").tokens
 change = (shown[shown.n == 8].set_index("class").value / shown[shown.n == 1].set_index("class").value).dropna()
-figure = interp_figures.grid(
+figure = figures.grid(
     shown,
     f"From one token to eight, weight moves most towards: {change.idxmax()} (×{change.max():.1f})",
     f"Class means over {int(inside.sum()):,} tokens of {batch.rows} validation rows; 1: as an average token. One model.",
@@ -419,7 +419,7 @@ summary.mul(100).round(1).rename_axis(columns="% (mean over seeds)")
 # %%
 gains = differences(outcomes, REFERENCE)
 clear = gains[gains.panel == FOLLOW].drop_duplicates("label")
-figure = answer_figures.differences(
+figure = figures.differences(
     gains,
     f"Against {REFERENCE}, of {len(clear)} cells {(clear.low > 0).sum()} derail clearly less and {(clear.high < 0).sum()} clearly more",
     "Forced tokens of test rows, and of continuations sampled at temperature 1. Differences seed by seed; bars: 95 % interval of the mean (paired t).",
@@ -431,7 +431,7 @@ figures.show(figure)
 excess = judged[judged.measure == "excess"].assign(panel=lambda t: t.of + " choices", value=lambda t: -t.value)
 saved_nats = differences(excess[["panel", "label", "seed", "value"]], REFERENCE)
 above = -excess[excess.label == REFERENCE].groupby("panel", sort=False).value.mean()
-figure = answer_figures.differences(
+figure = figures.differences(
     saved_nats,
     f"At choices {REFERENCE} is " + ", ".join(f"{100 * value:.1f} hundredths of a nat ({panel})" for panel, value in above.items()) + " above the optimum",
     f"Nats that other cells save against {REFERENCE}, test rows, seed by seed. Dots: seeds. Bars: 95 % interval of the mean (paired t).",
@@ -447,7 +447,7 @@ figures.show(figure)
 lasting = sampled.groupby(["label", "ahead"], sort=False, as_index=False).unbroken.mean().rename(columns={"unbroken": "value"})
 half = pd.Series({label: int((part.value > 0.5).sum()) for label, part in lasting.groupby("label", sort=False)})
 lasting = by_weight(lasting[lasting.ahead % PROCESS.period == 0])  # after each block of forced tokens
-figure = answer_figures.against(
+figure = figures.against(
     lasting,
     "ahead",
     ("tokens behind the prompt", "intact"),
@@ -484,7 +484,7 @@ def apart(panel: str) -> pd.DataFrame:
 
 taken = apart(FOLLOW)
 told = taken.drop_duplicates(["panel", "label"]).set_index(["panel", "label"])
-figure = answer_figures.differences(
+figure = figures.differences(
     taken,
     "Sampled tokens that follow, weighting alone and heads alone: "
     + "; ".join(f"{100 * told.loc[(n, 'weighting alone'), 'mean']:+.1f} and {100 * told.loc[(n, 'heads alone'), 'mean']:+.1f} points ({n})" for n in dict.fromkeys(taken.panel)),
@@ -501,7 +501,7 @@ points = outcomes.merge(cells.drop_duplicates("label")[["label", "n", "emphasis"
 points = points[points.panel.isin([AFTER, FOLLOW])]
 points = points.groupby(["panel", "n", "emphasis"], as_index=False).value.mean().assign(label=lambda t: "n = " + t.n.astype(str))
 spread = points[points.panel == FOLLOW].groupby("emphasis").value.agg(["min", "max", "size"]).query("size > 1")
-figure = answer_figures.against(
+figure = figures.against(
     points,
     "emphasis",
     ("weight of consequential choices, relative", "share"),

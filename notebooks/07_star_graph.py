@@ -40,16 +40,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mtp_lab import figures, interp_figures, stream_figures
+from mtp_lab import figures
 from mtp_lab.decoding.generation import generate
 from mtp_lab.evaluation import statistics
 from mtp_lab.experiments.star_graph import analysis
 from mtp_lab.experiments.star_graph.analysis import SUCCESS
 from mtp_lab.experiments.star_graph.conditions import STARS, star_configs
 from mtp_lab.experiments.verdicts import Verdict, record
+from mtp_lab.figures import CAST, WRONG, Mark
 from mtp_lab.interp.pairs.star_graphs import GOAL, draw_star_pairs
 from mtp_lab.interp.patching import recovered, residual_patching
-from mtp_lab.stream_figures import CAST, WRONG, Mark
 from mtp_lab.training import runs
 from mtp_lab.training.runs import Run
 
@@ -69,7 +69,7 @@ GUESS = 1 / stream.degree
 # %%
 graph = stream.documents(1, np.random.default_rng(5))
 arms, path = stream.arms(graph.tokens), stream.solve(graph.tokens)
-figure = stream_figures.star_graph(
+figure = figures.star_graph(
     arms,
     path[-1],
     [f" {stream.token_names[token]}" for token in graph.tokens],
@@ -125,7 +125,7 @@ pd.DataFrame(
 curves = of_all(analysis.curve)
 shown = curves.assign(panel=curves.label, label="n = " + curves.n.astype(str))
 one = shown[shown.panel == REFERENCE]
-figure = interp_figures.formation(
+figure = figures.formation(
     shown,
     f"{REFERENCE}, one seed after the other, ends at {one[one.step == one.step.max()].value.min():.0%} to {one[one.step == one.step.max()].value.max():.0%} of first steps; guessing gives {GUESS:.0%}",
     f"{GRAPH}, validation graphs. Thin: seeds. Thick: their mean.",
@@ -145,7 +145,7 @@ rates = {label: statistics.share(int((rows.value >= SUCCESS).sum()), len(rows)) 
 bars = planned.assign(panel=f"seeds with {SUCCESS:.0%} of first steps right; dots: each seed's share")
 for part in ("mean", "low", "high"):
     bars[part] = bars.label.map({label: getattr(rate, part) for label, rate in rates.items()})
-figure = stream_figures.interval_bars(
+figure = figures.interval_bars(
     bars,
     "Seeds that plan: " + ", ".join(f"{label} {rates[label].mean:.0%}" for label in labels if ", " not in label),
     f"{GRAPH}, {chosen.rows:,} test graphs. Bars: share of seeds, exact 95 % interval. Guessing is right in {GUESS:.0%}.",
@@ -162,7 +162,7 @@ nodes.pivot_table(index="label", columns="of", values="value", sort=False).round
 
 # %%
 times = of_all(analysis.reached)
-figure = interp_figures.survival(
+figure = figures.survival(
     times.assign(panel=times.label.str.contains(", ").map({False: "n tokens, parallel heads", True: "other arrangements and answers"})),
     "step",
     "Seeds that do not plan yet",
@@ -185,7 +185,7 @@ rungs = ladder.groupby(["label", "asked"], sort=False, as_index=False).value.mea
 rungs["n"] = rungs.label.str.extract(r"n = (\d)", expand=False).astype(int)
 rungs = rungs.sort_values("asked", key=lambda c: c.map(["goal", "=", "node 0"].index), kind="stable").sort_values("n", ascending=False, kind="stable")
 by_place = rungs[~rungs.label.str.contains(", ")].pivot(index="label", columns="asked", values="value")
-figure = interp_figures.grid(
+figure = figures.grid(
     rungs.assign(asked=rungs.asked.map({"goal": "goal (head 3)", "=": "= (head 2)", "node 0": "node 0 (head 1)"})),
     "The first step is known behind node 0: " + ", ".join(f"{label} {value:.0%}" for label, value in by_place["node 0"].items()),
     f"Share right by the place that node 1 is asked for at, test graphs, mean over seeds. Guessing: {GUESS:.0%}.",
@@ -214,7 +214,7 @@ LAST_EDGE, PLANNERS = f"→ {stream.length - 1}", [label for label in PLAIN if s
 most = strongest[strongest.label == PLANNERS[0]]
 to_goal, to_edge = (most[most["at"] == place].nlargest(1, "value").iloc[0] for place in ("goal", LAST_EDGE))
 strongest["layer"] = strongest.layer.str.replace("heads.", "head ")
-figure = interp_figures.grid(
+figure = figures.grid(
     strongest,
     f"{PLANNERS[0]}: most attention to the goal in {to_goal.layer.replace('heads.', 'head ')} ({to_goal.value:.0%}), to the edge that leads to it in {to_edge.layer.replace('heads.', 'head ')} ({to_edge.value:.0%})",
     "Mean attention from node 0 of the answer, the strongest attention head of each layer. In brackets: first steps right of the model that is shown.",
@@ -248,7 +248,7 @@ cut = patched.assign(value=patched.recovery.clip(0, 1), layer=patched.layer.str.
 cut = cut[cut.role != "rest"]
 query = cut[(cut.label == PLANNERS[0]) & (cut.role == "query")]
 arrives = {name: tuple(rows[rows.value >= min(0.5, rows.value.max())].iloc[0][["layer", "value"]]) for name, rows in query.groupby("change", sort=False)}
-figure = interp_figures.grid(
+figure = figures.grid(
     cut,
     f"{PLANNERS[0]}: " + "; ".join(f"{name}, at the query {share:.0%} after {layer}" for name, (layer, share) in arrives.items()),
     "Share of the clean run's logit difference that comes back, head 1, cut off at 0 and 1. Layers from the embedding upwards.",

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from mtp_lab import answer_figures
-from mtp_lab.figures import png
+from mtp_lab import figures
+from mtp_lab.figures.theme import png
 
 
 def shares() -> pd.DataFrame:
@@ -21,7 +21,7 @@ def shares() -> pd.DataFrame:
 
 def test_every_line_has_its_intervals_and_every_panel_the_baseline():
     modal = pd.DataFrame({"m": [1, 2, 3], "value": [0.1, 0.2, 0.3]})
-    figure = answer_figures.by_operations(shares(), modal, 2, "title", "caption")
+    figure = figures.by_operations(shares(), modal, 2, "title", "caption")
     lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert [(trace.name, trace.showlegend) for trace in lines] == [("n = 1", True), ("n = 2", True), ("n = 2", False)]
     assert list(lines[0].y) == pytest.approx([0.55, 0.3, 0.5 / 3 + 0.05])
@@ -30,13 +30,13 @@ def test_every_line_has_its_intervals_and_every_panel_the_baseline():
     dotted = [trace for trace in figure.data if trace.line.dash == "dot"]
     assert [list(trace.y) for trace in dotted] == [[0.1, 0.2, 0.3]] * 2
     assert [shape.x0 for shape in figure.layout.shapes] == [2.5, 2.5]  # beyond training
-    assert not answer_figures.by_operations(shares(), modal, 3, "title", "caption").layout.shapes
+    assert not figures.by_operations(shares(), modal, 3, "title", "caption").layout.shapes
     assert png(figure)[:4] == b"\x89PNG"
 
 
 def test_differences_stand_in_points_beside_their_own_label():
     table = shares()[shares().m == 1].drop(columns="m")
-    figure = answer_figures.differences(table, "title", "caption")
+    figure = figures.differences(table, "title", "caption")
     means = [trace for trace in figure.data if trace.error_x.array]
     assert [(trace.name, *trace.y) for trace in means] == [("n = 1", 0), ("n = 2", 1), ("n = 2", 1)]
     assert list(means[0].x) == pytest.approx([55]) and list(means[0].error_x.array) == pytest.approx([20])
@@ -47,19 +47,19 @@ def test_differences_stand_in_points_beside_their_own_label():
 
 def test_a_number_against_another():
     table = pd.DataFrame({"panel": "m = 3", "label": ["a", "a", "b"], "k": [1, 10, 1], "value": [0.2, 0.9, 0.3]})
-    figure = answer_figures.against(table, "k", ("samples", "pass@k"), "title", "caption", log=True, ticks=[1, 10])
+    figure = figures.against(table, "k", ("samples", "pass@k"), "title", "caption", log=True, ticks=[1, 10])
     assert [(trace.name, list(trace.x), list(trace.y)) for trace in figure.data] == [
         ("a", [1, 10], [0.2, 0.9]),
         ("b", [1], [0.3]),
     ]
     assert figure.layout.xaxis.type == "log" and list(figure.layout.xaxis.ticktext) == ["1", "10"]
     with pytest.raises(ValueError, match="missing \\['k'\\]"):
-        answer_figures.against(table.drop(columns="k"), "k", ("", ""), "title", "caption")
+        figures.against(table.drop(columns="k"), "k", ("", ""), "title", "caption")
     assert png(figure)[:4] == b"\x89PNG"
 
 
 def test_no_two_labels_are_drawn_alike():
     """Catches: an eighth cell in the colour and the sign of the first."""
     table = pd.DataFrame({"panel": "", "label": [f"cell {k}" for k in range(20)], "k": 1, "value": 0.5})
-    figure = answer_figures.against(table, "k", ("", ""), "title")
+    figure = figures.against(table, "k", ("", ""), "title")
     assert len({(trace.marker.color or trace.line.color, trace.marker.symbol) for trace in figure.data}) == 20

@@ -4,15 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtp_lab import choice_figures
-from mtp_lab.figures import png
+from mtp_lab import figures
+from mtp_lab.figures import choice_figures
+from mtp_lab.figures.theme import png
 from mtp_lab.theory import implicit_weights
 
 
 def test_terms_stand_at_their_target_and_belong_to_their_owner():
     """The paper's Figure 9 with three tokens before the choice and n = 2: A has three terms."""
     cause = np.array([0, 0, 0, 0, 1])
-    figure = choice_figures.terms("123AB", cause, implicit_weights.owners(cause, 2), "title", "caption")
+    figure = figures.terms("123AB", cause, implicit_weights.owners(cause, 2), "title", "caption")
     squares = {trace.name: set(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
     assert squares == {
         f"{choice_figures.CHOICE}: 3": {(3, 1), (3, 2), (4, 2)},
@@ -31,7 +32,7 @@ def test_weights_stand_beside_the_most_that_can_be():
     table = pd.DataFrame(exact + told, columns=["panel", "label", "n", "seed", "value"])
     table["mean"] = table.groupby(["panel", "label", "n"]).value.transform("mean")
     table = table.assign(low=table["mean"] - 0.1, high=table["mean"] + 0.2)
-    figure = choice_figures.weights_by_n(table, "title", "caption")
+    figure = figures.weights_by_n(table, "title", "caption")
     most = [trace for trace in figure.data if trace.name == choice_figures.MOST]
     assert [list(trace.y) for trace in most] == [[1, 1.5, 2.5]] * 2
     lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
@@ -49,7 +50,7 @@ def test_weights_stand_beside_the_most_that_can_be():
 def test_tokens_are_shaded_by_their_own_weight_in_each_copy():
     """Edges belong to the darker shade; what is light, negative or unknown stays white; a shade is named once."""
     weights = {"n = 1": np.array([1, 1.8, -1, np.nan]), "n = 8": np.array([8, 0.4, 7.9, 1])}
-    figure = choice_figures.weighted_text(["one", " two", " three", " four"], weights, "title", "caption")
+    figure = figures.weighted_text(["one", " two", " three", " four"], weights, "title", "caption")
     shaded = [trace for trace in figure.data if trace.fill == "toself"]
     found = [(trace.name, trace.fillcolor, sum(x is None for x in trace.x), trace.showlegend) for trace in shaded]
     light, dark, darkest = (choice_figures.SHADES[k][1] for k in (0, 2, 3))

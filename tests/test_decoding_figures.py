@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import pytest
 
 from mtp_lab import figures
-from mtp_lab.decoding_figures import decoding_speed
+from mtp_lab.figures.decoding_figures import decoding_speed
 
 CONTESTANTS = ["peer", "peer, one row only", "mtp-lab, k = 1", "mtp-lab, k = 2"]
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 from kaleido.scopes.plotly import PlotlyScope
 
-from mtp_lab import diagrams, figures
+from mtp_lab import figures
 from mtp_lab.config import HeadKind, ModelConfig
+from mtp_lab.figures import diagrams, theme
 from mtp_lab.model.targets import IGNORE, future_targets
 from mtp_lab.model.transformer import MTPTransformer
 
@@ -69,10 +70,10 @@ EVERY = {
     "next_token_loss": lambda: figures.next_token_loss(controls(), "A title"),
     "memory": lambda: figures.memory(peaks(), "A title"),
     "memory, log": lambda: figures.memory(peaks(), "A title", log=True),
-    "line_predictions": lambda: diagrams.line_predictions(**strip()),
-    "architecture": lambda: diagrams.architecture(ModelConfig(n_future=3, head_kind="sequential", stop_gradient=(2,))),
-    "targets": lambda: diagrams.targets("ab\ncd", 2, [0, 0, 0, 1, 1]),
-    "backward_order": lambda: diagrams.backward_order(3),
+    "line_predictions": lambda: figures.line_predictions(**strip()),
+    "architecture": lambda: figures.architecture(ModelConfig(n_future=3, head_kind="sequential", stop_gradient=(2,))),
+    "targets": lambda: figures.targets("ab\ncd", 2, [0, 0, 0, 1, 1]),
+    "backward_order": lambda: figures.backward_order(3),
 }
 
 
@@ -101,7 +102,7 @@ def pixels(picture: bytes) -> tuple[int, int, bytes]:
 def broken_renderer(monkeypatch):
     """A kaleido whose browser is not there, as on a machine it was not built for."""
     monkeypatch.setattr(PlotlyScope, "executable_path", classmethod(lambda cls: "/nowhere/kaleido"))
-    monkeypatch.setattr(figures, "_scope", figures._scope.__wrapped__)  # a fresh one each time
+    monkeypatch.setattr(figures, "_scope", theme._scope.__wrapped__)  # a fresh one each time
 
 
 # --- colours
@@ -119,7 +120,7 @@ def test_horizons_go_from_dark_to_light(n):
 
 def test_models_have_colours_and_symbols_of_their_own():
     assert len({figures.model_color(n) for n in (1, 2, 4, 8, 16)}) == 5
-    assert len({symbol for _, symbol in figures.MODELS.values()}) == len(figures.MODELS)
+    assert len({symbol for _, symbol in theme.MODELS.values()}) == len(theme.MODELS)
     with pytest.raises(ValueError, match=r"n=5 has no colour; known: 1, 2, 3, 4"):
         figures.model_color(5)
 
@@ -139,7 +140,7 @@ def test_every_figure_renders_at_its_size_and_is_not_blank(name):
     width, height, lines = pixels(figures.png(figure, scale=1))
     assert (width, height) == (figure.layout.width or 1000, figure.layout.height)
     assert len(set(lines)) > 100  # a blank picture has a handful of byte values
-    assert figure.layout.template.layout.font.family == figures.SANS  # the theme travels with the figure
+    assert figure.layout.template.layout.font.family == theme.SANS  # the theme travels with the figure
 
 
 def test_png_takes_another_size_and_scale():
@@ -315,7 +316,7 @@ def test_every_token_has_a_visible_sign(token, sign):
 def test_line_predictions_draw_the_probabilities_they_were_given():
     """Shifted by a column or a row, the strip would say that a head foresaw what it had just read."""
     given = strip()
-    figure = diagrams.line_predictions(**given)
+    figure = figures.line_predictions(**given)
     z = trace(figure, "probability").z
     for i, t in product(range(1, 4), range(len(given["text"]))):
         assert z[i - 1][t] == (given["probability"][i - 1, t] if t >= i else None)
@@ -324,7 +325,7 @@ def test_line_predictions_draw_the_probabilities_they_were_given():
 
 def test_line_predictions_tell_right_from_wrong_and_escape_what_plotly_would_read_as_a_tag():
     given = strip()
-    figure = diagrams.line_predictions(**given)
+    figure = figures.line_predictions(**given)
     right, wrong = trace(figure, "first choice right"), trace(figure, "first choice wrong")
     cells = {(t, i): bool(given["correct"][i - 1, t]) for i, t in product(range(1, 4), range(13)) if t >= i}
     assert set(zip(right.x, right.y, strict=True)) == {cell for cell, correct in cells.items() if correct}
@@ -335,7 +336,7 @@ def test_line_predictions_tell_right_from_wrong_and_escape_what_plotly_would_rea
 
 
 def test_sixty_columns_stay_legible():
-    figure = diagrams.line_predictions(**strip(4, "x" * 59 + "\x9f"))
+    figure = figures.line_predictions(**strip(4, "x" * 59 + "\x9f"))
     sizes = trace(figure, "text").textfont.size
     assert min(sizes) >= 8 and max(sizes) >= 15 and figure.layout.width == 1200
 
@@ -346,14 +347,14 @@ def test_sixty_columns_stay_legible():
 ])
 def test_line_predictions_refuse_shapes_that_differ(change):
     with pytest.raises(ValueError, match="must all be"):
-        diagrams.line_predictions(**{**strip(), **change})
+        figures.line_predictions(**{**strip(), **change})
 
 
 @pytest.mark.parametrize("documents", [None, [0, 0, 0, 1, 1, 1, 1, -1, -1]])
 def test_the_drawn_targets_are_those_that_train(documents):
     """Two implementations: the picture's own, and the tensors the loss reads."""
     text, n = "ab cd\nefg", 4
-    figure = diagrams.targets(text, n, documents)
+    figure = figures.targets(text, n, documents)
     rows = None if documents is None else torch.tensor([documents])
     expected = future_targets(torch.tensor([[ord(c) for c in text]]), n, rows)[:, 0]  # (n, seq)
     signs = trace(figure, "to predict")
@@ -367,9 +368,9 @@ def test_the_drawn_targets_are_those_that_train(documents):
 
 def test_targets_need_a_document_for_each_character():
     with pytest.raises(ValueError, match="2 documents must be as many as the 3 characters"):
-        diagrams.targets("abc", 1, [0, 0])
+        figures.targets("abc", 1, [0, 0])
     with pytest.raises(ValueError, match="n=0"):
-        diagrams.targets("abc", 0)
+        figures.targets("abc", 0)
 
 
 # --- the model
@@ -385,7 +386,7 @@ def boxes_apart(figure: go.Figure) -> None:
 
 
 def test_the_default_model_of_four_is_drawn_with_two_trunk_layers_and_four_heads():
-    figure = diagrams.architecture(ModelConfig(n_layers=6, n_future=4))
+    figure = figures.architecture(ModelConfig(n_layers=6, n_future=4))
     heads = [each.name for each in figure.data if re.fullmatch(r"head \d+", each.name)]
     assert heads == ["head 1", "head 2", "head 3", "head 4"]
     assert any("2 layers" in text for text in texts(figure))
@@ -397,7 +398,7 @@ def test_the_default_model_of_four_is_drawn_with_two_trunk_layers_and_four_heads
 @pytest.mark.parametrize("kind, n", [*product(get_args(HeadKind), (3, 8)), ("parallel", 1)])
 def test_architecture_draws_who_reads_whom_and_counts_every_parameter(kind, n):
     config = ModelConfig(**SMALL, n_future=n, head_kind=kind, stop_gradient=(1,))
-    figure = diagrams.architecture(config)
+    figure = figures.architecture(config)
     names = [each.name for each in figure.data]
     for i, parent in config.parents.items():
         path = trace(figure, f"{parent or 'trunk'} to head {i}")
@@ -415,13 +416,13 @@ def test_architecture_draws_who_reads_whom_and_counts_every_parameter(kind, n):
 def test_parameters_are_counted_for_every_kind_of_layer(changes):
     config = ModelConfig(**SMALL, n_future=2, **changes)
     parameters = sum(weight.numel() for weight in MTPTransformer(config).parameters())
-    assert f" {parameters:,} parameters" in diagrams.architecture(config).layout.title.text
+    assert f" {parameters:,} parameters" in figures.architecture(config).layout.title.text
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_head_after_head_never_holds_two_logits(n):
     """All at once, n heads' logits overlap in time; head after head, one at most."""
-    figure = diagrams.backward_order(n)
+    figure = figures.backward_order(n)
     for axis, peak in (("x", n), ("x2", 1)):
         held = [(min(b.x), max(b.x)) for b in figure.data if b.xaxis == axis and b.name.startswith("logits")]
         assert len(held) == n

@@ -7,9 +7,10 @@ import torch
 
 from data_gen import Batch
 from data_gen.bytes import SEPARATOR
-from mtp_lab import speculation_figures
+from mtp_lab import figures
 from mtp_lab.evaluation.acceptance import KINDS, agreement, kinds_of, real_prompts, repeated, written
-from mtp_lab.figures import png
+from mtp_lab.figures import speculation_figures
+from mtp_lab.figures.theme import png
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import BytesTask
 
@@ -120,7 +121,7 @@ def test_written_text_depends_on_the_seed_only_where_it_is_sampled(model):
 
 def test_forwards_show_what_was_kept_and_refused():
     """The characters that are committed stand in a row without gaps; a refused draft stands under what replaced it."""
-    figure = speculation_figures.forwards([[], ["e", "l", "x"]], [0, 2], ["s", "f"], 4, "title", "caption")
+    figure = figures.forwards([[], ["e", "l", "x"]], [0, 2], ["s", "f"], 4, "title", "caption")
     text = [(note.x, note.text) for note in figure.layout.annotations if not note.text.startswith("forward")]
     cells = sorted(x for x, word in text if "<s>" not in word)
     assert [word for _, word in sorted(text)][:4] == ["s", "e", "l", "f"] or "<s>x</s>" in dict(text).values()
@@ -134,7 +135,7 @@ def test_forwards_show_what_was_kept_and_refused():
 def test_strip_colours_each_byte_by_its_head():
     """One ground a head, as many outlines as bytes of it; lines end where the text's do."""
     tokens, heads = [*b"if x:\n  y", 256], [0, 0, 0, 1, 2, 3, 1, 2, 1, 1]
-    figure = speculation_figures.strip(tokens, heads, 3, "title", "caption")
+    figure = figures.strip(tokens, heads, 3, "title", "caption")
     outlines = {trace.name: trace.x.count(None) for trace in figure.data if trace.fill == "toself"}
     assert outlines == {"prompt": 3, "head 1": 4, "head 2": 2, "head 3": 1}
     words = "".join(letter for trace in figure.data if trace.mode == "text" for letter in trace.text)
@@ -151,7 +152,7 @@ def test_acceptance_and_speedups_draw_what_they_are_given():
         for i in (1, 2)
         for seed in (0, 1)
     ]
-    figure = speculation_figures.acceptance(pd.DataFrame(rows), "title", "caption")
+    figure = figures.acceptance(pd.DataFrame(rows), "title", "caption")
     lines = {trace.name: list(trace.y) for trace in figure.data if trace.mode == "lines+markers"}
     assert lines == {mode: [1.05, 0.55] for mode in speculation_figures.MODES}
     rows = [
@@ -160,8 +161,8 @@ def test_acceptance_and_speedups_draw_what_they_are_given():
         for k in (1, 2)
         for s in (0, 1)
     ]
-    figure = speculation_figures.speedups(pd.DataFrame(rows), "title", "caption")
+    figure = figures.speedups(pd.DataFrame(rows), "title", "caption")
     lines = [list(trace.y) for trace in figure.data if trace.mode == "lines+markers"]
     assert lines == [[0.75, 1.75], [0.75, 1.75], [1.0, 1.5], [1.0, 1.5]]
     with pytest.raises(ValueError, match="missing"):
-        speculation_figures.speedups(pd.DataFrame({"label": ["batch 1"]}), "title", "caption")
+        figures.speedups(pd.DataFrame({"label": ["batch 1"]}), "title", "caption")

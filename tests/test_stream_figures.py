@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import StarGraphs
-from mtp_lab import figures, stream_figures
-from mtp_lab.stream_figures import LEFT, LETTER, Mark, lay_out
+from mtp_lab import figures
+from mtp_lab.figures import stream_figures, theme
+from mtp_lab.figures.stream_figures import LEFT, LETTER, Mark, lay_out
 
 PIECES = ["Once", " upon", " Bo", "ra", ".", "\n", " <b>", "\nEnd"]
 KINDS = ("name", "word", "turn", "choice", "pronoun", "scenery", "forced")  # as many as there are colours
@@ -27,7 +28,7 @@ def where(*tokens: int) -> np.ndarray:
 
 
 def marked(*marks: Mark) -> go.Figure:
-    return stream_figures.marked_text(PIECES, marks, "A title", "A caption.")
+    return figures.marked_text(PIECES, marks, "A title", "A caption.")
 
 
 def along(tokens: int = 100) -> pd.DataFrame:
@@ -63,22 +64,22 @@ def entropies() -> dict[str, np.ndarray]:
 def tree() -> go.Figure:
     expression = ("*", ("-", (1, 2, 0, 0, 3)), (4, 0, 0, 0, 0))
     values = {expression: (3, 6, 0, 0, 2), expression[1]: (6, 5, 0, 0, 4)}
-    return stream_figures.expression_tree(expression, values, PIECES, [], "A title", "A caption.")
+    return figures.expression_tree(expression, values, PIECES, [], "A title", "A caption.")
 
 
 def star(seed: int = 0) -> tuple[np.ndarray, go.Figure]:
     tokens = STAR.documents(1, np.random.default_rng(seed)).tokens
     pieces = [f" {STAR.token_names[token]}" for token in tokens]
     arms, goal = STAR.arms(tokens), STAR.solve(tokens)[-1]
-    return tokens, stream_figures.star_graph(arms, goal, pieces, [], "A title", "A caption.")
+    return tokens, figures.star_graph(arms, goal, pieces, [], "A title", "A caption.")
 
 
 EVERY = {
     "marked_text": lambda: marked(Mark("name", where(2, 3), "#a9d6f0"), Mark("choice", where(1), "#d55e00", "dots")),
-    "surprise_along": lambda: stream_figures.surprise_along(along(), KINDS, "A title", "A caption."),
-    "interval_bars": lambda: stream_figures.interval_bars(measured(), "A title", "A caption.", ".3s"),
-    "rings": lambda: stream_figures.rings(shares(), 2, "A title", "A caption."),
-    "horizon_entropy": lambda: stream_figures.horizon_entropy(entropies(), "cff", "A title", "A caption."),
+    "surprise_along": lambda: figures.surprise_along(along(), KINDS, "A title", "A caption."),
+    "interval_bars": lambda: figures.interval_bars(measured(), "A title", "A caption.", ".3s"),
+    "rings": lambda: figures.rings(shares(), 2, "A title", "A caption."),
+    "horizon_entropy": lambda: figures.horizon_entropy(entropies(), "cff", "A title", "A caption."),
     "expression_tree": tree,
     "star_graph": lambda: star()[1],
 }
@@ -102,7 +103,7 @@ def test_every_figure_renders_and_comes_back_equal_from_its_json(name, tmp_path)
     assert len(picture.read_bytes()) > 10_000, "an empty picture is smaller"
     text = picture.with_suffix(".json").read_text()
     assert pio.from_json(text) == figure
-    assert "bdata" not in text and figure.layout.template.layout.font.family == figures.SANS
+    assert "bdata" not in text and figure.layout.template.layout.font.family == theme.SANS
 
 
 # --- texts
@@ -166,7 +167,7 @@ def test_pieces_are_shown_as_text_and_not_as_tags():
 def test_every_token_has_its_bar_and_its_circle_in_bits():
     """A bar beside its token, or nats under an axis that says bits, would be a wrong claim."""
     table = along()
-    figure = stream_figures.surprise_along(table, KINDS, "t", "c", per_row=40)
+    figure = figures.surprise_along(table, KINDS, "t", "c", per_row=40)
     bars = {
         (x, each.name): y for each in figure.data if each.type == "bar" for x, y in zip(each.x, each.y, strict=True)
     }
@@ -179,7 +180,7 @@ def test_every_token_has_its_bar_and_its_circle_in_bits():
 
 
 def test_each_kind_is_in_the_legend_once_if_it_has_an_entropy():
-    figure = stream_figures.surprise_along(along(), KINDS, "t", "c", per_row=40)
+    figure = figures.surprise_along(along(), KINDS, "t", "c", per_row=40)
     legend = [each.name for each in figure.data if each.showlegend]
     assert sorted(legend) == sorted({*along().query("entropy > 0").kind, "surprise"})
 
@@ -189,7 +190,7 @@ def test_each_kind_is_in_the_legend_once_if_it_has_an_entropy():
 
 def test_bars_have_their_own_labels_means_and_intervals():
     """Labels in alphabetical order beside bars in the table's would swap results."""
-    figure = stream_figures.interval_bars(measured(), "t", "c", ".3s")
+    figure = figures.interval_bars(measured(), "t", "c", ".3s")
     assert list(figure.layout.yaxis.ticktext) == ["z", "a", "b"] and notes(figure) == ["share", "loss"]
     for k, panel in enumerate(("share", "loss")):
         bar = trace(figure, panel)
@@ -203,12 +204,12 @@ def test_bars_have_their_own_labels_means_and_intervals():
 def test_bars_of_one_seed_have_an_axis():
     """One seed has no interval, and its bar a length all the same. Catches: an axis that ends at nan."""
     table = pd.DataFrame(dict(panel="p", label=["a", "b"], seed=0, value=[0.1, 0.2], mean=[0.1, 0.2]))
-    drawn = stream_figures.interval_bars(table.assign(low=math.nan, high=math.nan), "t", "c")
+    drawn = figures.interval_bars(table.assign(low=math.nan, high=math.nan), "t", "c")
     assert drawn.layout.xaxis.range[1] > 0.2
 
 
 def test_rings_are_drawn_in_their_panels_and_beyond_training_is_shaded():
-    figure = stream_figures.rings(shares(), 2, "t", "c")
+    figure = figures.rings(shares(), 2, "t", "c")
     drawn = {(each.xaxis, each.name): list(each.y) for each in figure.data}
     expected = {"F2": [1, 1 / 2, 1 / 3], "F7": [1 / 2, 1 / 4, 1 / 6]}
     assert drawn == {(axis, ring): expected[ring] for axis in ("x", "x2") for ring in expected}
@@ -218,7 +219,7 @@ def test_rings_are_drawn_in_their_panels_and_beyond_training_is_shaded():
 
 def test_the_heat_map_is_in_bits_with_horizon_one_on_top_and_one_scale_for_all():
     """Two panels with a scale each would paint 1 bit and 5 bits alike."""
-    figure = stream_figures.horizon_entropy(entropies(), "cff", "t", "c")
+    figure = figures.horizon_entropy(entropies(), "cff", "t", "c")
     one, other = figure.data
     assert list(one.z) == [[0, 1, 2], [3, 4, 5]] and list(other.z) == [[1, 1, 1], [1, 1, 1]]
     assert one.y == (1, 2) and figure.layout.yaxis.autorange == "reversed"
@@ -230,12 +231,12 @@ def test_the_heat_map_is_in_bits_with_horizon_one_on_top_and_one_scale_for_all()
     "draw, table, message",
     [
         (
-            lambda table: stream_figures.surprise_along(table, KINDS, "t", "c"),
+            lambda table: figures.surprise_along(table, KINDS, "t", "c"),
             along().drop(columns="entropy"),
             "entropy",
         ),
-        (lambda table: stream_figures.interval_bars(table, "t", "c"), measured()[:0], "0 rows"),
-        (lambda table: stream_figures.rings(table, 2, "t", "c"), shares().drop(columns="m"), r"missing \['m'\]"),
+        (lambda table: figures.interval_bars(table, "t", "c"), measured()[:0], "0 rows"),
+        (lambda table: figures.rings(table, 2, "t", "c"), shares().drop(columns="m"), r"missing \['m'\]"),
     ],
 )
 def test_a_table_that_does_not_fit_is_named(draw, table, message):
@@ -269,12 +270,12 @@ def test_no_box_of_a_random_tree_lies_on_another():
                     fill(child)
 
         fill(expression)
-        figure = stream_figures.expression_tree(expression, values, PIECES, [], "t", "c")
+        figure = figures.expression_tree(expression, values, PIECES, [], "t", "c")
         boxes = [(min(b.x), max(b.x), min(b.y), max(b.y)) for b in figure.data if b.name == "node"]
         leaves = len(re.findall(r"\([\dX^+]+\)", RING.text(tokens).split("=")[0]))
         assert len(boxes) == 5 + leaves
         for k, (x0, x1, y0, y1) in enumerate(boxes):
-            assert 0 <= x0 < x1 <= figures.WIDTH
+            assert 0 <= x0 < x1 <= theme.WIDTH
             assert all(x1 <= u0 or u1 <= x0 or y1 <= v0 or v1 <= y0 for u0, u1, v0, v1 in boxes[:k])
 
 
@@ -301,6 +302,6 @@ def test_a_star_graph_without_other_nodes_is_drawn(degree, length):
     """With one arm, or arms of one edge, a group of nodes is empty."""
     graphs = StarGraphs(degree=degree, length=length)
     tokens = graphs.documents(1, np.random.default_rng(0)).tokens
-    figure = stream_figures.star_graph(graphs.arms(tokens), graphs.solve(tokens)[-1], PIECES, [], "t", "c")
+    figure = figures.star_graph(graphs.arms(tokens), graphs.solve(tokens)[-1], PIECES, [], "t", "c")
     shown = [text for each in figure.data if each.name in stream_figures.STAR for text in each.text]
     assert sorted(map(int, shown)) == sorted(set(graphs.edges(tokens).ravel().tolist()))

@@ -2,7 +2,7 @@
 
 A task says what each token adds to the text (`pieces`), its batches what each token is (marks); the table STYLES says
 which marks are shown, and how: in colours, or in signs where there are none. Left out: pictures
-(mtp_lab.stream_figures).
+(mtp_lab.figures.stream_figures).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -49,10 +49,10 @@ def labels(cells: pd.DataFrame) -> pd.Series:
         said = [f"n = {cell.n}"]
         said += [cell.heads] if cell.heads != "parallel" else []
         said += ["heads stopped"] if cell.stopped else []
-        said += [f"trunk of {cell.trunk}"] if cell.trunk != statistics.trunk.iloc[0] else []
+        said += [f"trunk of {cell.trunk}"] if cell.trunk != cells.trunk.iloc[0] else []
         return ", ".join(said + ([cell.variant] if cell.variant != "forward" else []))
 
-    return statistics.apply(words, axis=1)
+    return cells.apply(words, axis=1)
 
 
 of_all = partial(conditions.of_all, cell_of)

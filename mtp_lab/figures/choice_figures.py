@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mtp_lab.answer_figures import curves
-from mtp_lab.diagrams import canvas, label
-from mtp_lab.figures import SEEDS, framed, line
-from mtp_lab.stream_figures import CAST, LEFT, THING, Mark, text_height, write
+from mtp_lab.figures.answer_figures import curves
+from mtp_lab.figures.diagrams import canvas, label
+from mtp_lab.figures.stream_figures import CAST, LEFT, THING, Mark, text_height, write
+from mtp_lab.figures.theme import SEEDS, framed, line
 
 CHOICE, ALONE, READ = "the choice point's", "of tokens on which nothing depends", "of tokens whose cause has been read"
 TERMS = {CHOICE: CAST[0], ALONE: CAST[1], READ: THING}

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mtp_lab.figures import BLUES, GREY, INK, MODELS, WIDTH, WRONG, checked, framed, line, panels
+from mtp_lab.figures.theme import BLUES, GREY, INK, MODELS, WIDTH, WRONG, checked, framed, line, panels
 
 COLORS = [color for color, _ in MODELS.values()]
 

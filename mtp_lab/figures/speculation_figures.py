@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mtp_lab.diagrams import box, canvas, escaped, ink_on, label
-from mtp_lab.figures import GREY, INK, MONO, RULE, WIDTH, bars, checked, framed, horizon_color, line, panels
+from mtp_lab.figures.diagrams import box, canvas, escaped, ink_on, label
+from mtp_lab.figures.theme import GREY, INK, MONO, RULE, WIDTH, bars, checked, framed, horizon_color, line, panels
 
 MODES = {"greedy": ("#3a3a3a", "circle"), "sampled": ("#c98200", "square"), "real text": ("#0072b2", "diamond")}
 LINES = ("#3a3a3a", "#0072b2", "#b03a7e", "#00a87a")

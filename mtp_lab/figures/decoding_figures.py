@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from mtp_lab.figures import GREY, bars, checked, framed, panels
+from mtp_lab.figures.theme import GREY, bars, checked, framed, panels
 
 SHADES = {True: ("#9dc8e6", "#0072b2"), False: ("#cfcfcf", "#8a8a8a")}  # ours and others; few threads to many
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from mtp_lab.figures import GREY, INK, MODELS, RULE, SEEDS, bars, checked, dots, framed, line, panels
+from mtp_lab.figures.theme import GREY, INK, MODELS, RULE, SEEDS, bars, checked, dots, framed, line, panels
 
 COLORS, SYMBOLS = zip(*MODELS.values(), strict=True)
 

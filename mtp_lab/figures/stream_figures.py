@@ -15,8 +15,8 @@ import plotly.graph_objects as go
 
 from data_gen.polynomials.expressions import Polynomial, Tree
 from data_gen.polynomials.stream import polynomial_text
-from mtp_lab.diagrams import box, canvas, escaped, label
-from mtp_lab.figures import BLUES, GREY, INK, MONO, RULE, WIDTH, WRONG, bars, checked, framed, line, panels
+from mtp_lab.figures.diagrams import box, canvas, escaped, label
+from mtp_lab.figures.theme import BLUES, GREY, INK, MONO, RULE, WIDTH, WRONG, bars, checked, framed, line, panels
 
 CAST = ("#f9cf8b", "#a9d6f0", "#ecbcd9", "#a5dfc6")  # grounds: INK reads on all of them
 THING, INNER, PATH, PALE = "#e4e4e4", "#dfe7f0", "#0072b2", "#b5b5b5"

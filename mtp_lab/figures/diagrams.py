@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mtp_lab.config import ModelConfig, check_positive
-from mtp_lab.figures import BLUES, GREY, INK, MONO, WIDTH, WRONG, framed, horizon_color, line, panels
+from mtp_lab.figures.theme import BLUES, GREY, INK, MONO, WIDTH, WRONG, framed, horizon_color, line, panels
 
 escaped = partial(html, quote=False)  # Plotly knows &amp; &lt; &gt; and no &quot;
 SEPARATOR = 256  # data_gen.bytes: opens each document
