@@ -15,7 +15,7 @@ from mtp_lab.model.transformer import MTPTransformer
 SURVIVED = "faults survived"
 
 
-LONG = ("test_workflow.py", "test_notebooks.py", "test_study.py", "test_faults_batch.py", "test_faults_training.py")
+LONG = ("test_workflow.py", "test_notebooks.py", "test_execution.py", "test_faults_batch.py", "test_faults_training.py")
 """Files that take a minute or more, longest first."""
 
 

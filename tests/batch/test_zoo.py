@@ -254,7 +254,7 @@ def test_an_unknown_notebook_is_named(packed, tmp_path):
 def test_the_committed_zoo_is_what_the_notebooks_ask_for():
     """Of every notebook; names of runs on bytes depend on the library of the Python that runs this, the others do not.
     Catches: a preset that changed after the zoo was packed, so that a course trains after all."""
-    packed = files_of(Path(__file__).parents[1] / "zoo")
+    packed = files_of(Path(__file__).parents[2] / "zoo")
     for notebook in TRAININGS:
         for folder, config in trainings(notebook, "quick", 0).items():
             assert config.task.name == "bytes" or folder in packed, f"{notebook}: {folder}"

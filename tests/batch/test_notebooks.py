@@ -10,7 +10,7 @@ import pytest
 from mtp_lab.batch import execution, plan
 from mtp_lab.experiments import verdicts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMITTED = [ROOT / "notebooks" / f"{name}.ipynb" for name in plan.NOTEBOOKS]
 
 

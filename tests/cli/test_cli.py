@@ -511,7 +511,7 @@ def test_data_shows_documents_in_colours_or_in_signs(task, monkeypatch):
 def test_what_readme_and_help_say_of_data_runs():
     """The commands that people copy.
     Catches: an example that an option's new name, or another default, has outlived."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     commands = re.findall(r"^mtp-lab (data [^#\n]*)", readme, re.M)
     commands += re.findall(r"Example: mtp-lab (data [^\n│]*)", outcome("data", "--help")[1])
     assert len(commands) == 3

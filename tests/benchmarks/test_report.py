@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MACHINE = {"processor": "x86_64", "cores": 2, "threads": 2, "bf16": False, "torch": "2.13.0+cpu", "python": "3.11.7"}
 NAMES = ("train_throughput", "loss_memory", "decoding", "data_rates", "study_time")
 
