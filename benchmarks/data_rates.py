@@ -96,7 +96,7 @@ def share(job: dict[str, Any]) -> dict[str, float]:
     logged = dict(log_every=max(1, steps // 4), evaluate_every=steps, evaluate_rows=2, checkpoint_every=steps)
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(task=task, model=model, steps=steps, batch_size=rows, **logged)
-        log = runs.get(config, folder).log()
+        log = runs.get_run(config, folder).log()
     first, last = log[1], log[-2]
     data, seconds = (last[key] - first[key] for key in ("seconds_for_data", "seconds"))
     timed = range(first["step"], last["step"])

@@ -65,13 +65,13 @@ def llama(folder: str, attention: str) -> LlamaForCausalLM:
 
 def by_generate(model: LlamaForCausalLM, new: int, **options: Any) -> Contestant:
     def run(prompts: Tensor) -> tuple[Tensor, list[int]]:
-        forwards: list[None] = []
-        handle = model.register_forward_hook(lambda *_: forwards.append(None))
+        forward_passes: list[None] = []
+        handle = model.register_forward_hook(lambda *_: forward_passes.append(None))
         mask = torch.ones_like(prompts)
         options_ = dict(attention_mask=mask, max_new_tokens=new, do_sample=False, use_cache=True, **options)
         tokens = model.generate(prompts, **options_)[:, prompts.shape[1] :]
         handle.remove()
-        return tokens, [len(forwards)] * len(prompts)
+        return tokens, [len(forward_passes)] * len(prompts)
 
     return run
 
@@ -100,7 +100,7 @@ def bare_loop(model: LlamaForCausalLM, new: int) -> Contestant:
 def ours(decoder: Decoder, new: int) -> Contestant:
     def run(prompts: Tensor) -> tuple[Tensor, list[int]]:
         found = generate(decoder, prompts, new)
-        return found.tokens, found.forwards.tolist()
+        return found.tokens, found.forward_passes.tolist()
 
     return run
 
@@ -164,14 +164,14 @@ def one_round(task: dict[str, Any]) -> dict[str, Any]:
             found = [run(group) for group in prompts.split(batch)]
             seconds = time.perf_counter() - started
             texts[name, batch] = torch.cat([tokens for tokens, _ in found])  # (rows, new)
-            forwards = [count for _, counts in found for count in counts]
+            forward_passes = [count for _, counts in found for count in counts]
             rows.append(
                 {
                     "contestant": name,
                     "batch": batch,
                     "threads": task["threads"],
                     "tokens_per_second": len(prompts) * task["new"] / seconds,
-                    "tokens_per_forward": statistics.median(task["new"] / count for count in forwards),
+                    "tokens_per_forward_pass": statistics.median(task["new"] / count for count in forward_passes),
                     "attention": None if name.startswith(OURS) else kind,
                 }
             )
@@ -253,7 +253,7 @@ def models(run: str | None, assistant: str | None) -> tuple[Run, Run | None]:
         ValueError: for a folder without a finished run.
     """
     if run is None:
-        model, small = (runs.get(config, RUNS) for config in default_configs())
+        model, small = (runs.get_run(config, RUNS) for config in default_configs())
         return model, open_run(assistant) if assistant else small
     return open_run(run), open_run(assistant) if assistant else None
 
@@ -323,7 +323,7 @@ def report(content: dict[str, Any]) -> None:
     """The tables and sentences that people read."""
     table = pd.DataFrame(content["rows"])
     table["shown"] = [
-        f"{r.tokens_per_second:.0f} ({r.slowest:.0f}) {r.tokens_per_forward:.2f}" for r in table.itertuples()
+        f"{r.tokens_per_second:.0f} ({r.slowest:.0f}) {r.tokens_per_forward_pass:.2f}" for r in table.itertuples()
     ]
     names = {threads: f"{threads} thread" + "s" * (threads > 1) for threads in table.threads.unique().tolist()}
     for threads, part in table.groupby("threads"):

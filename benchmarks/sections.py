@@ -31,7 +31,7 @@ class Bar:
     """Otherwise: at most."""
 
     def told(self) -> Content:
-        met = self.value >= self.wanted if self.at_least else self.value <= self.wanted
+        met = self.value >= self.target_tokens if self.at_least else self.value <= self.target_tokens
         return {**vars(self), "met": bool(met)}
 
 
@@ -148,7 +148,7 @@ def decode(content: Content) -> Shown:
         speed = part.pivot(index="contestant", columns="batch", values="tokens_per_second").loc[order]
         single = part[part.batch == 1].set_index("contestant")
         speed = speed.rename(columns=lambda batch: f"tokens/s, batch {batch}")
-        speed["slowest round, batch 1"], speed["tokens a forward"] = single.slowest, single.tokens_per_forward
+        speed["slowest round, batch 1"], speed["tokens a forward"] = single.slowest, single.tokens_per_forward_pass
         tables[_threads(threads)] = speed.reset_index()
     for found in content["ratios"]:
         bars += [
@@ -174,14 +174,14 @@ def data(content: Content) -> Shown:
     rates, shares = pd.DataFrame(content["rates"]), pd.DataFrame(content["shares"])
     wide = rates.pivot(index=["stream", "unit"], columns="call", values="per_second")
     wide = wide.loc[list(dict.fromkeys(zip(rates.stream, rates.unit, strict=True))), list(dict.fromkeys(rates.call))]
-    wanted = rates[rates.wanted > 0]
+    wanted = rates[rates.target_tokens > 0]
     made = wide.rename(columns=lambda call: f"{call}, a second").reset_index()
-    made["wanted, drawn"] = made.stream.map(wanted.set_index("stream").wanted)
+    made["wanted, drawn"] = made.stream.map(wanted.set_index("stream").target_tokens)
     waits = {"task": shares.task, "waiting for data, %": 100 * shares.share, "ms a step": 1e3 * shares.seconds_per_step}
     waits["real tokens/s"] = shares.tokens_per_second
-    bars = [Bar(f"{row.stream}, drawn: {row.unit}/s", row.per_second, row.wanted) for row in wanted.itertuples()]
+    bars = [Bar(f"{row.stream}, drawn: {row.unit}/s", row.per_second, row.target_tokens) for row in wanted.itertuples()]
     bars += [
-        Bar(f"{row.task}: % of a step spent waiting for data", 100 * row.share, 100 * row.wanted, at_least=False)
+        Bar(f"{row.task}: % of a step spent waiting for data", 100 * row.share, 100 * row.target_tokens, at_least=False)
         for row in shares.itertuples()
     ]
     bars += [
@@ -189,7 +189,12 @@ def data(content: Content) -> Shown:
         for row in shares[shares.wanted_tokens > 0].itertuples()
     ]
     drawn = [
-        {"panel": "drawn", "name": row.stream, "value": row.per_second / row.wanted, "text": f"{row.per_second:,.0f}/s"}
+        {
+            "panel": "drawn",
+            "name": row.stream,
+            "value": row.per_second / row.target_tokens,
+            "text": f"{row.per_second:,.0f}/s",
+        }
         for row in wanted.itertuples()
     ]
     drawn += [
@@ -197,7 +202,7 @@ def data(content: Content) -> Shown:
         for row in shares.itertuples()
     ]
     axes = {"drawn": "times what is wanted", "waiting for data": "% of a training step"}
-    lines = {"drawn": 1.0, "waiting for data": 100 * shares.wanted.iloc[0]}
+    lines = {"drawn": 1.0, "waiting for data": 100 * shares.target_tokens.iloc[0]}
     caption = "One core. Dotted: the bar, to be passed on the left and not to be reached on the right."
     figure = bars_in_panels(pd.DataFrame(drawn).assign(ours=True), axes, "Token streams", caption, lines)
     notes = [f"Shares: {content['training']}. No library makes these streams, so bars take the place of peers."]

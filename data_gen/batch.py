@@ -14,7 +14,7 @@ from data_gen.packing import next_fit, tight_fit
 
 PADDING = -1  # in `documents`: a position that belongs to no document
 NO_VALUE = -1  # in marks that are numbers: a token they say nothing about, and padding
-TARGET = "target"  # a mark of numbers: the token to be said behind this place instead of the next one; see Batch.wanted
+TARGET = "target"  # a mark of numbers: the token to be said behind this place instead of the next one; see Batch.target_tokens
 LARGEST_TOKEN = np.iinfo(np.int32).max
 
 
@@ -31,7 +31,7 @@ class Batch:
 
     tokens: np.ndarray
     documents: np.ndarray
-    marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         _check("tokens", self.tokens, (np.int32,))
@@ -47,10 +47,12 @@ class Batch:
             )
         if (self.documents < PADDING).any():
             raise ValueError(f"documents must be >= 0, or -1 for padding, got {self.documents.min()}")
-        if not isinstance(self.marks, Mapping):
-            raise ValueError(f"marks must map names to arrays, got {type(self.marks).__name__}; use {{'name': array}}")
-        for name, mark in self.marks.items():
-            _check(f"marks[{name!r}]", mark, (np.bool_, np.float32), self.tokens.shape)
+        if not isinstance(self.labels, Mapping):
+            raise ValueError(
+                f"labels must map names to arrays, got {type(self.labels).__name__}; use {{'name': array}}"
+            )
+        for name, label in self.labels.items():
+            _check(f"marks[{name!r}]", label, (np.bool_, np.float32), self.tokens.shape)
 
     @property
     def rows(self) -> int:
@@ -69,9 +71,9 @@ class Batch:
     def wanted(self) -> np.ndarray:
         """(rows, seq) the token to be said in each place: the one that stands there, unless the mark `target` of the
         place before names another (teacherless training: an answer is read as dummies, and still has to be said)."""
-        if TARGET not in self.marks:
+        if TARGET not in self.labels:
             return self.tokens
-        wanted, named = self.tokens.copy(), self.marks[TARGET][:, :-1]
+        wanted, named = self.tokens.copy(), self.labels[TARGET][:, :-1]
         np.copyto(wanted[:, 1:], named.astype(np.int32), where=named != NO_VALUE)
         return wanted
 
@@ -91,14 +93,14 @@ class Batch:
                     "use a slice (batch[3:4] for one row) or a 1-D array of row numbers"
                 )
             index = rows if rows.size else slice(0, 0)  # np.asarray([]) is float, and no index to NumPy
-        marks = {name: mark[index] for name, mark in self.marks.items()}
-        return Batch(self.tokens[index], self.documents[index], marks)
+        labels = {name: label[index] for name, label in self.labels.items()}
+        return Batch(self.tokens[index], self.documents[index], labels)
 
 
 def pack(
     sequences: Sequence[np.ndarray],
     seq: int,
-    marks: Mapping[str, Sequence[np.ndarray]] | None = None,
+    labels: Mapping[str, Sequence[np.ndarray]] | None = None,
     pad: int = 0,
 ) -> Batch:
     """Packs whole documents into rows of `seq` tokens, in order; one that does not fit opens the next row.
@@ -115,7 +117,7 @@ def pack(
     flat = np.concatenate(documents, dtype=np.int64)  # (n_tokens,) wide: int32 would wrap a token too large
     if flat.min() < 0 or flat.max() > LARGEST_TOKEN:
         raise ValueError(f"tokens must be 0 to {LARGEST_TOKEN}, got {flat.min()} to {flat.max()}")
-    flat_marks = {name: _flat_mark(name, mark, lengths) for name, mark in (marks or {}).items()}
+    flat_marks = {name: _flat_mark(name, label, lengths) for name, label in (labels or {}).items()}
     return Documents(flat.astype(np.int32), lengths, flat_marks).pack(seq, pad)
 
 
@@ -130,7 +132,7 @@ class Documents:
 
     tokens: np.ndarray
     lengths: np.ndarray
-    marks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -147,8 +149,8 @@ class Documents:
         first, last, _ = index.indices(len(self))
         before = np.concatenate([[0], self.ends])
         tokens = slice(before[first], before[max(first, last)])
-        marks = {name: mark[tokens] for name, mark in self.marks.items()}
-        return Documents(self.tokens[tokens], self.lengths[index], marks)
+        labels = {name: label[tokens] for name, label in self.labels.items()}
+        return Documents(self.tokens[tokens], self.lengths[index], labels)
 
     def pack(self, seq: int, pad: int = 0) -> Batch:
         """Rows of `seq` tokens, filled in order; a document that does not fit opens the next row (next-fit).
@@ -192,10 +194,10 @@ class Documents:
             rows[place] = values
             return rows.reshape(n_rows, seq)  # (rows, seq)
 
-        marks = {
-            name: rows_of(mark, False if mark.dtype == np.bool_ else NO_VALUE) for name, mark in self.marks.items()
+        labels = {
+            name: rows_of(label, False if label.dtype == np.bool_ else NO_VALUE) for name, label in self.labels.items()
         }
-        return Batch(rows_of(self.tokens, pad), rows_of(owner, PADDING), marks)
+        return Batch(rows_of(self.tokens, pad), rows_of(owner, PADDING), labels)
 
 
 def fill(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: float, pad: int = 0) -> Batch:
@@ -227,9 +229,9 @@ def fill_tightly(draw: Callable[[int], Documents], rows: int, seq: int, mean_len
     while missing > 0:  # rows must end because documents do not fit, not because the drawing did
         drawn.append(draw(int(missing / mean_length) + 8))
         missing -= len(drawn[-1].tokens)
-    marks = {name: np.concatenate([part.marks[name] for part in drawn]) for name in drawn[0].marks}
+    labels = {name: np.concatenate([part.labels[name] for part in drawn]) for name in drawn[0].labels}
     tokens, lengths = (np.concatenate([getattr(part, name) for part in drawn]) for name in ("tokens", "lengths"))
-    return Documents(tokens, lengths, marks).pack_tightly(rows, seq)
+    return Documents(tokens, lengths, labels).pack_tightly(rows, seq)
 
 
 def stack(batches: list[Batch]) -> Batch:
@@ -239,8 +241,8 @@ def stack(batches: list[Batch]) -> Batch:
         np.where(batch.documents == PADDING, PADDING, batch.documents + np.int32(n))
         for batch, n in zip(batches, first, strict=True)
     ]
-    marks = {name: np.concatenate([batch.marks[name] for batch in batches]) for name in batches[0].marks}
-    return Batch(np.concatenate([batch.tokens for batch in batches]), np.concatenate(documents), marks)
+    labels = {name: np.concatenate([batch.labels[name] for batch in batches]) for name in batches[0].labels}
+    return Batch(np.concatenate([batch.tokens for batch in batches]), np.concatenate(documents), labels)
 
 
 def _check_rows(rows: int) -> None:
@@ -273,9 +275,9 @@ def _lengths(documents: list[np.ndarray]) -> np.ndarray:
     return np.fromiter(map(len, documents), np.int64, len(documents))
 
 
-def _flat_mark(name: str, mark: Sequence[np.ndarray], lengths: np.ndarray) -> np.ndarray:
+def _flat_mark(name: str, label: Sequence[np.ndarray], lengths: np.ndarray) -> np.ndarray:
     """(n_tokens,) bool or float32: the mark, document after document; ValueError where it does not match."""
-    pieces = [np.asarray(piece) for piece in mark]
+    pieces = [np.asarray(piece) for piece in label]
     if len(pieces) != len(lengths):
         raise ValueError(f"marks[{name!r}] has {len(pieces)} arrays for {len(lengths)} documents: one each")
     for i, (piece, length) in enumerate(zip(pieces, lengths, strict=True)):

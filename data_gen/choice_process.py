@@ -5,7 +5,7 @@ tokens are forced between two choices, and for how many tokens a choice stays re
 mutual information are closed forms. Left out: measuring models against them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -30,7 +30,7 @@ class ChoiceProcess:
 
     Marks:
         choice, forced  which of the two a token is; the opening token is neither
-        options         float32: tokens that were possible, given the past: K at choices, else 1
+        n_choices       float32: tokens that were possible, given the past: K at choices, else 1
         probability     float32: of this token, given the past
         entropy         float32, nats: of the distribution it was drawn from, given the past
         consequential   choices to which a forced token of the document is relevant
@@ -41,7 +41,7 @@ class ChoiceProcess:
         ValueError: for values that define no such process.
     """
 
-    options: int = 4
+    n_choices: int = field(default=4, metadata={"key": "options"})  # the key in stored configs
     """Values K of a choice, equally likely unless `probabilities` says otherwise."""
     probabilities: tuple[float, ...] = ()
     """Of each value, when they are not equally likely; they sum to 1."""
@@ -52,18 +52,18 @@ class ChoiceProcess:
     consequential and inconsequential ones."""
 
     def __post_init__(self) -> None:
-        if self.options < 2:
-            raise ValueError(f"options={self.options} must be at least 2: one option is no choice")
+        if self.n_choices < 2:
+            raise ValueError(f"n_choices={self.n_choices} must be at least 2: one option is no choice")
         if self.forced < 0:
             raise ValueError(f"forced={self.forced} must be at least 0 tokens between choices")
         if not self.relevance or min(self.relevance) < 0:
             raise ValueError(f"relevance={self.relevance} must be one or more numbers of tokens >= 0, such as (3,)")
         if not self.probabilities:
             return
-        if len(self.probabilities) != self.options:
+        if len(self.probabilities) != self.n_choices:
             raise ValueError(
-                f"probabilities={self.probabilities} must be one for each of options={self.options}; "
-                f"use options={len(self.probabilities)}, or no probabilities for equally likely options"
+                f"probabilities={self.probabilities} must be one for each of n_choices={self.n_choices}; "
+                f"use n_choices={len(self.probabilities)}, or no probabilities for equally likely options"
             )
         if not min(self.probabilities) > 0 or not abs(sum(self.probabilities) - 1) < 1e-9:
             raise ValueError(f"probabilities={self.probabilities} must be positive and sum to 1, such as (0.75, 0.25)")
@@ -75,18 +75,18 @@ class ChoiceProcess:
 
     @property
     def vocab_size(self) -> int:
-        return 2 * self.options + 1
+        return 2 * self.n_choices + 1
 
     @property
     def token_names(self) -> tuple[str, ...]:
         """(vocab_size,) c0, c1, ... for choices, f0, f1, ... for forced tokens, <s> for the one that opens."""
-        values = range(self.options)
+        values = range(self.n_choices)
         return (*(f"c{value}" for value in values), *(f"f{value}" for value in values), "<s>")
 
     @property
     def distribution(self) -> np.ndarray:
-        """(options,) float64: the probability of each value of a choice."""
-        return np.array(self.probabilities or [1 / self.options] * self.options)
+        """(n_choices,) float64: the probability of each value of a choice."""
+        return np.array(self.probabilities or [1 / self.n_choices] * self.n_choices)
 
     def documents(self, n: int, seq: int, rng: np.random.Generator) -> Documents:
         """n independent documents of `seq` tokens each. Raises ValueError for n < 1 and seq < 2."""
@@ -96,9 +96,9 @@ class ChoiceProcess:
         choices = np.searchsorted(ends, rng.random((n, len(positions))), side="right")  # (n, choices)
         probability = np.ones((n, seq), np.float32)
         probability[:, positions] = self.distribution[choices]
-        marks = {name: np.tile(mark, n) for name, mark in self._marks(seq).items()}
-        marks["probability"] = probability.ravel()
-        return Documents(self._tokens(choices, seq).ravel(), np.full(n, seq), marks)
+        labels = {name: np.tile(label, n) for name, label in self._marks(seq).items()}
+        labels["probability"] = probability.ravel()
+        return Documents(self._tokens(choices, seq).ravel(), np.full(n, seq), labels)
 
     def sample(self, rows: int, seq: int, rng: np.random.Generator) -> Batch:
         """Rows of one document each, (rows, seq). Raises ValueError for rows < 1 and seq < 2."""
@@ -153,9 +153,9 @@ class ChoiceProcess:
             raise ValueError(f"past={past.tolist()} is not how a document can begin; use a document's first tokens")
         length = len(past) + n
         unmade = self._made(length - 1) - len(seen)
-        if self.options**unmade > MOST_FUTURES:
-            raise ValueError(f"n={n} tokens have {self.options}^{unmade} futures, too many to list; use a smaller n")
-        drawn = np.array(list(product(range(self.options), repeat=unmade)), int)  # (futures, choices to come)
+        if self.n_choices**unmade > MOST_FUTURES:
+            raise ValueError(f"n={n} tokens have {self.n_choices}^{unmade} futures, too many to list; use a smaller n")
+        drawn = np.array(list(product(range(self.n_choices), repeat=unmade)), int)  # (futures, choices to come)
         known = np.broadcast_to(seen, (len(drawn), len(seen)))
         tokens = self._tokens(np.concatenate([known, drawn], axis=1), length)  # (futures, length)
         return tokens[:, len(past) :], self.distribution[drawn].prod(axis=1)
@@ -182,10 +182,10 @@ class ChoiceProcess:
     def _tokens(self, choices: np.ndarray, seq: int) -> np.ndarray:
         """(n, choices) values -> (n, seq) int32, the documents that they make."""
         # in floats because NumPy multiplies integer matrices slowly; sums of values are exact below 2^53
-        value = (choices.astype(np.float64) @ self._carries(seq)) % self.options  # (n, seq)
-        tokens = value.astype(np.int32) + np.int32(self.options)
-        tokens[:, self._positions(seq)] -= np.int32(self.options)
-        tokens[:, 0] = 2 * self.options
+        value = (choices.astype(np.float64) @ self._carries(seq)) % self.n_choices  # (n, seq)
+        tokens = value.astype(np.int32) + np.int32(self.n_choices)
+        tokens[:, self._positions(seq)] -= np.int32(self.n_choices)
+        tokens[:, 0] = 2 * self.n_choices
         return tokens
 
     def _marks(self, seq: int) -> dict[str, np.ndarray]:
@@ -201,7 +201,7 @@ class ChoiceProcess:
         return {
             "choice": choice,
             "forced": forced,
-            "options": np.where(choice, self.options, 1).astype(np.float32),
+            "n_choices": np.where(choice, self.n_choices, 1).astype(np.float32),
             "entropy": np.where(choice, _entropy(self.distribution), 0).astype(np.float32),
             "consequential": consequential,
             "cause": np.where(forced & (latest > 0), np.arange(seq) - latest, NO_VALUE).astype(np.float32),
@@ -219,8 +219,8 @@ class ChoiceProcess:
 
     def _sum_entropies(self, most: int) -> np.ndarray:
         """(most + 1,) the entropy of the sum modulo K of 0, 1, ... choices."""
-        value = np.arange(self.options)
-        add = self.distribution[(value[:, None] - value) % self.options]  # (sum, sum before) one choice more
+        value = np.arange(self.n_choices)
+        add = self.distribution[(value[:, None] - value) % self.n_choices]  # (sum, sum before) one choice more
         total, entropies = (value == 0).astype(float), []
         for _ in range(most + 1):
             entropies.append(_entropy(total))

@@ -30,7 +30,7 @@ def docstrings() -> Corpus:
 
 
 @lru_cache(maxsize=1)
-def told_stories() -> Corpus:
+def story_texts() -> Corpus:
     """4,000 generated stories as text, a document each, the same at every call."""
     stories = Stories()
     told = stories.documents(N_STORIES, np.random.default_rng(0))

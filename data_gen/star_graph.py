@@ -114,13 +114,13 @@ class StarGraphs:
         path = labels[:, : self.length]  # (n, length)
         answer[:] = path[:, ::-1] if self.variant == "reversed" else path
 
-        marks = {name: np.tile(mark, n) for name, mark in self._marks().items()}
+        labels = {name: np.tile(label, n) for name, label in self._marks().items()}
         if self.variant == "teacherless":
             target = np.full((n, self.seq), NO_VALUE, np.float32)
             target[:, self.answer_start - 1 : -1] = answer
             answer[:] = self.nodes + DUMMY
-            marks["target"] = target.ravel()
-        return Documents(tokens.ravel(), np.full(n, self.seq), marks)
+            labels["target"] = target.ravel()
+        return Documents(tokens.ravel(), np.full(n, self.seq), labels)
 
     def sample(self, rows: int, seq: int, rng: np.random.Generator) -> Batch:
         """Rows of `seq` tokens, each of as many whole documents as fit, (rows, seq).

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from mtp_lab.serialization import LATER, config_hash
+from mtp_lab.serialization import LATER, config_hash, stored_as
 from mtp_lab.tasks import BytesTask, Task
 from mtp_lab.tasks.base import CAUSE, REST
 
@@ -285,12 +285,12 @@ class TrainConfig:
     """A finished run (folder below the runs directory) whose trunk and heads training starts from (section 3.6)."""
     snapshot_every: int = field(default=0, metadata=LATER)
     """Steps between two snapshots of the weights, which the run keeps for analyses over training; 0: none."""
-    mark_weights: tuple[tuple[str, float], ...] = field(default=(), metadata=LATER)
+    label_weights: tuple[tuple[str, float], ...] = field(default=(), metadata=LATER | stored_as("mark_weights"))
     """What tokens count in the training loss by the task's marks, the first that fits; "rest": tokens with none."""
-    causes_read: bool = field(default=False, metadata=LATER)
+    mask_unread_causes: bool = field(default=False, metadata=LATER | stored_as("causes_read"))
     """Only targets count whose cause (the task's mark) has been read: n heads without emphasis on choice points."""
-    written: int = field(default=0, metadata=LATER)
-    """Last tokens of each training row that head 1, frozen, writes itself for the other heads to learn (written.py)."""
+    self_distilled_tokens: int = field(default=0, metadata=LATER | stored_as("written"))
+    """Last tokens of each training row that head 1, frozen, writes itself for the other heads to learn (training.self_distillation)."""
 
     def __post_init__(self) -> None:
         weights = tuple(float(w) for w in self.horizon_weights) or (1.0,) * self.model.n_future
@@ -302,16 +302,16 @@ class TrainConfig:
         check_choice("precision", self.precision, Precision)
         if type(self.snapshot_every) is not int or self.snapshot_every < 0:
             raise ValueError(f"snapshot_every={self.snapshot_every!r} must be a number of steps, or 0 for none")
-        object.__setattr__(self, "mark_weights", tuple((str(mark), float(w)) for mark, w in self.mark_weights))
+        object.__setattr__(self, "label_weights", tuple((str(label), float(w)) for label, w in self.label_weights))
         self._check_mark_weights()
-        if not isinstance(self.causes_read, bool):
-            raise ValueError(f"causes_read={self.causes_read!r} must be True or False")
-        if self.causes_read and CAUSE not in self.task.batch(1, 0, 0).marks:
+        if not isinstance(self.mask_unread_causes, bool):
+            raise ValueError(f"mask_unread_causes={self.mask_unread_causes!r} must be True or False")
+        if self.mask_unread_causes and CAUSE not in self.task.batch(1, 0, 0).labels:
             raise ValueError(
-                f"causes_read=True needs the mark {CAUSE!r}, which the task {self.task.name} does not have; use "
+                f"mask_unread_causes=True needs the mark {CAUSE!r}, which the task {self.task.name} does not have; use "
                 "choice_process, or False"
             )
-        self._check_written()
+        self._check_self_distillation()
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits, '.', '_' or '-': it becomes a folder")
         if len(weights) != self.model.n_future or not all(0 <= w < float("inf") for w in weights) or not any(weights):
@@ -339,33 +339,37 @@ class TrainConfig:
             )
 
     def _check_mark_weights(self) -> None:
-        if not self.mark_weights:
+        if not self.label_weights:
             return
-        marks = {name for name, mark in self.task.batch(1, 0, 0).marks.items() if mark.dtype == bool}
-        if unknown := {mark for mark, _ in self.mark_weights} - marks - {REST}:
-            known = ", ".join(sorted(marks)) or "none"
-            raise ValueError(f"mark_weights names {sorted(unknown)}; marks of this task are {known}, and {REST!r}")
-        given = [weight for _, weight in self.mark_weights] + [1.0] * (REST not in dict(self.mark_weights))
+        labels = {name for name, label in self.task.batch(1, 0, 0).labels.items() if label.dtype == bool}
+        if unknown := {label for label, _ in self.label_weights} - labels - {REST}:
+            known = ", ".join(sorted(labels)) or "none"
+            raise ValueError(f"label_weights names {sorted(unknown)}; marks of this task are {known}, and {REST!r}")
+        given = [weight for _, weight in self.label_weights] + [1.0] * (REST not in dict(self.label_weights))
         if not all(0 <= weight < float("inf") for weight in given) or not any(given):
-            raise ValueError(f"mark_weights={self.mark_weights} must be numbers, none negative, not all 0")
+            raise ValueError(f"label_weights={self.label_weights} must be numbers, none negative, not all 0")
 
-    def _check_written(self) -> None:
-        if type(self.written) is not int or not 0 <= self.written < self.task.seq:
+    def _check_self_distillation(self) -> None:
+        if type(self.self_distilled_tokens) is not int or not 0 <= self.self_distilled_tokens < self.task.seq:
             raise ValueError(
-                f"written={self.written!r} must be a number of tokens below task.seq={self.task.seq}: a row begins "
+                f"self_distilled_tokens={self.self_distilled_tokens!r} must be a number of tokens below task.seq={self.task.seq}: a row begins "
                 "with one token of the task at least; 0 for none"
             )
-        if not self.written:
+        if not self.self_distilled_tokens:
             return
         if not self.init_from:
-            raise ValueError(f"written={self.written} needs a trained head 1 to write; name its run in init_from")
+            raise ValueError(
+                f"self_distilled_tokens={self.self_distilled_tokens} needs a trained head 1 to write; name its run in init_from"
+            )
         if len(self.model.path()) == self.model.n_future:
             raise ValueError(
-                f"written={self.written} with n_future={self.model.n_future}, head_kind={self.model.head_kind!r}: "
+                f"self_distilled_tokens={self.self_distilled_tokens} with n_future={self.model.n_future}, head_kind={self.model.head_kind!r}: "
                 "there is no head that head 1 does not stand on; use two heads or more of another kind"
             )
-        if self.mark_weights or self.causes_read:
-            raise ValueError(f"written={self.written} weighs written tokens alone; leave out mark_weights, causes_read")
+        if self.label_weights or self.mask_unread_causes:
+            raise ValueError(
+                f"self_distilled_tokens={self.self_distilled_tokens} weighs written tokens alone; leave out label_weights, mask_unread_causes"
+            )
 
     @property
     def folder(self) -> str:

@@ -7,19 +7,30 @@ that came later (`metadata=LATER`) is left out at its default: runs from before 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 LATER = {"later": True}
 """Metadata of a field that was added when runs without it existed; its default is what these runs did."""
 
 
+def stored_as(key: str) -> dict[str, str]:
+    """Metadata of a field that was renamed: it keeps its old key in JSON, so that runs keep their hash."""
+    return {"key": key}
+
+
+def key_of(field: Field) -> str:
+    """The JSON key of a dataclass field."""
+    return field.metadata.get("key", field.name)
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """A dataclass, and those inside it, as mappings that JSON can write."""
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    values = {}
     for field in fields(config):
-        if "later" in field.metadata and values[field.name] == field.default:
-            del values[field.name]
+        value = getattr(config, field.name)
+        if not ("later" in field.metadata and value == field.default):
+            values[key_of(field)] = value
     mapping = {name: to_mapping(value) if is_dataclass(value) else value for name, value in values.items()}
     return mapping | ({"kind": type(config).name} if _named(type(config)) else {})
 
@@ -39,10 +50,12 @@ def from_mapping(kind: type, mapping: Mapping[str, Any]) -> Any:
                 raise TypeError(f"kind {named!r} is none of {', '.join(choices)}")
             kind = choices[named]
         types = get_type_hints(kind)
+        names = {key_of(field): field.name for field in fields(kind)}
         for field in fields(kind):  # a default of this version need not be the one that was meant
-            if field.name not in mapping and "later" not in field.metadata:
-                raise KeyError(field.name)
-        return kind(**{name: _value(name, types.get(name), value) for name, value in mapping.items()})
+            if key_of(field) not in mapping and "later" not in field.metadata:
+                raise KeyError(key_of(field))
+        values = {names.get(key, key): value for key, value in mapping.items()}
+        return kind(**{name: _value(name, types.get(name), value) for name, value in values.items()})
     except (TypeError, KeyError) as error:
         raise ValueError(f"not a config of this version of mtp-lab: {error}") from error
 

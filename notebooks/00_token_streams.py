@@ -73,7 +73,7 @@ from mtp_lab import figures
 from mtp_lab.evaluation.losses import BITS_PER_NAT
 from mtp_lab.evaluation.statistics import over_seeds, seed_interval
 from mtp_lab.experiments.verdicts import Verdict, record
-from mtp_lab.figures import CAST, INK, THING, WRONG, Mark
+from mtp_lab.figures import CAST, INK, THING, WRONG, Highlight
 from mtp_lab.tasks import StoriesTask
 from mtp_lab.theory import implicit_weights
 
@@ -96,7 +96,7 @@ N_STORIES = {"smoke": 300, "quick": 2000}.get(preset, 5000)
 # %%
 stories = Stories()
 story = stories.documents(1, np.random.default_rng(273))
-marks, known = story.marks, story.marks["entity"] >= 0
+labels, known = story.labels, story.labels["entity"] >= 0
 
 
 def pieces_of(documents: Documents) -> list[str]:
@@ -107,27 +107,27 @@ def pieces_of(documents: Documents) -> list[str]:
 
 pieces = pieces_of(story)
 people = [
-    Mark("".join(pieces[i].strip() for i in np.flatnonzero(marks["entity"] == who)[:2]), marks["entity"] == who, color)
+    Highlight("".join(pieces[i].strip() for i in np.flatnonzero(labels["entity"] == who)[:2]), labels["entity"] == who, color)
     for who, color in enumerate(CAST)
 ]
-free = marks["options"] > 1
+free = labels["n_choices"] > 1
 about = [
     *people,
-    Mark("objects", marks["entity"] >= N_CHARACTERS, THING),
-    Mark("second piece shown before", marks["induction"], INK, "frame"),
-    Mark("consequential choice", free & marks["consequential"] & ~known, WRONG, "line"),
-    Mark("other choice", free & ~marks["consequential"] & ~known, WRONG, "dots"),
+    Highlight("objects", labels["entity"] >= N_CHARACTERS, THING),
+    Highlight("second piece shown before", labels["induction"], INK, "frame"),
+    Highlight("consequential choice", free & labels["consequential"] & ~known, WRONG, "line"),
+    Highlight("other choice", free & ~labels["consequential"] & ~known, WRONG, "dots"),
 ]
-bits = np.log2(1 / marks["probability"])
-hover = [f"{p.strip()}: {o:.0f} options, {b:.1f} bits" for p, o, b in zip(pieces, marks["options"], bits, strict=True)]
-figure = figures.marked_text(
+bits = np.log2(1 / labels["probability"])
+hover = [f"{p.strip()}: {o:.0f} options, {b:.1f} bits" for p, o, b in zip(pieces, labels["n_choices"], bits, strict=True)]
+figure = figures.highlighted_text(
     pieces,
     about,
-    f"A story of {len(pieces)} tokens: {marks['induction'].sum()} are second pieces that it has shown before",
+    f"A story of {len(pieces)} tokens: {labels['induction'].sum()} are second pieces that it has shown before",
     "Every token carries its marks, here as colours; the model sees none of them. Hover: options and surprise.",
     hover,
 )
-figures.save(figure, FOLDER, "story", pd.DataFrame({"token": pieces, **marks}))
+figures.save(figure, FOLDER, "story", pd.DataFrame({"token": pieces, **labels}))
 figures.show(figure)
 
 # %% [markdown]
@@ -150,7 +150,7 @@ LISTED = {word for words in WORDS.values() for word in words} | {form for pair i
 
 def table_of(documents: Documents) -> pd.DataFrame:
     """A row a token: its story, kind, entropy and surprise in nats, and its marks."""
-    table = pd.DataFrame(documents.marks).assign(token=documents.tokens)
+    table = pd.DataFrame(documents.labels).assign(token=documents.tokens)
     table["story"] = np.repeat(np.arange(len(documents)), documents.lengths)
     table["surprise"] = -np.log(table.probability.astype(float))
     name, new, first = table.entity.between(0, N_CHARACTERS - 1), table.mention == 1, table.first_piece
@@ -162,7 +162,7 @@ def table_of(documents: Documents) -> pd.DataFrame:
 
 along = table_of(story).assign(token=[piece.strip() for piece in pieces])[1:]
 total = along.surprise.sum() * BITS_PER_NAT
-figure = figures.surprise_along(
+figure = figures.surprisal_along(
     along,
     KINDS,
     f"Of {len(along)} tokens, {int((along.entropy == 0).sum())} cost a perfect reader nothing; the others cost {total:.0f} bits",
@@ -291,11 +291,11 @@ figures.show(figure)
 HORIZONS, FEW = 8, (1, 2, 4, 8)
 batch = StoriesTask().held_out("validation", 4 if preset == "smoke" else 64)
 reader = StoryReader.of(Stories().of("validation")).foresee(batch, HORIZONS)
-weights, inside = implicit_weights.information_weights(reader.information), implicit_weights.whole(reader.nats)
+weights, inside = implicit_weights.information_weights(reader.information), implicit_weights.whole(reader.nll)
 least = np.arange(1, HORIZONS + 1)[:, None] * weights[0, inside]  # (n, tokens) nH
 assert (weights[:, inside] > least - 1e-9).all() and (weights[:, inside] < least.cumsum(axis=0) + 1e-9).all()  # nH <= W_n <= n(n + 1)/2 H
 multiples = {f"n = {n}": np.where(inside, weights[n - 1] / weights[n - 1][inside].mean(), np.nan) for n in FEW}
-named = (batch.marks["entity"] >= 0) & (batch.marks["entity"] < N_CHARACTERS)
+named = (batch.labels["entity"] >= 0) & (batch.labels["entity"] < N_CHARACTERS)
 LINE = 44
 dense = np.convolve((named & inside)[0], np.ones(LINE), mode="valid")  # names in a window that begins here
 dense[~np.lib.stride_tricks.sliding_window_view(inside[0], LINE).all(axis=1)] = -1
@@ -313,8 +313,8 @@ figures.save(figure, FOLDER, "story_weights", pd.DataFrame({"token": words} | by
 figures.show(figure)
 
 # %%
-told = batch.marks
-choice = told["options"] > 1
+told = batch.labels
+choice = told["n_choices"] > 1
 classes = {
     "first piece, new name": named & told["first_piece"] & (told["mention"] == 1),
     "first piece, told before": named & told["first_piece"] & (told["mention"] > 1),
@@ -372,24 +372,24 @@ def cut(text: str) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 tale = "\n".join(next(text for text in tales if "Zuri" in text).split("\n\n")[:5])
 new = renamed([tale], tokenizer, np.random.default_rng(5))
-renaming, marks = new.renamings[0], new.documents.marks
+renaming, labels = new.renamings[0], new.documents.labels
 old_pieces, begins, ends = cut(tale)
 new_pieces, *_ = cut(new.texts[0])
 owner = np.full(len(old_pieces), -1)
 for mention in find_mentions(tale, find_names(tale)):
     owner[(begins < mention.end) & (ends > mention.start)] = list(renaming).index(mention.name)
-owner = np.concatenate([owner, [-1], marks["entity"]])
-shown = np.concatenate([np.zeros(len(old_pieces) + 1, bool), marks["induction"]])
-figure = figures.marked_text(
+owner = np.concatenate([owner, [-1], labels["entity"]])
+shown = np.concatenate([np.zeros(len(old_pieces) + 1, bool), labels["induction"]])
+figure = figures.highlighted_text(
     [*old_pieces, "\n\n", *new_pieces],
     [
-        *(Mark(f"{old}, now {name}", owner == who, CAST[who]) for who, (old, name) in enumerate(renaming.items())),
-        Mark("second piece shown before", shown, INK, "frame"),
+        *(Highlight(f"{old}, now {name}", owner == who, CAST[who]) for who, (old, name) in enumerate(renaming.items())),
+        Highlight("second piece shown before", shown, INK, "frame"),
     ],
     f"The same tale before and after: {len(renaming)} characters, each now of two tokens",
     'Above: as it was written. Below: renamed. "Moon" is no character, and stays.',
 )
-figures.save(figure, FOLDER, "renamed", pd.DataFrame({"piece": new_pieces, **marks}))
+figures.save(figure, FOLDER, "renamed", pd.DataFrame({"piece": new_pieces, **labels}))
 figures.show(figure)
 
 # %% [markdown]
@@ -422,9 +422,9 @@ figure = figures.expression_tree(
     values,
     names,
     [
-        Mark("operand", question.marks["operand"], THING),
-        Mark("operation", question.marks["operator"], CAST[0]),
-        Mark("answer", question.marks["answer"], CAST[3]),
+        Highlight("operand", question.labels["operand"], THING),
+        Highlight("operation", question.labels["operator"], CAST[0]),
+        Highlight("answer", question.labels["answer"], CAST[3]),
     ],
     f"Three operations, {len(names)} tokens, of which {paper.d} are the answer",
     "Coefficients modulo 7, cut off from X^5 on. Underneath, the document as the model reads it, in postfix.",
@@ -446,7 +446,7 @@ N_TEST = {"smoke": 200}.get(preset, 2000)
 
 def answers(settings: Polynomials, documents: Documents) -> np.ndarray:
     """(n_documents,) each answer as one number."""
-    names = documents.tokens[documents.marks["answer"]].reshape(-1, settings.d)
+    names = documents.tokens[documents.labels["answer"]].reshape(-1, settings.d)
     return (names - settings.p * np.arange(settings.d)) @ settings.p ** np.arange(settings.d)
 
 
@@ -488,15 +488,15 @@ figures.show(figure)
 star = StarGraphs()
 graph = star.documents(1, np.random.default_rng(1))
 arms, goal = star.arms(graph.tokens), star.solve(graph.tokens)[-1]
-marks = graph.marks
+labels = graph.labels
 figure = figures.star_graph(
     arms,
     goal,
     [f" {star.token_names[token]}" for token in graph.tokens],
     [
-        Mark("start and goal", marks["start"] | marks["goal"], CAST[0]),
-        Mark("forced tokens of the answer", marks["forced"], CAST[1]),
-        Mark("the choice", marks["choice"], WRONG, "frame"),
+        Highlight("start and goal", labels["start"] | labels["goal"], CAST[0]),
+        Highlight("forced tokens of the answer", labels["forced"], CAST[1]),
+        Highlight("the choice", labels["choice"], WRONG, "frame"),
     ],
     f"One guess in {star.degree} at the framed token; all others of the answer can be looked up",
     "The graph, and its document: the edges, start and goal, the path.",
@@ -512,7 +512,7 @@ figures.show(figure)
 # the token i steps ahead comes only from choices in between, and is a closed form. It says what head i can reach at best.
 
 # %%
-N, biased = 8, dict(options=4, probabilities=(0.7, 0.1, 0.1, 0.1), forced=3)
+N, biased = 8, dict(n_choices=4, probabilities=(0.7, 0.1, 0.1, 0.1), forced=3)
 processes = {
     "relevant to 3 tokens": ChoiceProcess(**biased, relevance=(3,)),
     "relevant to 7: choices add up": ChoiceProcess(**biased, relevance=(7,)),
@@ -527,9 +527,9 @@ figure = figures.horizon_entropy(
     "Bits that a perfect head i cannot know, by the kind of token just read: c a choice among four (.7, .1, .1, .1), f forced.",
 )
 grid = [
-    {"process": name, "horizon": i + 1, "phase": t, "bits": nats[i, t] * BITS_PER_NAT}
-    for name, nats in entropy.items()
-    for i, t in np.ndindex(nats.shape)
+    {"process": name, "horizon": i + 1, "phase": t, "bits": nll[i, t] * BITS_PER_NAT}
+    for name, nll in entropy.items()
+    for i, t in np.ndindex(nll.shape)
 ]
 figures.save(figure, FOLDER, "horizon_entropy", pd.DataFrame(grid))
 figures.show(figure)

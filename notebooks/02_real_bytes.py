@@ -45,7 +45,7 @@ from mtp_lab.evaluation.losses import BITS_PER_NAT
 from mtp_lab.evaluation.statistics import over_seeds, seed_interval
 from mtp_lab.experiments.real_bytes import conditions
 from mtp_lab.experiments.verdicts import Verdict, record
-from mtp_lab.model.predictions import hindsight
+from mtp_lab.model.predictions import past_predictions
 from mtp_lab.training import runs
 
 NAME = "02_real_bytes"
@@ -73,7 +73,7 @@ print(decode(task.batch(1, step=0, seed=0).tokens[0]))
 # A run is its config: what was trained before is found again, what was broken off goes on.
 
 # %%
-trained = runs.get_all(configs, runs_dir, workers=workers)
+trained = runs.get_runs(configs, runs_dir, workers=workers)
 pd.DataFrame(
     [
         {
@@ -184,7 +184,7 @@ tokens = np.array([SEPARATOR, *before, *(b"\n" + lines[start])[:SHOWN]][: task.s
 shown = slice(len(tokens) - len(lines[start][: SHOWN - 1]), len(tokens))
 heads = max(n for n in chosen.futures if n <= 4)
 model = next(run for run in matched if run.config.model.n_future == heads).model()
-predicted, probability = hindsight(model, tokens)
+predicted, probability = past_predictions(model, tokens)
 figure = figures.line_predictions(
     tokens[shown].tolist(),
     predicted[:, shown].tolist(),

@@ -52,7 +52,7 @@ from mtp_lab import figures
 from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.generation import generate
 from mtp_lab.evaluation import acceptance
-from mtp_lab.evaluation.statistics import over_seeds, paired, seed_interval
+from mtp_lab.evaluation.statistics import over_seeds, paired_difference, seed_interval
 from mtp_lab.experiments.self_speculation import conditions
 from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.training import runs
@@ -76,7 +76,7 @@ PROMPT, NEW = chosen.prompt, chosen.seq - chosen.prompt
 # (`mtp_lab/written.py`).
 
 # %%
-trained = runs.get_all(configs, runs_dir, workers=workers)
+trained = runs.get_runs(configs, runs_dir, workers=workers)
 by_folder = {config.folder: config for config in configs}
 SAID, OWN = "real text", "own text"  # what drafts have learnt to say
 LAYERS, LINEAR = "layer heads", "linear heads"  # the paper's, and those of one matrix each
@@ -88,11 +88,11 @@ def in_bytes(size: int) -> str:
 
 def about(config) -> dict:
     """What tells a model from others; bytes are those that its head 1 was trained on."""
-    source = by_folder[config.init_from] if config.written else config
+    source = by_folder[config.init_from] if config.self_distilled_tokens else config
     size = source.steps * source.batch_size * source.task.seq
     heads = LINEAR if config.model.head_kind == "linear" else LAYERS
     told = {"text": config.task.source, "n": config.model.n_future, "heads": heads, "bytes": size}
-    return {**told, "model": f"{heads}, {in_bytes(size)}", "drafts": OWN if config.written else SAID, "seed": config.seed}
+    return {**told, "model": f"{heads}, {in_bytes(size)}", "drafts": OWN if config.self_distilled_tokens else SAID, "seed": config.seed}
 
 
 models = pd.DataFrame([{**about(config), "run": i} for i, config in enumerate(configs)])
@@ -139,7 +139,7 @@ print(decode(np.array(prompt))[-200:])
 steps = list(blockwise(model, prompt, K, 10 if preset != "smoke" else 3))
 characters = [[chr(token) for token in drafts] for drafts, _, _ in steps], [chr(token) for _, _, token in steps]
 committed = sum(kept + 1 for _, kept, _ in steps)
-figure = figures.forwards(
+figure = figures.forward_passes(
     characters[0],
     [kept for _, kept, _ in steps],
     characters[1],
@@ -160,7 +160,7 @@ plain = generate(model, [prompt], NEW, draft=1)
 drafted = generate(model, [prompt], NEW, draft=K)
 assert drafted.tokens.tolist() == plain.tokens.tolist()
 assert drafted.tokens[0, :committed].tolist() == [t for d, kept, own in steps for t in (*d[:kept], own)][:NEW]
-print(f"{int(plain.forwards)} forwards one by one, {int(drafted.forwards)} with {K} heads, the same {int(drafted.lengths)} bytes")
+print(f"{int(plain.forward_passes)} forwards one by one, {int(drafted.forward_passes)} with {K} heads, the same {int(drafted.lengths)} bytes")
 
 # %%
 shown = prompt[-120:]
@@ -168,7 +168,7 @@ figure = figures.strip(
     [*shown, *drafted.tokens[0].tolist()],
     [0] * len(shown) + drafted.heads[0].tolist(),
     K,
-    f"{drafted.tokens_per_forward:.1f} bytes a forward: what each head proposed, greedily",
+    f"{drafted.tokens_per_forward_pass:.1f} bytes a forward: what each head proposed, greedily",
     "Grey: the end of the prompt. White: head 1, once a forward.",
 )
 figures.save(figure, FOLDER, "strip")
@@ -186,14 +186,14 @@ for job in models.itertuples():
     model, n = run.model(), job.n
     prompts = acceptance.real_prompts(run.config.task, ROWS, PROMPT)
     which = about(run.config)
-    baseline = acceptance.written(model, prompts, NEW, 1, 0.0)
+    baseline = acceptance.generate_text(model, prompts, NEW, 1, 0.0)
     for mode, temperature in (("greedy", 0.0), ("sampled", 0.8)):
-        told = acceptance.written(model, prompts, NEW, n, temperature, job.seed)
+        told = acceptance.generate_text(model, prompts, NEW, n, temperature, job.seed)
         lossless &= mode == "sampled" or told.tokens.tolist() == baseline.tokens.tolist()
-        rows.append({**which, "mode": mode, "value": told.tokens_per_forward, "loops": acceptance.repeated(told.tokens)})
+        rows.append({**which, "mode": mode, "value": told.tokens_per_forward_pass, "loops": acceptance.repeated(told.tokens)})
         shares += [{**which, "mode": mode, "head": i, "value": float(v)} for i, v in enumerate(told.accepted_by_head, 1)]
     real = run.config.task.held_out("test", ROWS)
-    chain, by_kind = acceptance.agreement(model, real)
+    chain, by_kind = acceptance.teacher_forced_acceptance(model, real)
     loops = acceptance.repeated(torch.from_numpy(real.tokens[:, -NEW:]))
     rows.append({**which, "mode": "real text", "value": chain.sum(), "loops": loops})
     shares += [{**which, "mode": "real text", "head": i, "value": v} for i, v in enumerate(chain, 1)]
@@ -270,7 +270,7 @@ owned = owned.assign(label=owned.model + ", " + owned.drafts).sort_values(["head
 owned = over_seeds(owned, ["panel", "label"], "value", ("mean", "low", "high"))
 of_drafts = dict(list(owned.groupby(["model", "drafts", "panel"])))
 mine = {key: seed_interval(part.value) for key, part in of_drafts.items()}
-better = {kind: paired(of_drafts[kind, OWN, "greedy"], of_drafts[kind, SAID, "greedy"]) for kind in TAUGHT}
+better = {kind: paired_difference(of_drafts[kind, OWN, "greedy"], of_drafts[kind, SAID, "greedy"]) for kind in TAUGHT}
 last = TAUGHT[-1]
 figure = figures.interval_bars(
     owned,
@@ -342,16 +342,16 @@ for job in models.query("text == 'library' and n == @N and model in @TAUGHT").it
         for _, threads, k in itertools.product(range(rounds), {1, cores}, counts):  # a slow moment hits all alike
             torch.set_num_threads(threads)
             done = [generate(decoders[k], part, NEW) for part in parts]
-            made = sum(float(g.lengths.sum()) for g in done) / sum(float(g.forwards.sum()) for g in done)
+            made = sum(float(g.lengths.sum()) for g in done) / sum(float(g.forward_passes.sum()) for g in done)
             told = {"model": job.model, "drafts": job.drafts, "batch": batch, "draft": k, "seed": job.seed, "threads": threads}
-            clock.append({**told, "tokens_per_forward": made, "seconds": sum(g.seconds for g in done)})
+            clock.append({**told, "tokens_per_forward_pass": made, "seconds": sum(g.seconds for g in done)})
 torch.set_num_threads(cores)
 keys = ["model", "drafts", "batch", "seed"]
 clock = pd.DataFrame(clock).sort_values("seconds").drop_duplicates([*keys, "draft"]).sort_values([*keys, "draft"])
 plain_seconds = clock[clock.draft == 1].set_index(keys).seconds.rename("plain")
 clock = clock.join(plain_seconds, on=keys)
 clock["speedup"] = clock.plain / clock.seconds
-clock.groupby(["model", "drafts", "batch", "draft"], sort=False)[["tokens_per_forward", "speedup"]].mean().unstack("draft").round(2)
+clock.groupby(["model", "drafts", "batch", "draft"], sort=False)[["tokens_per_forward_pass", "speedup"]].mean().unstack("draft").round(2)
 
 # %%
 fastest = {}

@@ -51,12 +51,12 @@ from data_gen.stories.generator import N_CHARACTERS
 from mtp_lab import figures
 from mtp_lab.evaluation import statistics
 from mtp_lab.evaluation.over_training import progress
-from mtp_lab.evaluation.statistics import over_seeds, paired, seed_interval
-from mtp_lab.experiments.conditions import of_all
+from mtp_lab.evaluation.statistics import over_seeds, paired_difference, seed_interval
 from mtp_lab.experiments.induction_heads import analysis
 from mtp_lab.experiments.induction_heads.conditions import INDUCTION, induction_configs
+from mtp_lab.experiments.measures import measure_runs
 from mtp_lab.experiments.verdicts import Verdict, record
-from mtp_lab.figures import CAST, INK, Mark
+from mtp_lab.figures import CAST, INK, Highlight
 from mtp_lab.interp import ablation, attention, gradients, pairs, patching, path_patching, probes
 from mtp_lab.model.predictions import tensors
 from mtp_lab.training import runs
@@ -78,12 +78,12 @@ LABEL = {"smeared": "given (smeared keys)", "relative": "easy (relative position
 task = configs[0].task
 validation = task.held_out("validation", 32 if preset != "smoke" else 4)
 story = validation.documents[0] == validation.documents[0, 0]
-shown = {name: mark[0, story] for name, mark in validation.marks.items()}
-people = [Mark(f"character {who + 1}", shown["entity"] == who, CAST[who]) for who in range(N_CHARACTERS)]
+shown = {name: label[0, story] for name, label in validation.labels.items()}
+people = [Highlight(f"character {who + 1}", shown["entity"] == who, CAST[who]) for who in range(N_CHARACTERS)]
 asked = shown["induction"] & (shown["entity"] < N_CHARACTERS)
-figure = figures.marked_text(
+figure = figures.highlighted_text(
     task.pieces(validation.tokens[0, story]),
-    [*(person for person in people if person.where.any()), Mark("asks for induction", asked, INK, "frame")],
+    [*(person for person in people if person.where.any()), Highlight("asks for induction", asked, INK, "frame")],
     f"A story with names that training never shows asks for induction {asked.sum()} times",
     "Success: the next-token head is right on framed tokens. Copying any second piece of the story is right two times in five or so.",
 )
@@ -99,9 +99,9 @@ figures.show(figure)
 # does not shape the trunk. Other cells change the width, the pool, the learning rate, or what head 2 weighs in the loss.
 
 # %%
-trained = runs.get_all(configs, runs_dir, workers=workers)
-cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
-FIRST = cells.loc[0]
+trained = runs.get_runs(configs, runs_dir, workers=workers)
+conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
+FIRST = conditions.loc[0]
 
 
 def in_words_model(row: pd.Series) -> str:
@@ -114,15 +114,15 @@ def in_words_model(row: pd.Series) -> str:
     return ", ".join(words)
 
 
-cells["setting"] = cells.given.map(LABEL)
-cells["model"] = cells.apply(in_words_model, axis=1)
-cells["pool"] = cells.names.map(lambda names: f"{names} names" if names else "all names")
-cells["run"] = range(len(cells))
-cells["usual"] = (cells.rate == FIRST.rate) & (cells.weight == FIRST.weight)
-cells["main"] = cells.usual & (cells.names == FIRST.names) & (cells.width == FIRST.width)
-cells["short"] = cells.setting.str.replace(r" \(.*", "", regex=True) + ", " + cells.model
-about = [*analysis.CELL, "seed"]
-curves = analysis.curves(trained).merge(cells, on=about)
+conditions["setting"] = conditions.given.map(LABEL)
+conditions["model"] = conditions.apply(in_words_model, axis=1)
+conditions["pool"] = conditions.names.map(lambda names: f"{names} names" if names else "all names")
+conditions["run"] = range(len(conditions))
+conditions["usual"] = (conditions.rate == FIRST.rate) & (conditions.weight == FIRST.weight)
+conditions["main"] = conditions.usual & (conditions.names == FIRST.names) & (conditions.width == FIRST.width)
+conditions["short"] = conditions.setting.str.replace(r" \(.*", "", regex=True) + ", " + conditions.model
+about = [*analysis.CONDITION, "seed"]
+curves = analysis.curves(trained).merge(conditions, on=about)
 curves.groupby(["setting", "model", "pool"], sort=False).agg(
     seeds=("seed", "nunique"), steps=("step", "max"), tokens=("tokens", "max")
 )
@@ -135,17 +135,17 @@ curves.groupby(["setting", "model", "pool"], sort=False).agg(
 # this is high and success is not, the model copies something, but not the right thing.
 
 # %%
-times = cells.merge(analysis.reached(curves), on=about)
+times = conditions.merge(analysis.reached(curves), on=about)
 
 
-def cell(table: pd.DataFrame = times, **other: object) -> pd.DataFrame:
+def condition(table: pd.DataFrame = times, **other: object) -> pd.DataFrame:
     """The rows of one cell of the study: the first one, but for `other`."""
-    wanted = {**FIRST[analysis.CELL], **other}
-    return table[(table[analysis.CELL] == pd.Series(wanted)).all(axis=1)]
+    wanted = {**FIRST[analysis.CONDITION], **other}
+    return table[(table[analysis.CONDITION] == pd.Series(wanted)).all(axis=1)]
 
 
 TRUNK = int(FIRST.trunk)
-one, two = cell(), cell(n=2)
+one, two = condition(), condition(n=2)
 main = curves[curves.main]
 SHORT = min((end for end in main.groupby("run").step.max() if end > chosen.steps), default=chosen.steps)
 early = main[main.step <= SHORT]
@@ -215,13 +215,13 @@ pd.DataFrame(
 # The paper's gain is one of small models, and disappears with size. All settings here were chosen for n = 1 at the smaller width.
 
 # %%
-WIDE = int(cells.width.max())
+WIDE = int(conditions.width.max())
 if FIRST.width < WIDE:
     shown = pd.concat(
-        cell(curves, n=n, width=width).assign(label=f"n = {n}", panel=f"{width} wide") for width in (int(FIRST.width), WIDE) for n in (1, 2)
+        condition(curves, n=n, width=width).assign(label=f"n = {n}", panel=f"{width} wide") for width in (int(FIRST.width), WIDE) for n in (1, 2)
     ).assign(value=lambda table: table.induction)
     shown = shown[shown.step <= SHORT]
-    wider = {n: cell(n=n, width=WIDE) for n in (1, 2)}
+    wider = {n: condition(n=n, width=WIDE) for n in (1, 2)}
     figure = figures.formation(
         shown,
         f"Twice as wide: n = 1: {in_words(wider[1])}; n = 2: {in_words(wider[2])}",
@@ -238,14 +238,14 @@ if FIRST.width < WIDE:
 # n = 2 has more tries.
 
 # %%
-TUNED, LIGHT = ["rate", "weight"], cells.weight.min()
-fixed = [of for of in analysis.CELL if of not in ("n", *TUNED)]
+TUNED, LIGHT = ["rate", "weight"], conditions.weight.min()
+fixed = [of for of in analysis.CONDITION if of not in ("n", *TUNED)]
 tried = times[(times[fixed] == FIRST[fixed]).all(axis=1) & times.n.isin([1, 2])]
 best = {}
 if tried.rate.nunique() > 1:
     for n, rows in tried.groupby("n"):
         medians = {setting: median(part, "step") for setting, part in rows.groupby(TUNED)}
-        best[n] = cell(n=n, **dict(zip(TUNED, min(medians, key=medians.get), strict=True)))
+        best[n] = condition(n=n, **dict(zip(TUNED, min(medians, key=medians.get), strict=True)))
     shown = tried.sort_values(["rate", "n", "weight"], ascending=[True, True, False]).assign(
         panel=lambda table: "rate " + table.rate.map("{:g}".format),
         label=lambda table: "n = " + table.n.astype(str) + table.weight.map(lambda weight: f", head 2 weighs {weight:g}" if weight != 1 else ""),
@@ -269,8 +269,8 @@ pd.DataFrame(
 # And models that have to learn the previous-token half?
 
 # %%
-LOW = cells.loc[cells.given == "rotary", "rate"].min()
-slow = {n: cell(given="rotary", n=n, rate=LOW) for n in (1, 2)}
+LOW = conditions.loc[conditions.given == "rotary", "rate"].min()
+slow = {n: condition(given="rotary", n=n, rate=LOW) for n in (1, 2)}
 if FIRST.rate > LOW:
     shown = curves[(curves.given == "rotary") & curves.n.isin([1, 2])].sort_values("rate", ascending=False, kind="stable")
     shown = shown.assign(panel="rate " + shown.rate.map("{:g}".format), label="n = " + shown.n.astype(str), value=shown.induction)
@@ -297,7 +297,7 @@ def all_splits(run: runs.Run) -> pd.DataFrame:
     return pd.DataFrame([{"split": split, **analysis.final(run, split, chosen.test_rows)} for split in ("train", "validation", "test")])
 
 
-final = of_all(analysis.cell_of, trained, all_splits, workers).merge(cells, on=about)
+final = measure_runs(analysis.condition_of, trained, all_splits, workers).merge(conditions, on=about)
 on_test = final[final.split == "test"]
 at_end = {split: rows[rows.main] for split, rows in final.groupby("split")}
 PANELS = {
@@ -340,7 +340,7 @@ tokens, documents = tensors(batch)
 
 finding = times[times.reached & times.main & (times.given == FIRST.given) & (times.trunk == TRUNK) & ~times.stopped & times.n.isin([1, 2])]
 if not (finding.n == 1).any():  # preset smoke; the instruments run, and find nothing
-    finding = pd.concat([cell(), finding])
+    finding = pd.concat([condition(), finding])
 finding = finding.assign(panel="n = " + finding.n.astype(str)).sort_values(["n", "seed"])
 
 
@@ -350,7 +350,7 @@ def batch_of(run: runs.Run):
 
 
 looks = []
-for row in cells[cells.main & (cells.seed == 0)].itertuples():
+for row in conditions[conditions.main & (conditions.seed == 0)].itertuples():
     looked = attention.name_attention(trained[row.run].model(), batch_of(trained[row.run]))
     looks.append(looked.assign(panel=row.short))
 looks = pd.concat(looks)
@@ -409,7 +409,7 @@ KMAX = 1 if preset == "smoke" else 4
 def success_on(run: runs.Run):
     """A metric of logits: accuracy of head 1 on repeated second pieces of the run's validation rows."""
     held_out = batch_of(run)
-    asked = held_out.marks["induction"] & (held_out.marks["entity"] >= 0) & (held_out.marks["entity"] < N_CHARACTERS)
+    asked = held_out.labels["induction"] & (held_out.labels["entity"] >= 0) & (held_out.labels["entity"] < N_CHARACTERS)
     where, wanted = torch.from_numpy(asked[:, 1:]), torch.from_numpy(held_out.tokens[:, 1:]).long()
     return lambda logits: float((logits[0, :, :-1].argmax(-1) == wanted)[where].float().mean())
 
@@ -514,7 +514,7 @@ def changed(run: runs.Run) -> pd.DataFrame:
 
 got_there = [trained[run] for run in times[times.reached & (times.main | times.run.isin(building.run))].run]
 if got_there:
-    followed = of_all(analysis.cell_of, got_there, changed, workers).merge(cells, on=about)
+    followed = measure_runs(analysis.condition_of, got_there, changed, workers).merge(conditions, on=about)
     by_exchange = followed.groupby(["short", "exchanged"], sort=False).share.agg(["mean", "min", "max", "size"])
     told = by_exchange.round(2)
 else:
@@ -531,11 +531,11 @@ told
 
 # %%
 last, probed = f"blocks.{TRUNK - 1}", []
-for row in cells[cells.main & (cells.given == FIRST.given) & (cells.trunk == TRUNK) & ~cells.stopped].itertuples():
+for row in conditions[conditions.main & (conditions.given == FIRST.given) & (conditions.trunk == TRUNK) & ~conditions.stopped].itertuples():
     run = trained[row.run]
     held_out = run.config.task.held_out("validation", 16 if preset == "smoke" else 96)
     ids, owners = tensors(held_out)
-    named = held_out.marks["second_piece"] & (held_out.marks["mention"] > 1) & (held_out.marks["entity"] < N_CHARACTERS)
+    named = held_out.labels["second_piece"] & (held_out.labels["mention"] > 1) & (held_out.labels["entity"] < N_CHARACTERS)
     pieces = ids.where(torch.from_numpy(named), -1)
     found = probes.probe(run.model(), ids, owners, labels=pieces, offsets=(1, 2), layers=[last])
     probed.append(found.assign(model=row.model, seed=row.seed))
@@ -562,7 +562,7 @@ figures.show(figure)
 # %%
 prepared = []
 with torch.no_grad():
-    for row in cell(cells, n=2).itertuples():
+    for row in condition(conditions, n=2).itertuples():
         run, model = trained[row.run], trained[row.run].model()
         drawn = pairs.draw_pairs(run.config.task.stream, "validation", 8 * COUNT, seed=row.seed)
         looked = attention.name_attention(model, batch_of(run))
@@ -583,19 +583,19 @@ prepared.groupby("head").mean().drop(columns="seed").round(3)
 # the trunk, at snapshots of n = 2; and which tokens each of them is about: their share of the squared gradient at the trunk's output.
 
 # %%
-with_two = cells[cells.main & (cells.n == 2) & (cells.trunk == TRUNK) & ~cells.stopped]
+with_two = conditions[conditions.main & (conditions.n == 2) & (conditions.trunk == TRUNK) & ~conditions.stopped]
 with_two = with_two[with_two.given == with_two.given.iloc[0]]
 cosines, shares = [], []
 for row in with_two.itertuples():
     run = trained[row.run]
     held_out = batch_of(run)
     few = held_out[:2]
-    marks = few.marks
-    named = (marks["entity"] >= 0) & (marks["entity"] < N_CHARACTERS)
+    labels = few.labels
+    named = (labels["entity"] >= 0) & (labels["entity"] < N_CHARACTERS)
     classes = {
-        "repeated second pieces": marks["induction"] & named,
-        "first pieces": marks["first_piece"] & named,
-        "the rest": ~((marks["induction"] | marks["first_piece"]) & named),
+        "repeated second pieces": labels["induction"] & named,
+        "first pieces": labels["first_piece"] & named,
+        "the rest": ~((labels["induction"] | labels["first_piece"]) & named),
     }
 
     def pull(model, held_out=held_out):
@@ -631,8 +631,8 @@ pull
 # every pairing that is not held out. The paper's stories are of this kind, too: a model of a finite set of names can do well by heart.
 
 # %%
-of_pools = cells.usual & (cells.width == FIRST.width) & (cells.given == FIRST.given) & ~cells.stopped & (cells.trunk == TRUNK) & cells.n.isin([1, 2])
-got = times[times.run.isin(cells.run[of_pools])].merge(curves.groupby("run").step.max().rename("steps"), on="run")
+of_pools = conditions.usual & (conditions.width == FIRST.width) & (conditions.given == FIRST.given) & ~conditions.stopped & (conditions.trunk == TRUNK) & conditions.n.isin([1, 2])
+got = times[times.run.isin(conditions.run[of_pools])].merge(curves.groupby("run").step.max().rename("steps"), on="run")
 phase = got.groupby(["names", "pool", "model", "steps"], as_index=False).reached.agg(["sum", "size"])
 phase = phase.assign(value=phase["sum"] / phase["size"], text=phase["sum"].astype(str) + " of " + phase["size"].astype(str))
 phase["text"] += "<br>in " + phase.steps.astype(str) + " steps"
@@ -653,11 +653,11 @@ figures.show(figure)
 # With few names, *whether* a seed once crosses 50 % says less than where it stays:
 
 # %%
-FEW = sorted(names for names in cells.names.unique() if 0 < names < FIRST.names)
+FEW = sorted(names for names in conditions.names.unique() if 0 < names < FIRST.names)
 if FEW:
     shown = curves[curves.names.isin(FEW)].assign(panel=lambda table: table.pool, label=lambda table: table.model, value=lambda table: table.induction)
     shown = shown.sort_values(["names", "n", "stopped", "weight"], ascending=[True, True, True, False], kind="stable")
-    ends = {n: cell(on_test, n=n, names=FEW[-1]).induction.mean() for n in (1, 2)}
+    ends = {n: condition(on_test, n=n, names=FEW[-1]).induction.mean() for n in (1, 2)}
     figure = figures.formation(
         shown,
         f"With {FEW[-1]} names, n = 2 ends at {ends[2]:.0%} of test names and n = 1 at {ends[1]:.0%}",
@@ -682,7 +682,7 @@ def compare(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame, word
     """A verdict on whether `this` cell gets there earlier than `that`, as the claim has it; none if one was not trained."""
     if this.empty or that.empty:
         return
-    ranks, p = statistics.earlier(this, that)
+    ranks, p = statistics.compare_times(this, that)
     verdict = "reproduced" if p < 0.05 and ranks < 0 else "not at this scale"
     ours = f"{words[0]}: {in_words(this)}; {words[1]}: {in_words(that)}"
     seeds_of = min(len(this), len(that))
@@ -691,8 +691,8 @@ def compare(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame, word
 
 SAME_TRUNK = "(same trunk, previous-token half given)"
 if FEW:
-    of_few = [cell(on_test, n=n, names=FEW[-1]) for n in (2, 1)]
-    gap, (ranks, p) = paired(*of_few, "induction"), statistics.earlier(two, one)
+    of_few = [condition(on_test, n=n, names=FEW[-1]) for n in (2, 1)]
+    gap, (ranks, p) = paired_difference(*of_few, "induction"), statistics.compare_times(two, one)
     verdicts.append(
         Verdict(
             f"Two-token prediction makes a small model look names up {SAME_TRUNK}",
@@ -705,8 +705,8 @@ if FEW:
         )
     )
 compare(f"Two-token prediction makes induction form early {SAME_TRUNK}", paper_41, two, one, ("n = 2", "n = 1"))
-compare("The same at equal parameters", paper_41, cell(n=2, trunk=TRUNK - 1), one, ("n = 2", "n = 1"))
-compare("The same with four tokens (same trunk)", "", cell(n=4), one, ("n = 4", "n = 1"))
+compare("The same at equal parameters", paper_41, condition(n=2, trunk=TRUNK - 1), one, ("n = 2", "n = 1"))
+compare("The same with four tokens (same trunk)", "", condition(n=4), one, ("n = 4", "n = 1"))
 
 
 def compare_ends(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame, words: tuple[str, str]) -> None:
@@ -716,7 +716,7 @@ def compare_ends(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame,
     if len(shared) < 2:
         return
     this, that = (rows[rows.seed.isin(shared)] for rows in (this, that))
-    gap = paired(this, that, "induction")
+    gap = paired_difference(this, that, "induction")
     ours = (
         f"{name} after {curves[curves.run.isin(rows.run)].step.max()} steps: {rows.induction.mean():.1%}, any second piece {rows.induction_any.mean():.0%}"
         for name, rows in zip(words, (this, that), strict=True)
@@ -727,20 +727,20 @@ def compare_ends(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame,
 
 
 END = "At the end, right second pieces of test names"
-compare_ends(f"{END} {SAME_TRUNK}", paper_41, cell(on_test, n=2), cell(on_test), ("n = 2", "n = 1"))
-compare_ends(f"{END}, heads that do not shape the trunk", "", cell(on_test, n=2, stopped=True), cell(on_test), ("n = 2, stopped", "n = 1"))
-rotary = (cell(on_test, given="rotary", n=n) for n in (2, 1))
+compare_ends(f"{END} {SAME_TRUNK}", paper_41, condition(on_test, n=2), condition(on_test), ("n = 2", "n = 1"))
+compare_ends(f"{END}, heads that do not shape the trunk", "", condition(on_test, n=2, stopped=True), condition(on_test), ("n = 2, stopped", "n = 1"))
+rotary = (condition(on_test, given="rotary", n=n) for n in (2, 1))
 compare_ends(f"{END} (same trunk, rotary)", paper_41, *rotary, ("n = 2", "n = 1"))
 compare(
     "Rotary models, which have to learn the previous-token half: n = 2 against n = 1", paper_41,
-    cell(given="rotary", n=2), cell(given="rotary"), ("n = 2", "n = 1"),
+    condition(given="rotary", n=2), condition(given="rotary"), ("n = 2", "n = 1"),
 )  # fmt: skip
 if FIRST.rate > LOW:
     compare(f"Rotary models at rate {LOW:g}: n = 2 against n = 1", paper_41, slow[2], slow[1], ("n = 2", "n = 1"))
-    compare_ends(f"{END}, rotary, rate {LOW:g}", paper_41, *(cell(on_test, given="rotary", n=n, rate=LOW) for n in (2, 1)), ("n = 2", "n = 1"))
-compare("An easy previous-token half (relative positions) against a given one (smeared keys), n = 1", "", cell(given="relative"), one, ("easy", "given"))
-compare("Giving the previous-token half (smeared keys) against leaving it to be learnt (rotary), n = 1", "", one, cell(given="rotary"), ("given", "to be learnt"))
-compare("A second head that does not shape the trunk against one that does, n = 2", "", cell(n=2, stopped=True), two, ("stopped", "shaping"))
+    compare_ends(f"{END}, rotary, rate {LOW:g}", paper_41, *(condition(on_test, given="rotary", n=n, rate=LOW) for n in (2, 1)), ("n = 2", "n = 1"))
+compare("An easy previous-token half (relative positions) against a given one (smeared keys), n = 1", "", condition(given="relative"), one, ("easy", "given"))
+compare("Giving the previous-token half (smeared keys) against leaving it to be learnt (rotary), n = 1", "", one, condition(given="rotary"), ("given", "to be learnt"))
+compare("A second head that does not shape the trunk against one that does, n = 2", "", condition(n=2, stopped=True), two, ("stopped", "shaping"))
 if best:
     rates = {n: f"n = {n}, rate {best[n].rate.iloc[0]:g}" for n in (1, 2)}
     compare(
@@ -748,27 +748,27 @@ if best:
         best[2], best[1], (f"{rates[2]}, head 2 weighs {best[2].weight.iloc[0]:g}", rates[1]),
     )  # fmt: skip
     light = f"head 2 weighs {LIGHT:g}"
-    compare(f"A lighter head 2 against n = 1 {SAME_TRUNK}", "", cell(n=2, weight=LIGHT), one, (light, "n = 1"))
-    compare_ends(f"{END}, a lighter head 2 {SAME_TRUNK}", "", cell(on_test, n=2, weight=LIGHT), cell(on_test), (light, "n = 1"))
+    compare(f"A lighter head 2 against n = 1 {SAME_TRUNK}", "", condition(n=2, weight=LIGHT), one, (light, "n = 1"))
+    compare_ends(f"{END}, a lighter head 2 {SAME_TRUNK}", "", condition(on_test, n=2, weight=LIGHT), condition(on_test), (light, "n = 1"))
 if FIRST.width < WIDE:
     compare(f"n = 2 against n = 1, {WIDE} wide", "", wider[2], wider[1], ("n = 2", "n = 1"))
-for names in dict.fromkeys(cells.loc[cells.names != FIRST.names, "names"]):
+for names in dict.fromkeys(conditions.loc[conditions.names != FIRST.names, "names"]):
     pool = f"a pool of {names} names" if names else "a pool of all names"
-    compare(f"n = 2 against n = 1 with {pool}", "", cell(n=2, names=names), cell(names=names), ("n = 2", "n = 1"))
+    compare(f"n = 2 against n = 1 with {pool}", "", condition(n=2, names=names), condition(names=names), ("n = 2", "n = 1"))
     if names in FEW:
-        stopped = cell(on_test, n=2, names=names, stopped=True)
-        of_n = [cell(on_test, n=n, names=names) for n in (2, 1)]
+        stopped = condition(on_test, n=2, names=names, stopped=True)
+        of_n = [condition(on_test, n=n, names=names) for n in (2, 1)]
         compare_ends(f"{END}, {pool}", paper_41, *of_n, ("n = 2", "n = 1"))
         compare_ends(f"{END}, {pool}, fresh seeds alone", paper_41, *(rows[rows.seed >= SEEDS] for rows in of_n), ("n = 2", "n = 1"))
         compare_ends(f"{END}, {pool}, heads that do not shape the trunk", "", stopped, of_n[1], ("n = 2, stopped", "n = 1"))
         compare_ends(f"{END}, {pool}, heads that shape the trunk", "", of_n[0], stopped, ("n = 2", "n = 2, stopped"))
         if FIRST.weight > LIGHT:
-            lighter = cell(on_test, n=2, names=names, weight=LIGHT)
+            lighter = condition(on_test, n=2, names=names, weight=LIGHT)
             compare_ends(f"{END}, {pool}, a lighter head 2", "", lighter, of_n[1], (f"head 2 weighs {LIGHT:g}", "n = 1"))
 seeds_here = int(doses[doses.n == 1].seed.nunique())
 if seeds_here > 1:
     lost = doses[(doses.k == KMAX) & (doses.n == 1)].groupby(["set", "seed"]).value.mean()
-    gap = statistics.difference(lost["random"], lost["ranked"])
+    gap = statistics.bootstrap_difference(lost["random"], lost["ranked"])
     verdicts.append(
         Verdict(
             "Attention heads that look at the right earlier second piece carry the success, n = 1",
@@ -865,7 +865,7 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 row = finding.iloc[0]
 _, cache = trained[row.run].model().run_with_cache(tokens[:1], documents[:1], names_filter=f"{top.layer}.attn.hook_pattern")
 pattern = cache[f"{top.layer}.attn.hook_pattern"][0, int(top["head"])]  # (seq, keys)
-places = np.flatnonzero((batch.marks["entity"][0] >= 0) & (batch.marks["entity"][0] < N_CHARACTERS))[:14]
+places = np.flatnonzero((batch.labels["entity"][0] >= 0) & (batch.labels["entity"][0] < N_CHARACTERS))[:14]
 words = [f"{word} {place}" for place, word in zip(places, task.words(batch.tokens[0, places]), strict=True)]
 seen = pd.DataFrame(
     [

@@ -49,12 +49,12 @@ from data_gen.polynomials.expressions import OPERATIONS
 from data_gen.polynomials.partial_results import with_partial_results
 from mtp_lab import figures
 from mtp_lab.evaluation import answers
-from mtp_lab.evaluation.statistics import differences, over_seeds, paired, seed_interval
+from mtp_lab.evaluation.statistics import over_seeds, paired_difference, paired_differences, seed_interval
 from mtp_lab.experiments.polynomials import analysis
-from mtp_lab.experiments.polynomials.analysis import CELL, of_all, scores
+from mtp_lab.experiments.polynomials.analysis import CONDITION, measure_runs, scores
 from mtp_lab.experiments.polynomials.conditions import POLYNOMIALS, RINGS, papers_ring_configs, polynomial_configs
 from mtp_lab.experiments.verdicts import Verdict, record
-from mtp_lab.figures import CAST, THING, Mark
+from mtp_lab.figures import CAST, THING, Highlight
 from mtp_lab.interp import patching, probes
 from mtp_lab.interp.pairs.base import Pairs
 from mtp_lab.interp.pairs.polynomials import draw_polynomial_pairs
@@ -80,7 +80,7 @@ SPAN = {True: f"as long as training's (m ≤ {WITHIN[-1]})", False: f"longer (m 
 # %%
 question = stream.of(3).documents(1, np.random.default_rng(3))
 known = with_partial_results(stream, question)
-worth = np.stack([known.marks[f"value_{k}"] for k in range(stream.d)])  # (d, n_tokens)
+worth = np.stack([known.labels[f"value_{k}"] for k in range(stream.d)])  # (d, n_tokens)
 tree, values = stream.parse(question.tokens), {}
 
 
@@ -95,15 +95,15 @@ def note(node: tuple, at: int) -> int:
     return first
 
 
-note(tree, int(np.flatnonzero(question.marks["operator"])[-1]))
+note(tree, int(np.flatnonzero(question.labels["operator"])[-1]))
 figure = figures.expression_tree(
     tree,
     values,
     [f" {stream.token_names[token]}" for token in question.tokens],
     [
-        Mark("operand", question.marks["operand"], THING),
-        Mark("operation", question.marks["operator"], CAST[0]),
-        Mark("answer", question.marks["answer"], CAST[3]),
+        Highlight("operand", question.labels["operand"], THING),
+        Highlight("operation", question.labels["operator"], CAST[0]),
+        Highlight("answer", question.labels["answer"], CAST[3]),
     ],
     f"Three operations, {len(question.tokens)} tokens, of which {stream.d} are the answer",
     f"Coefficients modulo {stream.p}, cut off from X^{stream.d} on. Underneath, the document as the model reads it.",
@@ -122,37 +122,37 @@ print(f"about {SAMPLES:,} training questions; expected share of test questions t
 # trunk (the paper's comparison). *Equal depth*: every trunk has the same layers, so more heads mean more parameters.
 
 # %%
-trained = runs.get_all(configs, runs_dir, workers=workers)
-cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
+trained = runs.get_runs(configs, runs_dir, workers=workers)
+conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
 
 
-def label(cell: pd.Series) -> str:
+def label(condition: pd.Series) -> str:
     """A cell in words; what is as in the first cell is not said."""
-    words = [f"n = {cell.n}, trunk {cell.trunk}"]
-    words += {"all tokens": [], "answers": ["answers only"]}.get(cell.learns, [cell.learns.replace("x", "×")])
-    words += ["heads stopped"] if cell.stopped else []
-    words += [f"{cell.pause} pauses"] if cell.pause else []
-    words += [f"heads ×{cell.fading:g}"] if cell.fading != 1 else []
+    words = [f"n = {condition.n}, trunk {condition.trunk}"]
+    words += {"all tokens": [], "answers": ["answers only"]}.get(condition.learns, [condition.learns.replace("x", "×")])
+    words += ["heads stopped"] if condition.stopped else []
+    words += [f"{condition.pause} pauses"] if condition.pause else []
+    words += [f"heads ×{condition.fading:g}"] if condition.fading != 1 else []
     return ", ".join(words)
 
 
-cells["label"] = cells.apply(label, axis=1)
-about = [*CELL, "seed"]
-REFERENCE = cells.label.iloc[0]
-plain = (cells.learns == "all tokens") & ~cells.stopped & (cells.pause == 0) & (cells.fading == 1)
+conditions["label"] = conditions.apply(label, axis=1)
+about = [*CONDITION, "seed"]
+REFERENCE = conditions.label.iloc[0]
+plain = (conditions.learns == "all tokens") & ~conditions.stopped & (conditions.pause == 0) & (conditions.fading == 1)
 LAYERS = chosen.main[0].layers
 GROUPS = {
-    f"equal parameters ({LAYERS} layers)": plain & (cells.trunk + cells.n == LAYERS),
-    f"equal depth (trunk of {chosen.main[0].trunk})": plain & (cells.trunk == chosen.main[0].trunk),
-    "loss on answers only": cells.learns == "answers",
+    f"equal parameters ({LAYERS} layers)": plain & (conditions.trunk + conditions.n == LAYERS),
+    f"equal depth (trunk of {chosen.main[0].trunk})": plain & (conditions.trunk == chosen.main[0].trunk),
+    "loss on answers only": conditions.learns == "answers",
 }
-MAIN = [label(pd.Series(cell.__dict__)) for cell in chosen.main]
+MAIN = [label(pd.Series(condition.__dict__)) for condition in chosen.main]
 pd.DataFrame(
     [
         {"cell": name, "seeds": len(rows), "layers": rows.trunk.iloc[0] + rows.n.iloc[0], "steps": chosen.steps}
         | {"parameters": sum(p.numel() for p in trained[rows.index[0]].model().parameters())}
         | {"seconds a step, median": round(float(np.median([trained[i].log()[-1]["seconds"] for i in rows.index])) / chosen.steps, 3)}
-        for name, rows in cells.groupby("label", sort=False)
+        for name, rows in conditions.groupby("label", sort=False)
     ]
 )
 
@@ -163,7 +163,7 @@ pd.DataFrame(
 # machine did: cells whose models are the same differ there, too, so they do not rank the n.)
 
 # %%
-curves = pd.concat([trained[i].measures().assign(label=name) for i, name in cells.label[cells.label.isin(MAIN)].items()])
+curves = pd.concat([trained[i].measures().assign(label=name) for i, name in conditions.label[conditions.label.isin(MAIN)].items()])
 curves["panel"] = "m = " + curves.measure.str.removeprefix("exact_")
 shown = curves[curves.measure.isin([f"exact_{m}" for m in (1, 3, 5)])]
 figure = figures.formation(
@@ -182,13 +182,13 @@ figures.show(figure)
 # right more often the longer the question, because products and compositions lose information. Where a model hardly rises above that line, it need not have read the question.
 
 # %%
-is_main = cells.label.isin(MAIN)
-asked = of_all(trained, scores, workers, items=chosen.items).merge(cells, on=about)
+is_main = conditions.label.isin(MAIN)
+asked = measure_runs(trained, scores, workers, items=chosen.items).merge(conditions, on=about)
 modal = analysis.baselines(stream, "test", chosen.items)
 whole = asked[asked.group == "all"]
 by_m = []
 for panel, where in GROUPS.items():
-    names = sorted(cells.label[where].unique(), key=lambda name: name not in MAIN)
+    names = sorted(conditions.label[where].unique(), key=lambda name: name not in MAIN)
     by_m += [whole[whole.label == name].assign(panel=panel) for name in names]
 by_m = pd.concat(by_m)
 by_m["line"] = by_m["label"]
@@ -203,7 +203,7 @@ def of(name: str, span: str = IN) -> pd.DataFrame:
     return spans[(spans.label == name) & (spans.span == span)]
 
 
-gains = {name: paired(of(name), of(REFERENCE)) for name in MAIN[1:]}
+gains = {name: paired_difference(of(name), of(REFERENCE)) for name in MAIN[1:]}
 figure = figures.by_operations(
     by_m,
     modal,
@@ -228,7 +228,7 @@ pd.concat([shown, modal.set_index("m").value.mul(100).round(1).astype(str).to_fr
 # (*pauses*: tokens between question and answer), and what the loss is about.
 
 # %%
-against_reference = differences(spans.rename(columns={"span": "panel"}), REFERENCE)
+against_reference = paired_differences(spans.rename(columns={"span": "panel"}), REFERENCE)
 clear = against_reference.drop_duplicates(["panel", "label"])
 better, worse = ((clear.low > 0) & (clear.panel == IN)).sum(), ((clear.high < 0) & (clear.panel == IN)).sum()
 figure = figures.differences(
@@ -247,15 +247,15 @@ figures.show(figure)
 # answers more? Next-token models whose answers count more, or alone, move along these axes without any head: with ×1.1 and ×2 answers have about the shares that they have with n = 2 and n = 4.
 
 # %%
-SOME = cells.seed < (1 if preset in ("smoke", "quick") else 3)  # the seeds that slow measures are taken of
-weighed = cells.label.isin(MAIN) | (cells.learns != "all tokens")
+SOME = conditions.seed < (1 if preset in ("smoke", "quick") else 3)  # the seeds that slow measures are taken of
+weighed = conditions.label.isin(MAIN) | (conditions.learns != "all tokens")
 about_answers = {
-    "share of the training loss": of_all([trained[i] for i in cells.index[weighed & SOME]], analysis.loss_shares, workers),
-    "share of the squared gradient at the trunk": of_all(
-        [trained[i] for i in cells.index[weighed & SOME]], analysis.gradient_shares, workers, rows=4 if preset == "smoke" else 12
+    "share of the training loss": measure_runs([trained[i] for i in conditions.index[weighed & SOME]], analysis.loss_shares, workers),
+    "share of the squared gradient at the trunk": measure_runs(
+        [trained[i] for i in conditions.index[weighed & SOME]], analysis.gradient_shares, workers, rows=4 if preset == "smoke" else 12
     ),
 }
-shares = pd.concat([table.assign(panel=panel) for panel, table in about_answers.items()]).merge(cells, on=about)
+shares = pd.concat([table.assign(panel=panel) for panel, table in about_answers.items()]).merge(conditions, on=about)
 points = shares[shares.token == "answer"].groupby(["panel", "label", "seed"], sort=False, as_index=False).share.sum()
 points = points.merge(spans[spans.span == IN], on=["label", "seed"]).groupby(["panel", "label"], sort=False, as_index=False)[["share", "value"]].mean()
 pull = points[points.panel == "share of the squared gradient at the trunk"].set_index("label").share
@@ -305,12 +305,12 @@ rows_of["coefficient, given those before it"].pivot(index="label", columns="of",
 # %%
 KS, TEMPERATURES, LENGTHS = (1, 3, 10, 30, 100), (0.2, 0.4, 0.6, 0.8, 1.0, 1.3), (3, 5, 8)
 items = min(chosen.items, 300)
-main_runs = [trained[i] for i in cells.index[is_main]]
+main_runs = [trained[i] for i in conditions.index[is_main]]
 options = dict(temperatures=TEMPERATURES, ks=KS, operations=LENGTHS, items=items)
-picked = of_all(main_runs, analysis.samples, workers, split="validation", **options).merge(cells, on=about)
+picked = measure_runs(main_runs, analysis.samples, workers, split="validation", **options).merge(conditions, on=about)
 best = picked.groupby(["label", "m", "k", "temperature"], sort=False, as_index=False).value.mean()
 best = best.loc[best.groupby(["label", "m", "k"], sort=False).value.idxmax(), ["label", "m", "k", "temperature"]]
-tested = of_all(main_runs, analysis.samples, workers, **options).merge(cells, on=about)
+tested = measure_runs(main_runs, analysis.samples, workers, **options).merge(conditions, on=about)
 passed = tested.merge(best, on=["label", "m", "k", "temperature"])
 shown = passed.groupby(["m", "label", "k"], sort=False, as_index=False).value.mean().assign(panel=lambda t: "m = " + t.m.astype(str))
 shown = shown.sort_values(["m", "k"], kind="stable")
@@ -334,17 +334,17 @@ best.pivot(index=["label", "m"], columns="k", values="temperature").rename_axis(
 # %%
 N_QUESTIONS, N_SAMPLES, K = (10, 8, 5) if preset == "smoke" else (100, 64, 10)
 voted, agree = [], []
-for i in cells.index[is_main & SOME]:
+for i in conditions.index[is_main & SOME]:
     model = trained[i].model()
     documents = stream.held_out("test", 3)[:N_QUESTIONS]
     prompts, right = answers.questions(documents)
-    greedy = answers.decoded(model, prompts, stream.d)[:, 0]
-    said = answers.decoded(model, prompts, stream.d, samples=N_SAMPLES, temperature=0.8, seed=int(cells.seed[i]))
+    greedy = answers.decode_answers(model, prompts, stream.d)[:, 0]
+    said = answers.decode_answers(model, prompts, stream.d, samples=N_SAMPLES, temperature=0.8, seed=int(conditions.seed[i]))
     hits = answers.exact_match(said, right)
-    judged = answers.one_pass(model, documents).exact
+    judged = answers.teacher_forced(model, documents).exact
     agree.append(answers.exact_match(greedy, right) == judged)
     voted.append(
-        {"label": cells.label[i], "seed": cells.seed[i], "greedy": judged.mean(), "one sample": hits.mean()}
+        {"label": conditions.label[i], "seed": conditions.seed[i], "greedy": judged.mean(), "one sample": hits.mean()}
         | {"one sample, exact": answers.answer_probability(model, documents, [0.8]).mean()}
         | {f"majority of {N_SAMPLES}": answers.exact_match(answers.majority(said), right).mean()}
         | {f"pass@{K} of {N_SAMPLES}": answers.pass_at_k(hits.sum(1), N_SAMPLES, K).mean()}
@@ -364,19 +364,19 @@ PROBED = 200 if preset == "smoke" else 1000
 documents = stream.of(3).documents(PROBED, np.random.default_rng([0x50524F42, 1]))
 packed = with_partial_results(stream, documents).pack(configs[0].task.seq)
 ids, owners = tensors(packed)
-last_operator = np.roll(packed.marks["equals"], -1, axis=1)  # no pauses here
-inner = packed.marks["operator"] & ~last_operator
+last_operator = np.roll(packed.labels["equals"], -1, axis=1)  # no pauses here
+inner = packed.labels["operator"] & ~last_operator
 probed = []
-for i in cells.index[is_main & SOME]:
+for i in conditions.index[is_main & SOME]:
     model = trained[i].model()
     for k in (0,) if preset in ("smoke", "quick") else (0, stream.d - 1):
-        value = packed.marks[f"value_{k}"]
-        after = np.where(packed.marks["equals"], np.roll(value, 1, axis=1), -1)
+        value = packed.labels[f"value_{k}"]
+        after = np.where(packed.labels["equals"], np.roll(value, 1, axis=1), -1)
         places = {"inner operator": np.where(inner, value, -1), "last operator": np.where(last_operator, value, -1), "=": after}
         for place, wanted in places.items():
             labels = torch.from_numpy(wanted).long().roll(1, dims=1)  # probes read labels one token ahead
             found = probes.probe(model, ids, owners, labels, classes=range(stream.p), offsets=[1], examples=800)
-            probed.append(found.assign(place=place, coefficient=k, label=cells.label[i], seed=cells.seed[i]))
+            probed.append(found.assign(place=place, coefficient=k, label=conditions.label[i], seed=conditions.seed[i]))
 probed = pd.concat(probed, ignore_index=True)
 own = probed[probed.features.isin(["trained", "untrained"]) & ~probed.layer.str.match(r"heads\.[2-9]")]
 read = own.pivot_table(index=["label", "seed", "coefficient", "place", "layer"], columns="features", values="accuracy", sort=False).reset_index()
@@ -412,16 +412,16 @@ figures.show(figure)
 # %%
 COUNT = 8 if preset == "smoke" else 96
 drawn = draw_polynomial_pairs(stream.of(3), COUNT)
-LAYER_ORDER = ["embed", *(f"blocks.{k}" for k in range(cells.trunk.max())), *(f"heads.{k}" for k in (1, 2))]
+LAYER_ORDER = ["embed", *(f"blocks.{k}" for k in range(conditions.trunk.max())), *(f"heads.{k}" for k in (1, 2))]
 
 
 def patch(those: Pairs, horizons: dict[int, tuple[int, ...]]) -> pd.DataFrame:
     """Recovery by layer and role in the main cells' models; `horizons`: of each n, the heads that are asked."""
     tables = []
-    for i in cells.index[is_main & SOME & cells.n.isin(horizons)]:
-        for horizon in horizons[cells.n[i]]:
+    for i in conditions.index[is_main & SOME & conditions.n.isin(horizons)]:
+        for horizon in horizons[conditions.n[i]]:
             table = patching.recovered(patching.residual_patching(trained[i].model(), those, horizon), ["layer", "role"])
-            tables.append(table.assign(panel=f"{cells.label[i]}, head {horizon}", n=cells.n[i], horizon=horizon, seed=cells.seed[i]))
+            tables.append(table.assign(panel=f"{conditions.label[i]}, head {horizon}", n=conditions.n[i], horizon=horizon, seed=conditions.seed[i]))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -460,9 +460,9 @@ by_distance = replace(
     names=(*BACK, "rest"),
     roles=torch.where(drawn.documents < 0, -1, torch.where(distance < 0, len(BACK), (len(BACK) - 1 - distance).clamp(min=0))),
 )
-ready = patch(by_distance, {n: (1,) for n in cells.n[is_main].unique()})
+ready = patch(by_distance, {n: (1,) for n in conditions.n[is_main].unique()})
 shown = in_order(ready, BACK)
-end = {n: f"blocks.{cells[is_main & (cells.n == n)].trunk.iloc[0] - 1}" for n in cells.n[is_main].unique()}
+end = {n: f"blocks.{conditions[is_main & (conditions.n == n)].trunk.iloc[0] - 1}" for n in conditions.n[is_main].unique()}
 at_end = {n: ready[(ready.n == n) & (ready.layer == layer)].groupby("role", sort=False).recovery.mean() for n, layer in end.items()}
 figure = figures.grid(
     shown,
@@ -488,10 +488,10 @@ figures.show(figure)
 RING, ASKED_RING, PRODUCTS = RINGS["F7X5"], (1, 2, 3), "sparse products"
 ring_configs = papers_ring_configs(preset, seeds) if ring != "F7X5" else {}
 if ring_configs:
-    ring_runs = runs.get_all(sum(ring_configs.values(), []), runs_dir, workers=workers)
+    ring_runs = runs.get_runs(sum(ring_configs.values(), []), runs_dir, workers=workers)
     of_kind = dict(zip(ring_configs, np.array_split(np.array(ring_runs, dtype=object), len(ring_configs)), strict=True))
     ring_asked = pd.concat(
-        [of_all(list(group), scores, workers, items=chosen.items, operations=ASKED_RING).assign(label=name) for name, group in of_kind.items()]
+        [measure_runs(list(group), scores, workers, items=chosen.items, operations=ASKED_RING).assign(label=name) for name, group in of_kind.items()]
     )
     general = [name for name, group in ring_configs.items() if group[0].task.stream.operations == OPERATIONS]
     shown = ring_asked[ring_asked.label.isin(general) & ring_asked.group.isin(["all", "root"])].assign(panel=lambda t: "m = " + t.m.astype(str), of=lambda t: t.of.where(t.group == "root", "all"))
@@ -544,7 +544,7 @@ def verdict(claim: str, paper: str, name: str, reference: str = REFERENCE, span:
     """Whether a cell answers better than another, as the claim has it; none if one was not trained."""
     if of(name, span).empty or of(reference, span).empty:
         return
-    gain = paired(of(name, span), of(reference, span))
+    gain = paired_difference(of(name, span), of(reference, span))
     unread = modal[modal.m.isin(BEYOND)].value.mean()
     beside = f"; most frequent answer {unread:.1%}" if span != IN else ""
     said = "reproduced" if gain.low > 0 else "not at this scale"
@@ -580,7 +580,7 @@ for pauses, word in ((5, "Five"), (10, "Ten")):
 if ring_configs:
     ring_spans = ring_asked[ring_asked.label.isin(general) & (ring_asked.group == "all") & (ring_asked.m == 1)][["label", "seed", "value"]]
     one, two = (ring_spans[ring_spans.label == f"n = {n}, then all"] for n in (1, 2))
-    gain = paired(two, one)
+    gain = paired_difference(two, one)
     verdicts.append(
         Verdict(
             "The paper's ring, answers alone, one operation first: n = 2 against n = 1, m = 1",
@@ -617,7 +617,7 @@ pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval
 model = trained[0].model()
 mine = stream.of(1).documents(400, np.random.default_rng(7))
 chances = answers.answer_probability(model, mine, [1.0])[0]
-root = mine.marks["root"][mine.ends - 1].astype(int)
+root = mine.labels["root"][mine.ends - 1].astype(int)
 for symbol, number in zip("-+*o", range(4), strict=True):
     sure = chances[root == number]
     print(f"{symbol}  mean probability of the right answer {sure.mean():.2f}   e.g. {stream.text(mine[int(np.flatnonzero(root == number)[0]):][:1].tokens)}")

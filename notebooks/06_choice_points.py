@@ -44,12 +44,12 @@ import pandas as pd
 from data_gen.choice_process import ChoiceProcess
 from data_gen.stories.generator import N_CHARACTERS
 from mtp_lab import figures
-from mtp_lab.evaluation.statistics import differences, over_seeds, seed_interval
+from mtp_lab.evaluation.statistics import over_seeds, paired_differences, seed_interval
 from mtp_lab.experiments.choice_points import analysis
-from mtp_lab.experiments.choice_points.analysis import of_all
+from mtp_lab.experiments.choice_points.analysis import measure_runs
 from mtp_lab.experiments.choice_points.conditions import CHOICE, CHOICES, PROCESS, STORY_HEADS, all_configs
 from mtp_lab.experiments.verdicts import Verdict, record
-from mtp_lab.model.predictions import token_nats
+from mtp_lab.model.predictions import token_nll
 from mtp_lab.theory import implicit_weights, information
 from mtp_lab.training import runs
 
@@ -95,17 +95,17 @@ table.set_index("n")
 # %%
 SEQ = 97
 PROCESSES = {
-    "copied seven times": ChoiceProcess(options=4, forced=7, relevance=(7,)),
-    "sums of the last two": ChoiceProcess(options=4, forced=3, relevance=(7, 7)),
+    "copied seven times": ChoiceProcess(n_choices=4, forced=7, relevance=(7,)),
+    "sums of the last two": ChoiceProcess(n_choices=4, forced=3, relevance=(7, 7)),
     "every other of no consequence": PROCESS,
 }
 by_place, by_n = [], []
 for name, process in PROCESSES.items():
-    nats = implicit_weights.exact_nats(process, 8, SEQ)
-    inside = implicit_weights.whole(nats)
-    choices_entropy = float(np.log(process.options))
+    nll = implicit_weights.exact_nll(process, 8, SEQ)
+    inside = implicit_weights.whole(nll)
+    choices_entropy = float(np.log(process.n_choices))
     for n in FEW:
-        weights = np.where(inside, implicit_weights.implicit_weights(nats)[n - 1], np.nan)
+        weights = np.where(inside, implicit_weights.implicit_weights(nll)[n - 1], np.nan)
         values = analysis.by_phase(weights, process) / choices_entropy
         by_place.append(pd.DataFrame({"panel": name, "n": n, "place": range(len(values)), "value": values}))
     exact = analysis.exact_weights(process, 8, SEQ)
@@ -144,36 +144,36 @@ figures.show(figure)
 # all other tokens 1. "Cancelled": heads whose loss leaves out what stands behind a choice that they have not read. (Each horizon's loss is divided by the sum of its weights.) Why, the last part says.
 
 # %%
-*trained, storyteller = runs.get_all([*configs, story], runs_dir, workers=workers)
-cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
-REFERENCE = cells.label.iloc[0]
-WIDEST = int(cells.n.max())
-widest = [trained[i] for i in cells.index[cells.label == f"n = {WIDEST}"]]
+*trained, storyteller = runs.get_runs([*configs, story], runs_dir, workers=workers)
+conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
+REFERENCE = conditions.label.iloc[0]
+WIDEST = int(conditions.n.max())
+widest = [trained[i] for i in conditions.index[conditions.label == f"n = {WIDEST}"]]
 task = configs[0].task
 pd.DataFrame(
     [
         {"cell": name, "seeds": len(rows), "layers": chosen.trunk + rows.n.iloc[0], "steps": chosen.steps}
         | {"parameters": sum(p.numel() for p in trained[rows.index[0]].model().parameters())}
-        for name, rows in cells.groupby("label", sort=False)
+        for name, rows in conditions.groupby("label", sort=False)
     ]
 )
 
 # %%
 def by_weight(table: pd.DataFrame) -> pd.DataFrame:
     """A panel for each n, a label for each weighting: so many cells in one panel could not be told apart."""
-    where = cells.drop_duplicates("label").set_index("label").loc[table.label]
+    where = conditions.drop_duplicates("label").set_index("label").loc[table.label]
     words = [label.partition(", ")[2] or "all tokens alike" for label in table.label]
-    return table.assign(cell=table.label, panel=[f"n = {n}" for n in where.n], label=words)
+    return table.assign(condition=table.label, panel=[f"n = {n}" for n in where.n], label=words)
 
 
-curves = pd.concat([trained[i].measures().assign(label=name) for i, name in cells.label.items()])
+curves = pd.concat([trained[i].measures().assign(label=name) for i, name in conditions.label.items()])
 shown = curves[curves.measure == "forced"]
 last = shown[shown.step == chosen.steps].groupby("label", sort=False).value.mean()
 shown = by_weight(shown)
 validation = task.held_out("validation", chosen.rows)
 one_back, two_back = (np.roll(validation.tokens, k, axis=1) for k in (1, 2))
-repeated = np.where(np.roll(validation.marks["choice"], 1, axis=1), two_back, one_back)  # the last forced token
-copied = (repeated == validation.tokens)[validation.marks["forced"]].mean()
+repeated = np.where(np.roll(validation.labels["choice"], 1, axis=1), two_back, one_back)  # the last forced token
+copied = (repeated == validation.tokens)[validation.labels["forced"]].mean()
 figure = figures.formation(
     shown,
     f"After {chosen.steps} steps forced tokens are right in {last.min():.0%} ({last.idxmin()}) to {last.max():.0%} ({last.idxmax()})",
@@ -189,7 +189,7 @@ figures.show(figure)
 # H(X) + H(Y); next-token prediction pays H(X) + H(Y|X). The difference is I(X; Y), which H(X|Y) + 2 I + H(Y|X) holds twice.
 
 # %%
-biased = ChoiceProcess(options=4, probabilities=(0.55, 0.25, 0.15, 0.05), forced=3, relevance=(7,))
+biased = ChoiceProcess(n_choices=4, probabilities=(0.55, 0.25, 0.15, 0.05), forced=3, relevance=(7,))
 past = biased.documents(1, 5, np.random.default_rng(0)).tokens
 futures, mass = biased.joint(past, 6)
 joints, rows = {}, []
@@ -250,7 +250,7 @@ known = analysis.by_phase(PROCESS.total_correlation(WIDEST, task.seq)[None], PRO
 names = [f"{'a' if k < PROCESS.period else 'b'}{k % PROCESS.period or ''}" for k in range(len(known))]  # a, a1, a2, a3, b, ...
 rows = []
 for run in widest:
-    told = analysis.by_phase(information.total_correlation(token_nats(run.model(), held_out)), PROCESS)
+    told = analysis.by_phase(information.total_correlation(token_nll(run.model(), held_out)), PROCESS)
     for source, values in (("exact", known), ("from the heads' losses", told)):
         rows += [{"source": source, "place": name, "seed": run.config.seed, "value": v} for name, v in zip(names, values, strict=True)]
 correlation = over_seeds(pd.DataFrame(rows), ["source", "place"], "value", ("mean", "low", "high"))
@@ -274,7 +274,7 @@ figures.show(figure)
 # what a choice leads to, it pays for that at once, and longer horizons have less to add: weights can be smaller, too.
 
 # %%
-measured = of_all(widest, analysis.trained_weights, rows=chosen.rows)
+measured = measure_runs(widest, analysis.trained_weights, rows=chosen.rows)
 measured = measured[measured["class"] != "forced"].assign(source="trained", value=lambda t: t.relative)
 exact = analysis.exact_weights(PROCESS, WIDEST, task.seq)
 exact = exact[exact["class"] != "forced"].assign(source="exact", value=lambda t: t.relative)
@@ -296,7 +296,7 @@ figures.show(figure)
 
 # %%
 SOME = [run for run in widest if run.config.seed < (1 if preset in ("smoke", "quick") else 3)]  # slow: see target_norms
-pulled = of_all(SOME, analysis.pulls, rows=2 if preset == "smoke" else 8)
+pulled = measure_runs(SOME, analysis.pulls, rows=2 if preset == "smoke" else 8)
 pulled = pulled.groupby(["horizon", "token_class"], sort=False, as_index=False)[["share", "target_share"]].mean()
 shown = pulled.assign(panel="share of the squared gradient", value=pulled.share)
 shown = pd.concat([shown, pulled.assign(panel="share of the targets", value=pulled.target_share)])
@@ -324,10 +324,10 @@ figures.show(figure)
 # %%
 stories = storyteller.config.task
 batch = stories.held_out("validation", 8 if preset == "smoke" else 64)
-nats = token_nats(storyteller.model(), batch)  # (8, rows, seq)
-weights, inside = implicit_weights.implicit_weights(nats), implicit_weights.whole(nats)
+nll = token_nll(storyteller.model(), batch)  # (8, rows, seq)
+weights, inside = implicit_weights.implicit_weights(nll), implicit_weights.whole(nll)
 multiples = {f"n = {n}": weights[n - 1] / weights[n - 1][inside].mean() for n in FEW}
-named = (batch.marks["entity"] >= 0) & (batch.marks["entity"] < N_CHARACTERS)
+named = (batch.labels["entity"] >= 0) & (batch.labels["entity"] < N_CHARACTERS)
 LINE = 44
 dense = np.convolve((named & inside)[0], np.ones(LINE), mode="valid")  # names in a window that begins here
 dense[~np.lib.stride_tricks.sliding_window_view(inside[0], LINE).all(axis=1)] = -1
@@ -347,15 +347,15 @@ figures.save(figure, FOLDER, "story", pd.DataFrame({"token": pieces} | by_eye))
 figures.show(figure)
 
 # %%
-marks = batch.marks
-other_choice = marks["options"] > 1
+labels = batch.labels
+other_choice = labels["n_choices"] > 1
 story_classes = {
-    "first piece, new name": named & marks["first_piece"] & (marks["mention"] == 1),
-    "first piece, told before": named & marks["first_piece"] & (marks["mention"] > 1),
-    "second piece, new name": named & marks["second_piece"] & (marks["mention"] == 1),
-    "second piece, told before": named & marks["second_piece"] & (marks["mention"] > 1),
-    "other choices of consequence": ~named & marks["consequential"],
-    "other choices": ~named & other_choice & ~marks["consequential"],
+    "first piece, new name": named & labels["first_piece"] & (labels["mention"] == 1),
+    "first piece, told before": named & labels["first_piece"] & (labels["mention"] > 1),
+    "second piece, new name": named & labels["second_piece"] & (labels["mention"] == 1),
+    "second piece, told before": named & labels["second_piece"] & (labels["mention"] > 1),
+    "other choices of consequence": ~named & labels["consequential"],
+    "other choices": ~named & other_choice & ~labels["consequential"],
     "certain words": ~named & ~other_choice,
 }
 story_classes = {name: mask & inside for name, mask in story_classes.items() if (mask & inside).any()}
@@ -386,15 +386,15 @@ of_class[of_class.n.isin(FEW)].pivot(index="class", columns="n", values="relativ
 # **Alone:** a next-token model whose consequential choices count $(n+1)/2$ has the relative weights of the n-token loss, without its heads: ×1.5 for n = 2, ×2.5 for n = 4.
 #
 # **Away:** a choice is its own target n times, as any token is. The other $\tfrac{n(n-1)}2$ terms that belong to it have as targets the tokens that it decides, predicted from *before* it: one at horizon 2, two at horizon 3, ...
-# Leave these out (`TrainConfig.causes_read`), and for any n the choice is left with nH, the weight of a token on which nothing depends. The heads still predict choices early, and forced tokens from wherever these are certain.
+# Leave these out (`TrainConfig.mask_unread_causes`), and for any n the choice is left with nH, the weight of a token on which nothing depends. The heads still predict choices early, and forced tokens from wherever these are certain.
 
 # %%
-cells["emphasis"] = [round(analysis.emphasis(PROCESS, cell.n, cell.weight, cell.cancelled), 6) for cell in cells.itertuples()]
-derived = cells.weight + np.where(cells.cancelled, 0, (cells.n - 1) / 2)
-assert (cells.emphasis - derived).abs().max() < 1e-6  # from exact nats
+conditions["emphasis"] = [round(analysis.emphasis(PROCESS, condition.n, condition.weight, condition.cancelled), 6) for condition in conditions.itertuples()]
+derived = conditions.weight + np.where(conditions.cancelled, 0, (conditions.n - 1) / 2)
+assert (conditions.emphasis - derived).abs().max() < 1e-6  # from exact nats
 left = np.bincount(np.nonzero(owner == np.arange(len(TEXT)))[1], minlength=len(TEXT))  # terms that belong to their own target
 assert left[TEXT.index("A")] == left[TEXT.index("A") - 1] == HORIZONS  # counted
-cells.drop_duplicates("label")[["label", "emphasis"]].set_index("label").rename(columns={"emphasis": "weight of consequential choices, relative, exact"})
+conditions.drop_duplicates("label")[["label", "emphasis"]].set_index("label").rename(columns={"emphasis": "weight of consequential choices, relative, exact"})
 
 # %% [markdown]
 # **On test rows**, the next-token head: nats above the optimum at choices, accuracy of forced tokens. *Distance* is how long ago the latest choice was made that matters: 1 to 3 after a choice that matters, where the sum is
@@ -404,9 +404,9 @@ cells.drop_duplicates("label")[["label", "emphasis"]].set_index("label").rename(
 # %%
 AFTER, FOLLOW = "after a choice that matters", "sampled tokens that follow"
 PANELS = {("right", "forced"): "forced tokens right", ("right", "1"): AFTER}
-judged = of_all(trained, analysis.scores, rows=chosen.rows)
+judged = measure_runs(trained, analysis.scores, rows=chosen.rows)
 judged["panel"] = [PANELS.get(key, "") for key in zip(judged.measure, judged.of, strict=True)]
-sampled = of_all(trained, analysis.continuations, prompts=chosen.rows)
+sampled = measure_runs(trained, analysis.continuations, prompts=chosen.rows)
 END = int(sampled.ahead.max())
 derailing = sampled[sampled.forced].groupby(["label", "seed"], sort=False, as_index=False).follows.mean()
 derailing = derailing.rename(columns={"follows": "value"}).assign(panel=FOLLOW)
@@ -417,7 +417,7 @@ summary["sampled: choices that are choices"] = sampled[~sampled.forced].groupby(
 summary.mul(100).round(1).rename_axis(columns="% (mean over seeds)")
 
 # %%
-gains = differences(outcomes, REFERENCE)
+gains = paired_differences(outcomes, REFERENCE)
 clear = gains[gains.panel == FOLLOW].drop_duplicates("label")
 figure = figures.differences(
     gains,
@@ -429,7 +429,7 @@ figures.show(figure)
 
 # %%
 excess = judged[judged.measure == "excess"].assign(panel=lambda t: t.of + " choices", value=lambda t: -t.value)
-saved_nats = differences(excess[["panel", "label", "seed", "value"]], REFERENCE)
+saved_nats = paired_differences(excess[["panel", "label", "seed", "value"]], REFERENCE)
 above = -excess[excess.label == REFERENCE].groupby("panel", sort=False).value.mean()
 figure = figures.differences(
     saved_nats,
@@ -467,7 +467,7 @@ by_distance.pivot_table(index="label", columns="of", values="value", sort=False)
 def apart(panel: str) -> pd.DataFrame:
     """What weighting and heads do to an outcome, each without and with the other: a panel for each n, seed by seed."""
     parts = []
-    for n in sorted(set(cells.n) - {1}):
+    for n in sorted(set(conditions.n) - {1}):
         both, heads = f"n = {n}", f"n = {n}, cancelled"
         alone = f"n = 1, choices ×{dict(implicit_weights.theoretical_weights(n, CHOICE))[CHOICE]:g}"
         for name, label, other in (
@@ -478,7 +478,7 @@ def apart(panel: str) -> pd.DataFrame:
             ("weighting, given the heads", both, heads),
         ):
             two = outcomes[(outcomes.panel == panel) & outcomes.label.isin([label, other])]
-            parts.append(differences(two, other).assign(panel=f"n = {n}", label=name))
+            parts.append(paired_differences(two, other).assign(panel=f"n = {n}", label=name))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -497,7 +497,7 @@ figures.show(figure)
 # **Emphasis against outcome.** If the weighting were all, cells of equal emphasis would do equally well, whatever their n: the lines below would be one line. If it were nothing, each line would be level.
 
 # %%
-points = outcomes.merge(cells.drop_duplicates("label")[["label", "n", "emphasis"]], on="label")
+points = outcomes.merge(conditions.drop_duplicates("label")[["label", "n", "emphasis"]], on="label")
 points = points[points.panel.isin([AFTER, FOLLOW])]
 points = points.groupby(["panel", "n", "emphasis"], as_index=False).value.mean().assign(label=lambda t: "n = " + t.n.astype(str))
 spread = points[points.panel == FOLLOW].groupby("emphasis").value.agg(["min", "max", "size"]).query("size > 1")
@@ -517,7 +517,7 @@ figures.show(figure)
 
 # %%
 SIZE = f"{chosen.size['d_model']} wide, trunk of {chosen.trunk}, {chosen.steps} steps"
-SEEDS = int(cells.seed.nunique())
+SEEDS = int(conditions.seed.nunique())
 paper_51 = "n(n + 1)/2 terms against n: relative weight (n + 1)/2 (section 5.1, appendix L.3)"
 matches = (table.choice_point == table.n * (table.n + 1) / 2).all() and (table.inconsequential == table.n).all()
 shares_8 = {name: at_8[name, "consequential"] for name in PROCESSES}
@@ -592,7 +592,7 @@ pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval
 # ★ **1.** A choice among four is relevant to two tokens after it, and seven forced tokens follow. How much does it weigh at n = 4, relative to next-token prediction? Write $W_4$ down as a sum first.
 
 # %%
-short = analysis.exact_weights(ChoiceProcess(options=4, forced=7, relevance=(2,)), 4, SEQ)
+short = analysis.exact_weights(ChoiceProcess(n_choices=4, forced=7, relevance=(2,)), 4, SEQ)
 found = short[(short["class"] == "consequential") & (short.n == 4)].relative.item()
 assert abs(found - (4 + 3 + 2) / 4) < 1e-9
 print(f"(4 + 3 + 2 + 0) H / 4 H = {found:.2f}; the most that can be: {(4 + 1) / 2}")
@@ -604,12 +604,12 @@ print(f"(4 + 3 + 2 + 0) H / 4 H = {found:.2f}; the most that can be: {(4 + 1) / 
 # %%
 h = 0.3
 w = 1 / (1 + h)  # w (1 + h) H for the choice itself, h H for the token after it: together (1 + h) H
-nats = implicit_weights.exact_nats(PROCESS, 2, SEQ)
-marks = PROCESS.sample(1, SEQ, np.random.default_rng(0)).marks
-one, two = implicit_weights.implicit_weights(nats * np.where(marks[CHOICE], w, 1.0))  # of the losses of 1 and 2 tokens
+nll = implicit_weights.exact_nll(PROCESS, 2, SEQ)
+labels = PROCESS.sample(1, SEQ, np.random.default_rng(0)).labels
+one, two = implicit_weights.implicit_weights(nll * np.where(labels[CHOICE], w, 1.0))  # of the losses of 1 and 2 tokens
 total = one + h * (two - one)
-inside = implicit_weights.whole(nats)
-consequential, other = (total[mask & inside].mean() for mask in (marks[CHOICE], marks["choice"] & ~marks[CHOICE]))
+inside = implicit_weights.whole(nll)
+consequential, other = (total[mask & inside].mean() for mask in (labels[CHOICE], labels["choice"] & ~labels[CHOICE]))
 assert abs(consequential - other) < 1e-9
 print(f"w = {w:.3f}: {consequential:.4f} nats at choices that matter, {other:.4f} at the others")
 print("n = 4: 4 w H + (1 + 2 + 3) H = 4 H only for w = -1/2, and no loss should reward errors")
@@ -619,7 +619,7 @@ print("n = 4: 4 w H + (1 + 2 + 3) H = 4 H only for w = -1/2, and no loss should 
 #
 # ```python
 # from dataclasses import replace
-# heavy = replace(configs[0], name="heavy", mark_weights=(("forced", 3.0),))
+# heavy = replace(configs[0], name="heavy", label_weights=(("forced", 3.0),))
 # plain = replace(configs[0], name="plain", task=replace(task, stream=replace(PROCESS, relevance=(7,))))
 # for config in (heavy, plain):
 #     print(config.name, choice_study.scores(runs.get(config, runs_dir), 64).query("of == 'forced'").value.item())

@@ -47,7 +47,7 @@ from mtp_lab.experiments.star_graph import analysis
 from mtp_lab.experiments.star_graph.analysis import SUCCESS
 from mtp_lab.experiments.star_graph.conditions import STARS, star_configs
 from mtp_lab.experiments.verdicts import Verdict, record
-from mtp_lab.figures import CAST, WRONG, Mark
+from mtp_lab.figures import CAST, WRONG, Highlight
 from mtp_lab.interp.pairs.star_graphs import GOAL, draw_star_pairs
 from mtp_lab.interp.patching import recovered, residual_patching
 from mtp_lab.training import runs
@@ -74,9 +74,9 @@ figure = figures.star_graph(
     path[-1],
     [f" {stream.token_names[token]}" for token in graph.tokens],
     [
-        Mark("start and goal", graph.marks["start"] | graph.marks["goal"], CAST[0]),
-        Mark("can be copied or looked up", graph.marks["forced"], CAST[1]),
-        Mark("the choice", graph.marks["choice"], WRONG, "frame"),
+        Highlight("start and goal", graph.labels["start"] | graph.labels["goal"], CAST[0]),
+        Highlight("can be copied or looked up", graph.labels["forced"], CAST[1]),
+        Highlight("the choice", graph.labels["choice"], WRONG, "frame"),
     ],
     f"{GRAPH}: the first step is a guess among {stream.degree} arms, unless the model walks back from the goal",
     "The graph, and its document as the model reads it: the edges, start and goal, the path.",
@@ -95,16 +95,16 @@ for variant in dict.fromkeys(config.task.stream.variant for config in configs):
 # *Causal* heads stand on one another, *sequential* ones (DeepSeek-V3) also read the token before the one they predict. Positions are relative, so that a previous-token head is easy (notebook 04): what is asked here is planning, not looking up.
 
 # %%
-trained = runs.get_all(configs, runs_dir, workers=workers)
-cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
-cells["label"] = analysis.labels(cells)
-labels = list(dict.fromkeys(cells.label))
+trained = runs.get_runs(configs, runs_dir, workers=workers)
+conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
+conditions["label"] = analysis.labels(conditions)
+labels = list(dict.fromkeys(conditions.label))
 REFERENCE = labels[0]
 
 
-def of_all(measure: Callable[..., pd.DataFrame], those: list[Run] = trained, **options: object) -> pd.DataFrame:
+def measure_runs(measure: Callable[..., pd.DataFrame], those: list[Run] = trained, **options: object) -> pd.DataFrame:
     """A measure of trained models, all below each other, with their cells."""
-    return analysis.of_all(those, measure, workers, **options).merge(cells, on=[*analysis.CELL, "seed"])
+    return analysis.measure_runs(those, measure, workers, **options).merge(conditions, on=[*analysis.CONDITION, "seed"])
 
 
 pd.DataFrame(
@@ -112,7 +112,7 @@ pd.DataFrame(
         {"cell": label, "seeds": len(rows), "trunk": rows.trunk.iloc[0], "graphs seen": chosen.steps * chosen.batch_size}
         | {"parameters": sum(p.numel() for p in trained[rows.index[0]].model().parameters())}
         | {"seconds a training, median": round(float(np.median([trained[i].log()[-1]["seconds"] for i in rows.index])))}
-        for label, rows in cells.groupby("label", sort=False)
+        for label, rows in conditions.groupby("label", sort=False)
     ]
 )
 
@@ -122,7 +122,7 @@ pd.DataFrame(
 # The first step on validation graphs (reversed answers: the whole path, as no step is a guess). Thin lines are seeds. A mean of models that plan and models that guess describes neither.
 
 # %%
-curves = of_all(analysis.curve)
+curves = measure_runs(analysis.curve)
 shown = curves.assign(panel=curves.label, label="n = " + curves.n.astype(str))
 one = shown[shown.panel == REFERENCE]
 figure = figures.formation(
@@ -139,9 +139,9 @@ figures.show(figure)
 # Test graphs, opened once, for the models at the end of training. A seed *succeeds* if it has 90 % of the first steps right. Bars: exact 95 % interval of the success rate (Clopper & Pearson). Dots: every seed's share of right first steps.
 
 # %%
-asked = of_all(analysis.final, rows=chosen.rows)
+asked = measure_runs(analysis.final, rows=chosen.rows)
 planned = asked[asked["of"] == "planned"].reset_index(drop=True)
-rates = {label: statistics.share(int((rows.value >= SUCCESS).sum()), len(rows)) for label, rows in planned.groupby("label", sort=False)}
+rates = {label: statistics.success_rate(int((rows.value >= SUCCESS).sum()), len(rows)) for label, rows in planned.groupby("label", sort=False)}
 bars = planned.assign(panel=f"seeds with {SUCCESS:.0%} of first steps right; dots: each seed's share")
 for part in ("mean", "low", "high"):
     bars[part] = bars.label.map({label: getattr(rate, part) for label, rate in rates.items()})
@@ -161,7 +161,7 @@ nodes.pivot_table(index="label", columns="of", values="value", sort=False).round
 # **When?** The share of seeds that have not got there yet on validation graphs. A cross: training ended there.
 
 # %%
-times = of_all(analysis.reached)
+times = measure_runs(analysis.reached)
 figure = figures.survival(
     times.assign(panel=times.label.str.contains(", ").map({False: "n tokens, parallel heads", True: "other arrangements and answers"})),
     "step",
@@ -177,9 +177,9 @@ figures.show(figure)
 # Node 1 is asked for behind node 0 by head 1, behind "=" by head 2, behind the goal in the question by head 3. Shares right on test graphs, mean over seeds.
 
 # %%
-MAIN = [label for label in labels if cells[cells.label == label].variant.iloc[0] == "forward"]
-those = [run for run, label in zip(trained, cells.label, strict=True) if label in MAIN]
-ladder = of_all(analysis.known, those, rows=chosen.rows)
+MAIN = [label for label in labels if conditions[conditions.label == label].variant.iloc[0] == "forward"]
+those = [run for run, label in zip(trained, conditions.label, strict=True) if label in MAIN]
+ladder = measure_runs(analysis.known, those, rows=chosen.rows)
 ladder = ladder[ladder.node == 1]
 rungs = ladder.groupby(["label", "asked"], sort=False, as_index=False).value.mean().assign(panel="node 1, asked behind")
 rungs["n"] = rungs.label.str.extract(r"n = (\d)", expand=False).astype(int)
@@ -205,8 +205,8 @@ figures.show(figure)
 score = planned.set_index(["label", "seed"]).value
 PLAIN = [label for label in MAIN if ", " not in label]
 chosen_seed = {label: int(score[label].ge(SUCCESS).idxmax()) for label in PLAIN}
-at = {label: run for run, label, seed in zip(trained, cells.label, cells.seed, strict=True) if chosen_seed.get(label) == seed}
-seen = of_all(analysis.looks, list(at.values()), rows=min(256, chosen.rows))
+at = {label: run for run, label, seed in zip(trained, conditions.label, conditions.seed, strict=True) if chosen_seed.get(label) == seed}
+seen = measure_runs(analysis.looks, list(at.values()), rows=min(256, chosen.rows))
 seen["panel"] = seen.label + seen.label.map(lambda label: f" ({score[label, chosen_seed[label]]:.0%})")
 seen["at"] = seen["at"].str.replace("edge to node ", "→ ").str.replace(" edges", "")
 strongest = seen.groupby(["panel", "label", "layer", "at"], sort=False, as_index=False).value.max()
@@ -316,8 +316,8 @@ print(f"{REFERENCE}, seed 0: first step right {right_step.mean():.0%}; after a w
 # ★★ **2.** Of ten seeds none succeeds. How large can the success rate be, at 95 %? How many failures in a row does it take to exclude 10 %?
 
 # %%
-upper = statistics.share(0, 10).high
-needed = next(n for n in range(1, 200) if statistics.share(0, n).high < 0.1)
+upper = statistics.success_rate(0, 10).high
+needed = next(n for n in range(1, 200) if statistics.success_rate(0, n).high < 0.1)
 assert abs(upper - (1 - 0.025 ** (1 / 10))) < 1e-9
 print(f"up to {upper:.0%}; {needed} seeds (two-sided interval)")
 

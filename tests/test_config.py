@@ -346,7 +346,7 @@ def test_weights_of_marks_that_cannot_be_are_refused(weights, said):
     """A misspelt mark would otherwise train on everything, and say so nowhere."""
     task = PolynomialsTask()
     with pytest.raises(ValueError, match=said):
-        TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), mark_weights=weights)
+        TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), label_weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -355,16 +355,16 @@ def test_weights_of_marks_that_cannot_be_are_refused(weights, said):
 )
 def test_causes_must_be_known(task, value, said):
     """Without the mark no target could be left out, and the training would be another."""
-    with pytest.raises(ValueError, match=f"causes_read{said}"):
-        TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), causes_read=value)
+    with pytest.raises(ValueError, match=f"mask_unread_causes{said}"):
+        TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), mask_unread_causes=value)
 
 
 def test_weights_of_marks_survive_json():
     """JSON has no tuples and one kind of number: a run would not be found again."""
     task = PolynomialsTask()
     config = TrainConfig(
-        task=task, model=ModelConfig(vocab_size=task.vocab_size), mark_weights=(("answer", 4), ("rest", 1))
+        task=task, model=ModelConfig(vocab_size=task.vocab_size), label_weights=(("answer", 4), ("rest", 1))
     )
     back = from_mapping(TrainConfig, json.loads(canonical_json(config)))
     assert back == config and config_hash(back) == config_hash(config)
-    assert config_hash(config) != config_hash(dataclasses.replace(config, mark_weights=(("answer", 4),)))
+    assert config_hash(config) != config_hash(dataclasses.replace(config, label_weights=(("answer", 4),)))

@@ -49,9 +49,7 @@ def make(tmp_path):
         shutil.copy(ROOT / name, tmp_path)
     # An outer `make -j test` would pass its own flags and variables on.
     env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON")}
-    return lambda *args: subprocess.run(
-        ["make", *args], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    return lambda *args: subprocess.run(["make", *args], cwd=tmp_path, env=env, capture_output=True, text=True)
 
 
 def test_environment_has_the_keys_conda_needs(environment):

@@ -123,11 +123,11 @@ def test_the_loss_of_a_batch_is_that_of_its_documents(layout, kind, weights, var
         mtp_loss(model, *tensors(batch), weights=weights, method=method) for method in ("sequential", "reference")
     )
     counts = torch.tensor([sum(max(0, len(d) - i) for d in documents) for i in range(1, n + 1)])
-    nats = torch.zeros(n)
+    nll = torch.zeros(n)
     for document in alone(documents):
         own = (future_targets(document, n) != IGNORE).sum(dim=(1, 2))
-        nats += mtp_loss(model, document, method="reference").per_horizon * own
-    expected = nats / counts.clamp(min=1)
+        nll += mtp_loss(model, document, method="reference").per_horizon * own
+    expected = nll / counts.clamp(min=1)
     for loss in (found, reference):
         torch.testing.assert_close(loss.per_horizon, expected, rtol=1e-5, atol=1e-5)
         total = (expected * torch.tensor(weights)).sum()
@@ -156,24 +156,29 @@ def test_drafts_change_nothing_but_the_number_of_forwards(kind, n, variant, seed
     plain = generate(model, prompts, new, draft=1, stop=stop)
     found = generate(model, prompts, new, draft=k, stop=stop)
     assert torch.equal(found.tokens, plain.tokens) and torch.equal(found.lengths, plain.lengths)
-    assert torch.equal(plain.forwards, plain.lengths) and (found.forwards <= plain.forwards).all()
+    assert torch.equal(plain.forward_passes, plain.lengths) and (found.forward_passes <= plain.forward_passes).all()
     behind = torch.arange(new) >= found.lengths[:, None]  # (batch, new)
     assert ((found.tokens == -1) == behind).all() and ((found.heads == -1) == behind).all()
     assert (found.heads[~behind] >= 1).all() and (found.heads <= k).all() and (found.heads[:, 0] == 1).all()
     for row, length in zip(found.tokens.tolist(), found.lengths.tolist(), strict=True):
         ended = row[length - 1] in stop
         assert (ended or length == new) and not stop.intersection(row[: length - 1])
-    shares, forwards = found.accepted_by_head, int(found.forwards.sum()) - len(prompts)  # behind the prompts'
-    if forwards == 0:
+    shares, forward_passes = (
+        found.accepted_by_head,
+        int(found.forward_passes.sum()) - len(prompts),
+    )  # behind the prompts'
+    if forward_passes == 0:
         assert shares.isnan().all()
     else:
         assert shares[0] == 1 and (shares.diff() <= 0).all()
-        cut = len(prompts) + float(shares.sum()) * forwards - int(found.lengths.sum())  # by stop and max_new_tokens
+        cut = (
+            len(prompts) + float(shares.sum()) * forward_passes - int(found.lengths.sum())
+        )  # by stop and max_new_tokens
         assert -1e-3 < cut < (k - 1) * len(prompts) + 1e-3
         if len(prompts) == 1:
             heads = found.heads[0, : found.lengths[0]]
             committed = torch.stack([(heads == i).sum() for i in range(1, k + 1)])
-            assert (committed <= (shares * forwards).round() + (torch.arange(k) == 0)).all()
+            assert (committed <= (shares * forward_passes).round() + (torch.arange(k) == 0)).all()
 
 
 # --- The command line ----------------------------------------------------------------------------------------------
@@ -232,7 +237,7 @@ def workplace(corpus, tmp_path_factory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("workplace")
     model = ModelConfig(d_model=16, n_attention_heads=2, n_layers=2, n_future=2, max_seq=32, d_mlp=32)
     config = TrainConfig(BytesTask(paths=(corpus,), seq=32), model, name="done", steps=2, batch_size=4, evaluate_rows=4)
-    done = runs.get(config, root / "runs").path
+    done = runs.get_run(config, root / "runs").path
     done.rename(root / "runs" / "bytes" / "done")
     for name, change in (("stopped", {}), ("later", {"momentum": 1})):
         (root / "runs" / "bytes" / name).mkdir()

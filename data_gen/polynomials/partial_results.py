@@ -30,11 +30,11 @@ def partial_results(stream: Polynomials, documents: Documents) -> np.ndarray:
     """
     if stream.notation != "postfix":
         raise ValueError(f"notation={stream.notation!r}: partial results need postfix; give a stream that writes it")
-    coefficients = np.flatnonzero(documents.marks["operand"]).reshape(-1, stream.d)  # (operands, d) their tokens
+    coefficients = np.flatnonzero(documents.labels["operand"]).reshape(-1, stream.d)  # (operands, d) their tokens
     in_order = coefficients[:, ::-1] if stream.high_first else coefficients
     values = (documents.tokens[in_order.T] % stream.p).astype(ring_dtype(stream.p, stream.d))  # (d, operands)
 
-    completes = documents.marks["operator"].copy()  # (n_tokens,)
+    completes = documents.labels["operator"].copy()  # (n_tokens,)
     completes[coefficients[:, -1]] = True
     places = np.flatnonzero(completes)  # (symbols,)
     symbols = documents.tokens[places] - (stream.vocab_size - len(SYMBOLS))  # below 0: a coefficient
@@ -72,4 +72,4 @@ def with_partial_results(stream: Polynomials, documents: Documents) -> Documents
         >>> probe(model, tokens, documents, labels, classes=range(stream.p), offsets=[1])
     """
     values = partial_results(stream, documents).T.astype(np.float32)  # (d, n_tokens)
-    return replace(documents, marks={**documents.marks, **{f"value_{i}": value for i, value in enumerate(values)}})
+    return replace(documents, labels={**documents.labels, **{f"value_{i}": value for i, value in enumerate(values)}})

@@ -83,8 +83,8 @@ class TwoTokenNames:
         cased = upper.tolist() != lower.tolist()
         vocabulary = tokenizer.get_vocab()
         bare, spaced, continued = (  # of each mark, the letters after it; Ġ and ▁: a space before, ##: none (WordPiece)
-            {match[1] for piece in vocabulary if (match := re.fullmatch(mark + "([A-Za-z][a-z]{1,3})", piece))}
-            for mark in ("", "[Ġ▁]", "##")
+            {match[1] for piece in vocabulary if (match := re.fullmatch(label + "([A-Za-z][a-z]{1,3})", piece))}
+            for label in ("", "[Ġ▁]", "##")
         )
         # sorted: the order of a vocabulary differs from process to process
         self.firsts = tuple(sorted({p.capitalize() for p in bare & (spaced or bare) if p[0].isupper() or not cased}))
@@ -178,20 +178,20 @@ def renamed(
     if isinstance(documents, str):
         raise ValueError("documents must be a list of texts, got a single one; use [text]")
     maker = TwoTokenNames(tokenizer)
-    texts, renamings, tokens, marks = [], [], [], []
+    texts, renamings, tokens, labels = [], [], [], []
     for i, text in enumerate(documents):
         mentions = find_mentions(text, find_names(text, hint, least) if names is None else names)
         try:
-            new, renaming, ids, mark = _rename_document(text, mentions, maker, rng)
+            new, renaming, ids, label = _rename_document(text, mentions, maker, rng)
         except ValueError as error:
             raise ValueError(f"document {i}: {error}") from error
         texts.append(new)
         renamings.append(renaming)
         tokens.append(ids)
-        marks.append(mark)
+        labels.append(label)
     if not texts:
         raise ValueError("no documents to rename; give at least one text")
-    flat = {name: np.concatenate([mark[name] for mark in marks]) for name in marks[0]}
+    flat = {name: np.concatenate([label[name] for label in labels]) for name in labels[0]}
     return Renamed(
         tuple(texts), tuple(renamings), Documents(np.concatenate(tokens), np.array([*map(len, tokens)]), flat)
     )
@@ -261,16 +261,16 @@ def _marks(
     inside = np.append(starts, np.iinfo(np.int64).max)[owner] < ends
     entity = np.array(entities, np.int64)  # (n_mentions,)
     values = {"entity": entity, "mention": _occurrence(entity)}
-    marks = {
+    labels = {
         name: np.where(inside, np.append(v, NO_VALUE)[owner], NO_VALUE).astype(np.float32) for name, v in values.items()
     }
     whole = first >= 0
     second = first[whole] + 1
     shown = _occurrence(entity[whole] << 32 | ids[second]) > 1  # LILY shows no piece of Lily
     for name, where in (("first_piece", second - 1), ("second_piece", second), ("induction", second[shown])):
-        marks[name] = np.zeros(len(ids), bool)
-        marks[name][where] = True
-    return marks
+        labels[name] = np.zeros(len(ids), bool)
+        labels[name][where] = True
+    return labels
 
 
 def _occurrence(values: np.ndarray) -> np.ndarray:

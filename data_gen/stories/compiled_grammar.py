@@ -18,7 +18,7 @@ RIVALS = NAMES[:2]  # the names that may begin alike
 
 
 @dataclass(frozen=True, eq=False)
-class Tape:
+class CompiledGrammar:
     """Expansions as flat arrays. "Columns" are what a story holds for its slots: its names' pieces, pronouns, words.
 
     vocabulary   all tokens but the pieces of names
@@ -45,7 +45,7 @@ class Tape:
     earlier: np.ndarray
     probability: np.ndarray
     entropy: np.ndarray
-    options: np.ndarray
+    n_choices: np.ndarray
     matters: np.ndarray
     start: np.ndarray
     length: np.ndarray
@@ -76,7 +76,7 @@ class Tape:
         return int(beyond[0])
 
 
-def compile_tape(grammar: Grammar, scenery: float) -> Tape:
+def compile_grammar(grammar: Grammar, scenery: float) -> CompiledGrammar:
     """The tape of a grammar in which scenery comes with probability `scenery` wherever it may.
 
     Raises:
@@ -94,39 +94,39 @@ def compile_tape(grammar: Grammar, scenery: float) -> Tape:
 
     states = sorted(found, key=lambda state: (state != (START, False), state))
     number = {state: i for i, state in enumerate(states)}
-    tape: list[tuple] = []
+    compiled: list[tuple] = []
     expansions: list[tuple] = []
     bounds, chances = [0], []
     for state in states:
         total = 0.0
         for steps, leaf in _leaves(found[state], []):
             counts = np.zeros(len(latents), np.int64)
-            start = len(tape)
+            start = len(compiled)
             for node, code in steps:
                 for piece, (plain, alike) in enumerate(_choices(node, code)):
                     if code[0] == "word":
-                        tape.append((token[code[1]], NONE, 0, *zip(plain, alike, strict=True)))
+                        compiled.append((token[code[1]], NONE, 0, *zip(plain, alike, strict=True)))
                     else:
                         seen = counts[latents[_latent(code)]]
-                        tape.append((NONE, place[code] + piece, seen, *zip(plain, alike, strict=True)))
+                        compiled.append((NONE, place[code] + piece, seen, *zip(plain, alike, strict=True)))
                 if code[0] != "word":
                     counts[latents[_latent(code)]] += 1
             total += leaf.weight
             chances.append(number[state] + total)
             leads = NONE if leaf.next[0] == END else number[leaf.next]
-            expansions.append((start, len(tape) - start, leads, counts))
+            expansions.append((start, len(compiled) - start, leads, counts))
         bounds.append(len(expansions))
-    word, column, earlier, *choices = zip(*tape, strict=True)
+    word, column, earlier, *choices = zip(*compiled, strict=True)
     start, length, leads, mentions = zip(*expansions, strict=True)
-    probability, entropy, options, matters = (np.array(choice).T for choice in choices)  # (2, positions)
-    return Tape(
+    probability, entropy, n_choices, matters = (np.array(choice).T for choice in choices)  # (2, positions)
+    return CompiledGrammar(
         vocabulary,
         tuple(columns),
         np.array([latents[latent] for latent in decided]),
         *(np.array(part) for part in (word, column, earlier)),
         probability.astype(np.float32),
         entropy.astype(np.float32),
-        options.astype(np.float32),
+        n_choices.astype(np.float32),
         matters,
         *(np.array(part) for part in (start, length, leads, mentions, chances, bounds)),
     )

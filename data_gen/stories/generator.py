@@ -14,7 +14,7 @@ from typing import get_args
 import numpy as np
 
 from data_gen.batch import NO_VALUE, Batch, Documents, fill
-from data_gen.stories.compiled_grammar import compile_tape
+from data_gen.stories.compiled_grammar import compile_grammar
 from data_gen.stories.grammar import CHARACTERS, OPENING, PRONOUNS, Grammar
 from data_gen.stories.names import Cast, NamePools, Split, draw_cast
 from data_gen.stories.plots import BEATS, OBJECTS, SCENERY, WORDS
@@ -36,10 +36,10 @@ class Stories:
         mention       float32: which mention of it this is, 1, 2, ...
         first_piece, second_piece   of a name, or of an object's two words
         induction     a second piece that an earlier mention has shown
-        options       float32: tokens that were possible here
+        n_choices     float32: tokens that were possible here
         probability   float32: of this token, given everything before
         entropy       float32, nats: of the distribution it was drawn from, given everything before
-        consequential a choice (options > 1) on which a later token of the story depends: what is told is told again,
+        consequential a choice (n_choices > 1) on which a later token of the story depends: what is told is told again,
                       or the text goes on differently
 
     Raises:
@@ -80,7 +80,7 @@ class Stories:
     @cached_property
     def token_names(self) -> tuple[str, ...]:
         """(vocab_size,) words, then names' first pieces (capitalised), then their second pieces."""
-        return (*compiled(GRAMMAR, self.scenery).tape.vocabulary, *self.names.first_names, *self.names.second_names)
+        return (*compiled(GRAMMAR, self.scenery).compiled.vocabulary, *self.names.first_names, *self.names.second_names)
 
     @cached_property
     def mean_length(self) -> float:
@@ -90,7 +90,7 @@ class Stories:
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest story there can be."""
-        return compiled(GRAMMAR, self.scenery).tape.longest()
+        return compiled(GRAMMAR, self.scenery).compiled.longest()
 
     def documents(self, n: int, rng: np.random.Generator) -> Documents:
         """n independent stories. Raises ValueError for n < 1."""
@@ -99,7 +99,7 @@ class Stories:
         teller = compiled(GRAMMAR, self.scenery)
         pool, fresh = self.names.pool(self.split), self.names.fresh
         cast = draw_cast(pool, fresh, n, N_CHARACTERS, rng, self.fresh, self.shared_first)
-        pieces = cast.pieces + len(teller.tape.vocabulary) + np.array([0, self.names.first_pieces])
+        pieces = cast.pieces + len(teller.compiled.vocabulary) + np.array([0, self.names.first_pieces])
         return teller.tell(replace(cast, pieces=pieces), rng, self.repeat_spans)
 
     def sample(self, rows: int, seq: int, rng: np.random.Generator) -> Batch:
@@ -135,19 +135,19 @@ class Stories:
         return pieces
 
 
-def of_characters(batch: Batch, mark: str) -> np.ndarray:
+def of_characters(batch: Batch, label: str) -> np.ndarray:
     """(rows, seq) a mark of stories ("induction", "first_piece", ...) where it is about a character's name."""
-    entity = batch.marks["entity"]
-    return batch.marks[mark] & (entity >= 0) & (entity < N_CHARACTERS)
+    entity = batch.labels["entity"]
+    return batch.labels[label] & (entity >= 0) & (entity < N_CHARACTERS)
 
 
 class Teller:
     """Tells stories of a compiled grammar: which tokens, and what a reader could know of each."""
 
     def __init__(self, grammar: Grammar, scenery: float):
-        self.tape = tape = compile_tape(grammar, scenery)
-        token = {word: i for i, word in enumerate(tape.vocabulary)}
-        kinds = [code[0] for code in tape.columns]
+        self.compiled = compiled = compile_grammar(grammar, scenery)
+        token = {word: i for i, word in enumerate(compiled.vocabulary)}
+        kinds = [code[0] for code in compiled.columns]
         self.pronouns = np.array([[token[form] for form in PRONOUNS[kind]] for kind in kinds if kind in PRONOUNS])
         self.slots = [np.array([token[word] for word in words]) for words in grammar.words.values()]
         # per column: the number of equally likely values that a first mention tells of (names: told by the cast)
@@ -161,7 +161,7 @@ class Teller:
         piece = np.zeros(len(self.sizes), np.int8)
         entity[:N_PIECES], piece[:N_PIECES] = np.repeat(np.arange(N_CHARACTERS), 2), np.tile([1, 2], N_CHARACTERS)
         for i, (noun, adjective) in enumerate(grammar.objects.items()):
-            pair = [self.tape.columns.index(("slot", slot)) for slot in (adjective, noun)]
+            pair = [self.compiled.columns.index(("slot", slot)) for slot in (adjective, noun)]
             entity[pair], piece[pair] = N_CHARACTERS + i, (1, 2)
         return entity, piece
 
@@ -175,54 +175,56 @@ class Teller:
 
     def tell(self, cast: Cast, rng: np.random.Generator, repeat_spans: bool) -> Documents:
         """One story for each row of a cast, whose pieces are tokens."""
-        tape, values = self.tape, self.values(cast, rng)
-        chosen, n_chosen = tape.paths(len(values), rng)  # (n_expansions,), (stories,)
+        compiled, values = self.compiled, self.values(cast, rng)
+        chosen, n_chosen = compiled.paths(len(values), rng)  # (n_expansions,), (stories,)
         story = np.repeat(np.arange(len(values), dtype=np.int32), n_chosen)  # (n_expansions,)
-        length = tape.length[chosen]
+        length = compiled.length[chosen]
         at = np.arange(length.sum()) + np.repeat(
-            tape.start[chosen] - (np.cumsum(length) - length), length
+            compiled.start[chosen] - (np.cumsum(length) - length), length
         )  # (n_tokens,)
 
-        tokens = tape.word[at].astype(np.int32)  # (n_tokens,)
+        tokens = compiled.word[at].astype(np.int32)  # (n_tokens,)
         held = np.flatnonzero(tokens < 0)  # tokens that a column holds
-        column, owner = tape.column[at[held]], np.repeat(story, length)[held]
+        column, owner = compiled.column[at[held]], np.repeat(story, length)[held]
         tokens[held] = values[owner, column]
 
         # how often the story, before this expansion and in all, mentions what decides the column
-        mentions = tape.mentions[chosen].cumsum(axis=0, dtype=np.int32)  # (n_expansions, latents)
+        mentions = compiled.mentions[chosen].cumsum(axis=0, dtype=np.int32)  # (n_expansions, latents)
         ends = np.cumsum(n_chosen)
         until = np.concatenate([np.zeros((1, mentions.shape[1]), np.int32), mentions])
-        latent = tape.latents[column]
+        latent = compiled.latents[column]
         started = until[ends - n_chosen][owner, latent]
-        told = until[np.repeat(np.arange(len(chosen)), length)[held], latent] - started + tape.earlier[at[held]]
+        told = until[np.repeat(np.arange(len(chosen)), length)[held], latent] - started + compiled.earlier[at[held]]
         again = mentions[ends - 1][owner, latent] - started > told + 1
         first = told == 0
 
         alike = (cast.pieces[:, 0, 0] == cast.pieces[:, 1, 0]).astype(np.int8)  # (stories,)
         version = np.repeat(alike[story], length)  # (n_tokens,)
-        probability, entropy, options = (part[version, at] for part in (tape.probability, tape.entropy, tape.options))
-        consequential = tape.matters[version, at]
+        probability, entropy, n_choices = (
+            part[version, at] for part in (compiled.probability, compiled.entropy, compiled.n_choices)
+        )
+        consequential = compiled.matters[version, at]
         new, size = held[first], self.sizes[column[first]]
         probability[new] /= size
         entropy[new] += np.log(size)
-        options[new] *= size
+        n_choices[new] *= size
         named = first & (column < N_PIECES)
         new, who, which = held[named], owner[named], np.divmod(column[named], 2)
         probability[new] *= cast.probability[who, *which]
         entropy[new] += cast.entropy[who, *which]
-        options[new] *= cast.options[who, *which]
+        n_choices[new] *= cast.n_choices[who, *which]
         consequential[held] |= first & (again | (column < N_PIECES) & (column % 2 == 0))
 
         piece = self.piece[column]
-        marks = {"entity": self.entity[column], "mention": np.where(piece > 0, told + 1, NO_VALUE).astype(np.float32)}
+        labels = {"entity": self.entity[column], "mention": np.where(piece > 0, told + 1, NO_VALUE).astype(np.float32)}
         flags = {"first_piece": piece == 1, "second_piece": piece == 2, "induction": (piece == 2) & ~first}
         spread = {
-            **{name: _spread(mark, held, len(tokens), NO_VALUE) for name, mark in marks.items()},
+            **{name: _spread(label, held, len(tokens), NO_VALUE) for name, label in labels.items()},
             **{name: _spread(flag, held, len(tokens), False) for name, flag in flags.items()},
-            "options": options,
+            "n_choices": n_choices,
             "probability": probability,
             "entropy": entropy,
-            "consequential": consequential & (options > 1),
+            "consequential": consequential & (n_choices > 1),
         }
         lengths = np.add.reduceat(length, ends - n_chosen)
         if repeat_spans:
@@ -230,14 +232,14 @@ class Teller:
         keep = np.ones(len(tokens), bool)
         keep[held] = (column < N_PIECES) | (piece != 1) | first
         lost = np.bincount(owner[~keep[held]], minlength=len(values))
-        return Documents(tokens[keep], lengths - lost, {name: mark[keep] for name, mark in spread.items()})
+        return Documents(tokens[keep], lengths - lost, {name: label[keep] for name, label in spread.items()})
 
 
 def _spread(values: np.ndarray, held: np.ndarray, n: int, fill: float | bool) -> np.ndarray:
     """(n,) the values at the positions `held`, and `fill` everywhere else."""
-    mark = np.full(n, fill, values.dtype)
-    mark[held] = values
-    return mark
+    label = np.full(n, fill, values.dtype)
+    label[held] = values
+    return label
 
 
 @lru_cache(maxsize=4)

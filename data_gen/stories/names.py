@@ -154,7 +154,7 @@ class Cast:
     pieces: np.ndarray
     probability: np.ndarray
     entropy: np.ndarray
-    options: np.ndarray
+    n_choices: np.ndarray
 
 
 def draw_cast(
@@ -220,8 +220,8 @@ def draw_cast(
         n_common, n_extra = left[:, 0], (left[:, 1] - left[:, 0]) * (fresh_share > 0)
         in_pool = members[0, first, second]
         entropy = -n_common * _xlogx(common) - n_extra * _xlogx(extra)
-        options = n_common * (common > 0) + n_extra * (extra > 0)
-        _note(cast, (slice(None), i, 1), second, np.where(in_pool, common, extra), entropy, options)
+        n_choices = n_common * (common > 0) + n_extra * (extra > 0)
+        _note(cast, (slice(None), i, 1), second, np.where(in_pool, common, extra), entropy, n_choices)
         belief = belief * np.stack([in_pool / np.maximum(left[:, 0], 1), 1 / np.maximum(left[:, 1], 1)], axis=1)
         belief /= belief.sum(axis=1, keepdims=True)
         free[every, first] = False
@@ -241,9 +241,9 @@ def _check_pool(pool: Pool, characters: int, shared_first: float) -> None:
         )
 
 
-def _note(cast: Cast, where: tuple, piece: np.ndarray, probability: np.ndarray, entropy: np.ndarray, options) -> None:
+def _note(cast: Cast, where: tuple, piece: np.ndarray, probability: np.ndarray, entropy: np.ndarray, n_choices) -> None:
     cast.pieces[where], cast.probability[where] = piece, probability
-    cast.entropy[where], cast.options[where] = entropy, options
+    cast.entropy[where], cast.n_choices[where] = entropy, n_choices
 
 
 def _pick(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:

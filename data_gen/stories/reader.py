@@ -50,12 +50,12 @@ class Foresight:
     The i-th token ahead is asked for only where there is one, so all is given that the story goes on that far: what an
     ideal predictor pays in the loss of that horizon.
 
-    nats         of horizon i for the token that came, aligned at it, as `mtp_lab.model.predictions.token_nats`
+    nats         of horizon i for the token that came, aligned at it, as `mtp_lab.model.predictions.token_nll`
     entropy      what it had to expect: H(x_u | x_<=u-i), aligned at x_u too
     information  row j, at x_s: I(x_{s+j}; x_s | x_<s); row 0 is H(x_s | x_<s)
     """
 
-    nats: np.ndarray
+    nll: np.ndarray
     entropy: np.ndarray
     information: np.ndarray
 
@@ -70,8 +70,8 @@ class StoryReader:
 
     def __init__(self, grammar: Grammar, scenery: float, cast: CastReader, repeat_spans: bool = True):
         self._trees, self._cast, teller = trees(grammar, scenery), cast, compiled(grammar, scenery)
-        columns = teller.tape.columns
-        self._word = {word: i for i, word in enumerate(teller.tape.vocabulary)}
+        columns = teller.compiled.columns
+        self._word = {word: i for i, word in enumerate(teller.compiled.vocabulary)}
         self._column = {code: i for i, code in reversed([*enumerate(columns)])}  # of a name: its first piece
         # the tokens that columns behind the names can hold, and the columns that tell of the same
         self._values = [*teller.pronouns, *teller.slots]
@@ -160,7 +160,7 @@ class StoryReader:
         """
         if n < 1:
             raise ValueError(f"n={n} must be at least 1 future token")
-        nats, entropy, information = (np.full((n, *batch.tokens.shape), np.nan) for _ in range(3))
+        nll, entropy, information = (np.full((n, *batch.tokens.shape), np.nan) for _ in range(3))
         for row, start, story in _stories(batch):
             readings = [*accumulate(story, self.read, initial=self.start())]  # the s-th has read x_<s
             for s in range(1, len(story)):
@@ -168,9 +168,9 @@ class StoryReader:
                 information[:reach, row, start + s] = self.information(readings[s], reach)
                 for j in range(reach):
                     chances, at = self.ahead(readings[s], j + 1), (j, row, start + s + j)
-                    nats[at] = np.log(chances.sum() / chances[story[s + j]])
+                    nll[at] = np.log(chances.sum() / chances[story[s + j]])
                     entropy[at] = _entropy(chances)
-        return Foresight(nats, entropy, information)
+        return Foresight(nll, entropy, information)
 
     # --- the walk
 

@@ -102,6 +102,7 @@ class Task:
         """Differs after each writing of the verdict, even if the same is written again."""
         return (self.verdict.stat().st_ino, self.verdict.stat().st_mtime_ns) if self.verdict.exists() else None
 
+
 def read_stamp(path: Path) -> dict[str, Any]:
     """What a notebook's results were made from, or the facts of a finished run; empty if nobody can tell."""
     try:

@@ -15,6 +15,7 @@ from mtp_lab.experiments.registry import trainings
 if TYPE_CHECKING:
     from mtp_lab.batch.plan import Task
 
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one notebook; as text, the line that the batch prints."""

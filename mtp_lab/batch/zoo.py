@@ -163,9 +163,9 @@ def _packed(config: TrainConfig, runs_dir: str) -> tuple[bytes, float]:
     from safetensors.torch import save
 
     from mtp_lab.model.predictions import loss_per_horizon
-    from mtp_lab.training.runs import get
+    from mtp_lab.training.runs import get_run
 
-    run = get(config, runs_dir)
+    run = get_run(config, runs_dir)
     done = json.loads((run.path / "done.json").read_text())
     if "zoo" in done:
         raise ValueError(f"{run.path} came out of a zoo; rounded weights are not packed again: train it")

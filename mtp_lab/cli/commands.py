@@ -77,7 +77,7 @@ def train(
         import torch
 
         torch.set_num_threads(threads)
-    run = runs.get(config, runs_dir, wait=False)
+    run = runs.get_run(config, runs_dir, wait=False)
     if int(os.environ.get("RANK", 0)):  # torchrun: the lead process speaks
         return
     last = run.metrics().query("split == 'validation'").groupby("horizon")["loss"].last()
@@ -100,19 +100,19 @@ def evaluate(run: str, split: Split = "test", rows: int = 256, as_json: bool = F
     """
     from mtp_lab.evaluation.losses import BITS_PER_NAT
     from mtp_lab.evaluation.statistics import bootstrap_interval
-    from mtp_lab.model.predictions import losses
+    from mtp_lab.model.predictions import row_losses
     from mtp_lab.training.runs import open_run
 
     if rows < 1:
         raise ValueError(f"rows={rows} must be at least 1")
     opened = open_run(run)
-    nats, counts = losses(opened.model(), opened.config.task.held_out(split, rows))
-    intervals = [bootstrap_interval(*pair) for pair in zip(nats, counts, strict=True)]
+    nll, counts = row_losses(opened.model(), opened.config.task.held_out(split, rows))
+    intervals = [bootstrap_interval(*pair) for pair in zip(nll, counts, strict=True)]
     if as_json:
         bits = [{k: v * BITS_PER_NAT for k, v in vars(interval).items()} for interval in intervals]
         print(json.dumps({"run": run, "split": split, "unit": "bits per token", "horizons": bits}))
         return
-    print(f"{run}, {split}, {nats.shape[1]} rows\nhorizon  bits per token  [95 % interval]    targets")
+    print(f"{run}, {split}, {nll.shape[1]} rows\nhorizon  bits per token  [95 % interval]    targets")
     for i, (interval, count) in enumerate(zip(intervals, counts.sum(1), strict=True), start=1):
         mean, low, high = (value * BITS_PER_NAT for value in (interval.mean, interval.low, interval.high))
         print(f"{i:7d}  {mean:14.4f}  [{low:.4f}, {high:.4f}]  {count:9d}")
@@ -149,14 +149,14 @@ def generate(
     from mtp_lab.decoding.decoder import Decoder
     from mtp_lab.decoding.generation import Generation
     from mtp_lab.decoding.generation import generate as decoded
-    from mtp_lab.decoding.token_stream import Live, summary, tokens_of
+    from mtp_lab.decoding.token_stream import TokenStream, summary, tokens_of
     from mtp_lab.training.runs import open_run
 
     opened = open_run(run)
     model, tokens = opened.model(), tokens_of(opened.config.task, prompt)
-    live = Live(opened.config.task.pieces, tokens, _coloured())
+    live = TokenStream(opened.config.task.pieces, tokens, _coloured())
 
-    def told(k: int, stream: Live | None) -> Generation:
+    def told(k: int, stream: TokenStream | None) -> Generation:
         randomness = torch.Generator().manual_seed(seed)
         options_ = dict(temperature=temperature, top_p=top_p, top_k=top_k, generator=randomness, stream=stream)
         return decoded(Decoder(model, k), [tokens], new, **options_)
@@ -309,5 +309,3 @@ def _sentence(box: str) -> str:
 def _refuse(message: str, code: int = 2) -> int:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return code
-
-

@@ -58,10 +58,10 @@ def train_run(run: str, preset: str = "quick", seeds: int = 0, runs_dir: str = "
         raise ValueError(f"run={run!r} is none that the study trains with preset={preset!r} and seeds={seeds}")
     import torch
 
-    from mtp_lab.training.runs import get
+    from mtp_lab.training.runs import get_run
 
     torch.set_num_threads(threads)
-    print(f"{get(config, runs_dir).path}: done")
+    print(f"{get_run(config, runs_dir).path}: done")
 
 
 def prune_runs(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtp_lab.config import check_positive
 from mtp_lab.decoding.decoder import Decoder
-from mtp_lab.decoding.sampling import Sampling, draw, keep_greedy, keep_sampled
+from mtp_lab.decoding.sampling import Sampling, accept_greedy, accept_sampled, draw
 from mtp_lab.model.transformer import MTPTransformer
 
 Stream = Callable[[int, list[int]], None]
@@ -30,7 +30,7 @@ class Generation:
     """(batch,) tokens of each row, the stop token included."""
     heads: Tensor
     """(batch, max_new_tokens) the head that proposed each token, 1 for those that head 1 chose itself; -1 as above."""
-    forwards: Tensor
+    forward_passes: Tensor
     """(batch,) forwards that each row took part in, the one that read its prompt included."""
     accepted_by_head: Tensor
     """(draft,) share of the forwards behind the first in which head i's token was committed; they add up to the tokens
@@ -39,9 +39,9 @@ class Generation:
     """Wall clock, the reading of the prompts included."""
 
     @property
-    def tokens_per_forward(self) -> float:
+    def tokens_per_forward_pass(self) -> float:
         """Tokens of all rows by forwards of all rows: 1 in plain decoding."""
-        return float(self.lengths.sum() / self.forwards.sum())
+        return float(self.lengths.sum() / self.forward_passes.sum())
 
     @property
     def tokens_per_second(self) -> float:
@@ -151,9 +151,9 @@ class _Loop:
         """(places,) drafts that are kept, and the token that head 1 puts behind them."""
         drafts = self.decoder.text[self.decoder.origins[: len(self.rows)] + positions[:, 1:]]  # (places, k - 1)
         if self.sampling.greedy:
-            return keep_greedy(logits, drafts)
+            return accept_greedy(logits, drafts)
         q = logits.new_zeros(len(drafts), 0, logits.shape[-1]) if self.q is None else self.q
-        return keep_sampled(self.sampling.probabilities(logits), drafts, q, self.generator)
+        return accept_sampled(self.sampling.probabilities(logits), drafts, q, self.generator)
 
     def _choose(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens for (..., vocab) logits, and the distributions that they were drawn from."""
@@ -227,13 +227,13 @@ class _Loop:
 
     def result(self, seconds: float) -> Generation:
         proposed: list[list[int]] = [[] for _ in self.lengths]  # the head behind each token
-        forwards, kept_by = torch.zeros_like(self.lengths), torch.zeros(self.k)
+        forward_passes, kept_by = torch.zeros_like(self.lengths), torch.zeros(self.k)
         for number, (rows, kept) in enumerate(self.history):
             for row, drafts in zip(rows, kept.tolist(), strict=True):
                 proposed[row] += [*range(2, drafts + 2), 1]
-                forwards[row] += 1
+                forward_passes[row] += 1
                 kept_by[: drafts + 1] += number > 0
         heads = self.tokens.clone()
         for row, (length, behind) in enumerate(zip(self.lengths.tolist(), proposed, strict=True)):
             heads[row, :length] = torch.tensor(behind[:length])
-        return Generation(self.tokens, self.lengths, heads, forwards, kept_by / kept_by[0], seconds)
+        return Generation(self.tokens, self.lengths, heads, forward_passes, kept_by / kept_by[0], seconds)

@@ -59,7 +59,7 @@ def draw(p: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.multinomial(p.flatten(0, -2), 1, generator=generator).view(p.shape[:-1])
 
 
-def keep_greedy(logits: Tensor, drafts: Tensor) -> tuple[Tensor, Tensor]:
+def accept_greedy(logits: Tensor, drafts: Tensor) -> tuple[Tensor, Tensor]:
     """Drafts that are what head 1 finds most likely.
 
     Args:
@@ -74,7 +74,7 @@ def keep_greedy(logits: Tensor, drafts: Tensor) -> tuple[Tensor, Tensor]:
     return kept, best.gather(1, kept[:, None]).squeeze(1)
 
 
-def keep_sampled(p: Tensor, drafts: Tensor, q: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def accept_sampled(p: Tensor, drafts: Tensor, q: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Drafts that speculative sampling keeps (Leviathan et al. 2023, algorithm 1).
 
     Args:

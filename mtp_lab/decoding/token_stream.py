@@ -14,7 +14,7 @@ GROUNDS = (17, 18, 24, 30, 29, 28, 64, 100)  # of 256 colours, for heads 2, 3, .
 RESET = "\033[0m"
 
 
-class Live:
+class TokenStream:
     """A `stream` for mtp_lab.decoding.generation.generate that prints one row.
 
     Args:
@@ -68,9 +68,9 @@ def summary(told: Generation, plain: Generation | None = None) -> list[str]:
     """What a generation took, in lines; beside it the same text without drafts, where there is one."""
     lines = [f"{'heads':>5}  {'tokens':>6}  {'forwards':>8}  {'per forward':>11}  {'seconds':>7}  {'tokens/s':>8}"]
     for done in (told, *([plain] if plain else [])):
-        count, forwards = int(done.lengths.sum()), int(done.forwards.sum())
+        count, forward_passes = int(done.lengths.sum()), int(done.forward_passes.sum())
         lines.append(
-            f"{len(done.accepted_by_head):5d}  {count:6d}  {forwards:8d}  {done.tokens_per_forward:11.2f}  "
+            f"{len(done.accepted_by_head):5d}  {count:6d}  {forward_passes:8d}  {done.tokens_per_forward_pass:11.2f}  "
             f"{done.seconds:7.3f}  {done.tokens_per_second:8.0f}"
         )
     if plain:

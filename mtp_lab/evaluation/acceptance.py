@@ -36,7 +36,7 @@ def real_prompts(task: BytesTask, count: int, length: int) -> list[list[int]]:
     return found[np.arange(count) * len(found) // count].tolist()
 
 
-def written(
+def generate_text(
     model: MTPTransformer, prompts: Sequence[Sequence[int]], new: int, draft: int, temperature: float, seed: int = 0
 ) -> Generation:
     """What the model writes behind the prompts, all rows at once."""
@@ -54,7 +54,9 @@ def repeated(tokens: torch.Tensor, span: int = 24) -> float:
 
 
 @torch.no_grad()
-def agreement(model: MTPTransformer, batch: Batch, rows_at_once: int = 4) -> tuple[np.ndarray, pd.DataFrame]:
+def teacher_forced_acceptance(
+    model: MTPTransformer, batch: Batch, rows_at_once: int = 4
+) -> tuple[np.ndarray, pd.DataFrame]:
     """How often heads say what stands in a real text of bytes, had the next-token head said it byte for byte.
 
     Returns:
@@ -68,7 +70,7 @@ def agreement(model: MTPTransformer, batch: Batch, rows_at_once: int = 4) -> tup
     n, device = model.config.n_future, next(model.parameters()).device
     if batch.seq <= n:
         raise ValueError(f"rows of {batch.seq} tokens are too short for {n} heads; use {n + 1} tokens or more")
-    chains, forwards = np.zeros(n), 0
+    chains, forward_passes = np.zeros(n), 0
     right, asked = np.zeros((n, len(KINDS))), np.zeros((n, len(KINDS)))
     kinds = kinds_of(batch.tokens)  # (rows, seq)
     for start in range(0, batch.rows, rows_at_once):
@@ -86,13 +88,13 @@ def agreement(model: MTPTransformer, batch: Batch, rows_at_once: int = 4) -> tup
         committed = np.concatenate([np.ones_like(hits[:1]), hits[1:]]).cumprod(axis=0)  # (n, rows, seq)
         starts = same & _walk(np.where(same, committed.sum(axis=0), 1))
         chains += committed[:, starts].sum(axis=1)
-        forwards += starts.sum()
+        forward_passes += starts.sum()
     table = [
         {"head": i + 1, "kind": kind, "right": right[i, k] / max(1.0, asked[i, k]), "bytes": int(asked[i, k])}
         for i in range(n)
         for k, kind in enumerate(KINDS)
     ]
-    return chains / max(1, forwards), pd.DataFrame(table)
+    return chains / max(1, forward_passes), pd.DataFrame(table)
 
 
 def _walk(jumps: np.ndarray) -> np.ndarray:

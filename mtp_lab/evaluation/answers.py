@@ -23,12 +23,12 @@ ROW = 128  # tokens of a packed row: attention costs more in longer ones, and sh
 
 
 @dataclass(frozen=True, eq=False)
-class OnePass:
+class TeacherForced:
     """What the next-token head says of answers that it is shown: of each token, given the right ones before it."""
 
     right: np.ndarray
     """(documents, length) whether it is thought most likely."""
-    nats: np.ndarray
+    nll: np.ndarray
     """(documents, length) its cross-entropy."""
 
     @property
@@ -46,16 +46,16 @@ def questions(documents: Documents) -> tuple[list[np.ndarray], np.ndarray]:
     """
     if not len(documents):
         raise ValueError("there are no documents; give at least one")
-    if "answer" not in documents.marks:
-        known = ", ".join(documents.marks) or "none"
+    if "answer" not in documents.labels:
+        known = ", ".join(documents.labels) or "none"
         raise ValueError(f"documents need a mark 'answer' on the tokens of their answers; their marks are: {known}")
-    if TARGET in documents.marks:
+    if TARGET in documents.labels:
         raise ValueError(
             f"documents with the mark {TARGET!r} are teacherless: dummies stand in place of their answers; judge them "
-            "by evaluate.next_token and Batch.wanted"
+            "by evaluate.next_token and Batch.target_tokens"
         )
-    mark, starts = documents.marks["answer"], documents.ends - documents.lengths
-    counts = np.add.reduceat(mark, starts, dtype=int)  # (documents,)
+    label, starts = documents.labels["answer"], documents.ends - documents.lengths
+    counts = np.add.reduceat(label, starts, dtype=int)  # (documents,)
     if len(empty := np.flatnonzero(counts == 0)):
         raise ValueError(f"document {empty[0]} has no token with the mark 'answer'; leave it out")
     if len(other := np.flatnonzero(counts != counts[0])):
@@ -63,7 +63,7 @@ def questions(documents: Documents) -> tuple[list[np.ndarray], np.ndarray]:
             f"document {other[0]} has an answer of {counts[other[0]]} tokens, document 0 one of {counts[0]}; "
             "ask for answers of each length on their own"
         )
-    places = np.flatnonzero(mark).reshape(len(documents), -1)  # (documents, length)
+    places = np.flatnonzero(label).reshape(len(documents), -1)  # (documents, length)
     if len(torn := np.flatnonzero(places[:, -1] - places[:, 0] >= counts[0])):
         raise ValueError(f"document {torn[0]} has other tokens within its answer; mark one piece of it only")
     if len(bare := np.flatnonzero(places[:, 0] == starts)):
@@ -72,7 +72,7 @@ def questions(documents: Documents) -> tuple[list[np.ndarray], np.ndarray]:
     return prompts, documents.tokens[places].astype(int)
 
 
-def decoded(
+def decode_answers(
     model: MTPTransformer | Decoder,
     prompts: Sequence[Sequence[int] | np.ndarray],
     length: int,
@@ -120,16 +120,16 @@ def decoded(
     return said
 
 
-def one_pass(model: MTPTransformer, documents: Documents, rows_at_once: int = 32) -> OnePass:
+def teacher_forced(model: MTPTransformer, documents: Documents, rows_at_once: int = 32) -> TeacherForced:
     """Judges all answers in one forward over packed documents; only the next-token head, and what it stands on, runs.
 
     Raises ValueError for what `questions` refuses, and for a document that is longer than max_seq.
     """
-    right, nats = [], []
+    right, nll = [], []
     for logits, tokens in _answers(model, documents, rows_at_once):
         right.append(logits.argmax(-1) == tokens)
-        nats.append(-logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
-    return OnePass(torch.cat(right).numpy(), torch.cat(nats).numpy())
+        nll.append(-logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
+    return TeacherForced(torch.cat(right).numpy(), torch.cat(nll).numpy())
 
 
 def answer_probability(
@@ -138,11 +138,13 @@ def answer_probability(
     """The probability that a sample is the whole right answer, exact, in one forward: (temperatures, documents).
 
     It is the product over the answer's tokens of softmax(logits / temperature). Raises ValueError for a temperature
-    that is not above 0, and for what `one_pass` refuses.
+    that is not above 0, and for what `teacher_forced` refuses.
     """
     for temperature in temperatures:
         if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature={temperature!r} must be above 0; greedy decoding is judged by one_pass")
+            raise ValueError(
+                f"temperature={temperature!r} must be above 0; greedy decoding is judged by teacher_forced"
+            )
     at = torch.tensor(temperatures, dtype=torch.float64)[:, None, None, None]
     chances = []
     for logits, tokens in _answers(model, documents, rows_at_once):
@@ -158,7 +160,7 @@ def _answers(model: MTPTransformer, documents: Documents, rows_at_once: int) -> 
     batch = documents.pack(min(max(ROW, int(documents.lengths.max())), model.config.max_seq))
     for start in range(0, batch.rows, rows_at_once):
         part = batch[start : start + rows_at_once]
-        row, at = np.nonzero(part.marks["answer"])  # no document is split over rows, so answers are whole
+        row, at = np.nonzero(part.labels["answer"])  # no document is split over rows, so answers are whole
         with torch.no_grad():
             logits = model(*tensors(part, device))[row, at - 1]  # (answers * length, vocab)
         answers = torch.from_numpy(part.tokens[row, at]).long()
@@ -211,7 +213,7 @@ def majority(said: np.ndarray) -> np.ndarray:
     return said[np.arange(len(said)), votes.argmax(axis=1)]
 
 
-def modal(documents: Documents) -> np.ndarray:
+def majority_baseline(documents: Documents) -> np.ndarray:
     """The most frequent right answer, (length,): what is best said without reading a question.
 
     Of those equally frequent the smallest, token by token. Raises ValueError for what `questions` refuses.

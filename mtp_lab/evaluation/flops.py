@@ -1,7 +1,5 @@
 """Operations of a training step, counted from the shapes of the model."""
 
-
-
 from mtp_lab.config import ModelConfig
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_gen import Batch
-from mtp_lab.model.predictions import next_token
+from mtp_lab.model.predictions import next_token_predictions
 from mtp_lab.model.transformer import MTPTransformer
 
 
@@ -51,8 +51,8 @@ def in_context_score(model: MTPTransformer, batch: Batch, early: int = 50, late:
     if not len(row):
         longest = 1 + at[batch.documents >= 0].max(initial=-1)
         raise ValueError(f"late={late}: no document has as many tokens; the longest has {longest}")
-    _, nats = next_token(model, batch)
-    return float((nats[row, position] - nats[row, position - distance]).mean())
+    _, nll = next_token_predictions(model, batch)
+    return float((nll[row, position] - nll[row, position - distance]).mean())
 
 
 def _index_in_document(documents: np.ndarray) -> np.ndarray:

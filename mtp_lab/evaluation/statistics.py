@@ -1,6 +1,6 @@
 """Cells of trainings that differ in their seed alone: measured alike, and compared seed by seed.
 
-Which columns tell the cells of a study apart is the study's own business (`cell_of`).
+Which columns tell the cells of a study apart is the study's own business (`condition_of`).
 """
 
 from collections.abc import Sequence
@@ -39,17 +39,17 @@ def seed_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 
 
 def bootstrap_interval(
-    nats: np.ndarray, counts: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    nll: np.ndarray, counts: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
     """Percentile bootstrap of a mean loss over the rows of a test set.
 
     Args:
         nats, counts: (rows,) sums and numbers of targets, as `losses` gives them for one horizon.
     """
-    rows = np.random.default_rng(seed).integers(0, len(nats), size=(resamples, len(nats)))
-    means = nats[rows].sum(1) / counts[rows].sum(1)
+    rows = np.random.default_rng(seed).integers(0, len(nll), size=(resamples, len(nll)))
+    means = nll[rows].sum(1) / counts[rows].sum(1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(nats.sum() / counts.sum()), float(low), float(high))
+    return Interval(float(nll.sum() / counts.sum()), float(low), float(high))
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], value: str, names: Sequence[str]) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def over_seeds(table: pd.DataFrame, by: Sequence[str], value: str, names: Sequen
     return table.assign(**columns).drop(columns="interval")
 
 
-def paired(one: pd.DataFrame, other: pd.DataFrame, value: str = "value") -> Interval:
+def paired_difference(one: pd.DataFrame, other: pd.DataFrame, value: str = "value") -> Interval:
     """Mean difference of two cells over the seeds they share, with its 95 % interval (paired t).
 
     Args:
@@ -80,7 +80,7 @@ def paired(one: pd.DataFrame, other: pd.DataFrame, value: str = "value") -> Inte
     return seed_interval((both[f"{value}_x"] - both[f"{value}_y"]).tolist())
 
 
-def differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+def paired_differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Every label against one of them, seed by seed, for `answer_figures.differences`.
 
     Args:
@@ -93,7 +93,7 @@ def differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     for (panel, label), part in table.groupby(["panel", "label"], sort=False):
         other = table[(table.panel == panel) & (table.label == reference)]
         if label != reference:
-            gain = paired(part, other)
+            gain = paired_difference(part, other)
             joined = part.merge(other[["seed", "value"]], on="seed", suffixes=("", "_reference"))
             joined["value"] -= joined.pop("value_reference")
             rows.append(joined.assign(mean=gain.mean, low=gain.low, high=gain.high))
@@ -112,7 +112,8 @@ def first_reached(curve: pd.DataFrame, measure: str, threshold: float) -> dict[s
     above = curve[curve[measure] >= threshold]
     return {**(above.iloc[0] if len(above) else curve.iloc[-1]), "reached": bool(len(above))}
 
-def share(successes: int, seeds: int) -> Interval:
+
+def success_rate(successes: int, seeds: int) -> Interval:
     """A success rate with its exact 95 % interval (Clopper & Pearson 1934).
 
     Raises:
@@ -124,7 +125,7 @@ def share(successes: int, seeds: int) -> Interval:
     return Interval(successes / seeds, bounds.low, bounds.high)
 
 
-def earlier(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> tuple[float, float]:
+def compare_times(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> tuple[float, float]:
     """Whether the seeds of one cell get there earlier than another's: difference of mean ranks, and its p-value.
 
     Negative: `one` is earlier. Seeds that never get there share the last rank; so do those that get there only after
@@ -134,8 +135,13 @@ def earlier(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> tuple[f
     Args:
         one, other: rows of `reached`.
     """
-    end = min(cell[by].where(~cell.reached, np.inf).min() for cell in (one, other))  # up to there all are watched
-    times = [np.where(cell.reached & (cell[by] <= end), cell[by].astype(float), np.inf) for cell in (one, other)]
+    end = min(
+        condition[by].where(~condition.reached, np.inf).min() for condition in (one, other)
+    )  # up to there all are watched
+    times = [
+        np.where(condition.reached & (condition[by] <= end), condition[by].astype(float), np.inf)
+        for condition in (one, other)
+    ]
     ranks = stats.rankdata(np.concatenate(times))
     groups = ranks[: len(times[0])], ranks[len(times[0]) :]
     if len(set(ranks)) == 1:
@@ -144,7 +150,7 @@ def earlier(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> tuple[f
     return float(test.statistic), float(test.pvalue)
 
 
-def difference(one: Sequence[float], other: Sequence[float], resamples: int = 5000) -> Interval:
+def bootstrap_difference(one: Sequence[float], other: Sequence[float], resamples: int = 5000) -> Interval:
     """Difference of two means over seeds with its 95 % bootstrap interval, seeds resampled in each group.
 
     Raises:

@@ -13,6 +13,4 @@ MUON = OptimizerConfig(kind="muon", learning_rate=1e-2, warmup=30)
 
 def milestones(steps: int) -> dict[str, int]:
     """How often a byte model of this many steps is logged, evaluated and saved."""
-    return dict(
-        log_every=max(1, steps // 50), evaluate_every=max(1, steps // 10), checkpoint_every=max(1, steps // 8)
-    )
+    return dict(log_every=max(1, steps // 50), evaluate_every=max(1, steps // 10), checkpoint_every=max(1, steps // 8))

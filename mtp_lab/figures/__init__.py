@@ -8,18 +8,18 @@ from mtp_lab.figures.choice_figures import terms, weighted_text, weights_by_n
 from mtp_lab.figures.decoding_figures import decoding_speed
 from mtp_lab.figures.diagrams import architecture, backward_order, line_predictions, targets
 from mtp_lab.figures.interp_figures import dose_response, formation, grid, survival
-from mtp_lab.figures.speculation_figures import acceptance, forwards, speedups, strip
+from mtp_lab.figures.speculation_figures import acceptance, forward_passes, speedups, strip
 from mtp_lab.figures.stream_figures import (
     CAST,
     THING,
-    Mark,
+    Highlight,
     expression_tree,
+    highlighted_text,
     horizon_entropy,
     interval_bars,
-    marked_text,
     rings,
     star_graph,
-    surprise_along,
+    surprisal_along,
 )
 from mtp_lab.figures.theme import (
     INK,
@@ -40,10 +40,10 @@ from mtp_lab.figures.theme import (
 )
 
 __all__ = [
-    "CAST", "INK", "SEEDS", "THING", "WRONG", "Mark", "acceptance", "against", "architecture", "backward_order",
+    "CAST", "INK", "SEEDS", "THING", "WRONG", "Highlight", "acceptance", "against", "architecture", "backward_order",
     "by_operations", "curves", "decoding_speed", "differences", "dose_response", "expression_tree", "formation",
-    "forwards", "framed", "grid", "horizon_color", "horizon_entropy", "interval_bars", "line", "line_predictions",
-    "loss_by_horizon", "marked_text", "memory", "model_color", "next_token_loss", "panels", "png", "rings", "save",
-    "show", "speedups", "star_graph", "strip", "surprise_along", "survival", "targets", "terms", "training_curves",
+    "forward_passes", "framed", "grid", "horizon_color", "horizon_entropy", "interval_bars", "line", "line_predictions",
+    "loss_by_horizon", "highlighted_text", "memory", "model_color", "next_token_loss", "panels", "png", "rings", "save",
+    "show", "speedups", "star_graph", "strip", "surprisal_along", "survival", "targets", "terms", "training_curves",
     "weighted_text", "weights_by_n",
 ]  # fmt: skip

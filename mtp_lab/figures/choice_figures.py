@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from mtp_lab.figures.answer_figures import curves
 from mtp_lab.figures.diagrams import canvas, label
-from mtp_lab.figures.stream_figures import CAST, LEFT, THING, Mark, text_height, write
+from mtp_lab.figures.stream_figures import CAST, LEFT, THING, Highlight, text_height, write
 from mtp_lab.figures.theme import SEEDS, framed, line
 
 CHOICE, ALONE, READ = "the choice point's", "of tokens on which nothing depends", "of tokens whose cause has been read"
@@ -72,11 +72,11 @@ def weighted_text(pieces: Sequence[str], weights: Mapping[str, np.ndarray], titl
     for k, (name, weight) in enumerate(weights.items()):
         top, shade = height - k * rise, np.digitize(np.nan_to_num(weight), edges)  # (tokens,) 0: white
         label(figure, LEFT, top - 12, f"<b>{name}</b>", xanchor="left")
-        marks = [Mark(each, shade == i, color) for i, (each, color) in enumerate(zip(names, colors, strict=True), 1)]
+        highlights = [Highlight(each, shade == i, color) for i, (each, color) in enumerate(zip(names, colors, strict=True), 1)]
         write(
             figure,
             pieces,
-            marks,
+            highlights,
             top - 24,
             [f"{piece.strip()}: {w:.2f}" for piece, w in zip(pieces, weight, strict=True)],
         )

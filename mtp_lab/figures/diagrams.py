@@ -150,8 +150,8 @@ def printable(token: str | int) -> str:
     """One visible sign for each character: space "·", newline "↵", tab "→", others as "x9f"; an int is a byte."""
     if isinstance(token, int | np.integer):
         token = "␞" if token == SEPARATOR else chr(token) if token < 128 else f"x{token:02x}"
-    marks = {" ": "·", "\n": "↵", "\t": "→"}
-    return "".join(marks.get(c) or (c if c.isprintable() else f"x{ord(c):02x}") for c in token)
+    highlights = {" ": "·", "\n": "↵", "\t": "→"}
+    return "".join(highlights.get(c) or (c if c.isprintable() else f"x{ord(c):02x}") for c in token)
 
 
 def letters(cells: Sequence[tuple[int, int, str]], room: float, color: str, name: str, bold: bool = False,

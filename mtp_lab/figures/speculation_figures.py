@@ -28,7 +28,7 @@ def shown(piece: str) -> str:
     return {" ": "␣", "\n": "⏎", "\t": "⇥"}.get(piece, piece)
 
 
-def forwards(
+def forward_passes(
     drafts: Sequence[Sequence[str]], kept: Sequence[int], own: Sequence[str], n: int, title: str, caption: str
 ) -> go.Figure:
     """Blockwise decoding, a row a forward: the drafts that it reads, those that it keeps, and head 1's own token.
@@ -137,10 +137,10 @@ def speedups(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
     """Tokens a forward, and wall clock against plain decoding, by the number of heads used.
 
     Args:
-        table: label (a line each), draft, seed, tokens_per_forward, speedup.
+        table: label (a line each), draft, seed, tokens_per_forward_pass, speedup.
     """
-    checked(table, "bits", "label", "draft", "seed", "tokens_per_forward", "speedup")
-    names = {"tokens_per_forward": "tokens a forward", "speedup": "speed-up, wall clock"}
+    checked(table, "bits", "label", "draft", "seed", "tokens_per_forward_pass", "speedup")
+    names = {"tokens_per_forward_pass": "tokens a forward", "speedup": "speed-up, wall clock"}
     figure, places, _ = panels(list(names.values()), 2, shared_yaxes="all", horizontal_spacing=0.05)
     for column, place in zip(names, places, strict=True):
         for (name, part), color in zip(table.groupby("label", sort=False), LINES, strict=False):

@@ -27,7 +27,7 @@ OPERATORS = {"-": "−", "+": "+", "*": "×", "o": "∘"}
 
 
 @dataclass(frozen=True)
-class Mark:
+class Highlight:
     """Tokens to set apart in a text, and how: a coloured ground, a frame around them, a line or dots below."""
 
     name: str
@@ -66,14 +66,14 @@ def text_height(pieces: Sequence[str]) -> int:
     return ROW * (int(lay_out(pieces)[:, 0].max()) + 1) + 6
 
 
-def write(figure: go.Figure, pieces: Sequence[str], marks: Sequence[Mark], top: float, hover: Sequence[str] = ()):
+def write(figure: go.Figure, pieces: Sequence[str], highlights: Sequence[Highlight], top: float, hover: Sequence[str] = ()):
     """Adds a marked text to a canvas, below y = top. Marks that no visible token has are left out of the legend."""
     row, column, letters = lay_out(pieces).T
     x, y, width = LEFT + LETTER * column, top - ROW * (row + 0.5), LETTER * letters
-    for mark in marks:
-        at = np.flatnonzero(mark.where & (letters > 0))
+    for highlight in highlights:
+        at = np.flatnonzero(highlight.where & (letters > 0))
         if len(at):
-            figure.add_trace(_drawn(mark, x[at], y[at], width[at]))
+            figure.add_trace(_drawn(highlight, x[at], y[at], width[at]))
     at = np.flatnonzero(letters)
     text = [escaped(pieces[i].strip()) for i in at]
     over = [escaped(hover[i]) for i in at] if hover else text
@@ -82,9 +82,9 @@ def write(figure: go.Figure, pieces: Sequence[str], marks: Sequence[Mark], top: 
     figure.add_trace(line((x + width / 2)[at].round(1).tolist(), y[at].tolist(), INK, "text", **style))
 
 
-def _drawn(mark: Mark, x: np.ndarray, y: np.ndarray, width: np.ndarray) -> go.Scatter:
+def _drawn(highlight: Highlight, x: np.ndarray, y: np.ndarray, width: np.ndarray) -> go.Scatter:
     """One trace for all tokens of a mark, their outlines parted by None."""
-    boxed, ground = mark.kind in ("ground", "frame"), mark.kind == "ground"
+    boxed, ground = highlight.kind in ("ground", "frame"), highlight.kind == "ground"
     left, right, low, high = x + 0.5 * (not ground), x + width, y - 10.5, y + 10.5
     xs = (left, left, right, right, left) if boxed else (left + 1, right - 1)
     ys = (low, high, high, low, low) if boxed else (low - 1, low - 1)
@@ -92,21 +92,21 @@ def _drawn(mark: Mark, x: np.ndarray, y: np.ndarray, width: np.ndarray) -> go.Sc
         [value for shape in zip(*sides, strict=True) for value in (*np.round(shape, 1).tolist(), None)]
         for sides in (xs, ys)
     ]
-    pen = dict(color=mark.color, width=0 if ground else 2, dash="dot" if mark.kind == "dots" else "solid")
-    fill = dict(fill="toself", fillcolor=mark.color) if ground else {}
-    return line(*outline, mark.color, mark.name, line=pen, hoverinfo="skip", showlegend=True, **fill)
+    pen = dict(color=highlight.color, width=0 if ground else 2, dash="dot" if highlight.kind == "dots" else "solid")
+    fill = dict(fill="toself", fillcolor=highlight.color) if ground else {}
+    return line(*outline, highlight.color, highlight.name, line=pen, hoverinfo="skip", showlegend=True, **fill)
 
 
-def marked_text(
-    pieces: Sequence[str], marks: Sequence[Mark], title: str, caption: str, hover: Sequence[str] = ()
+def highlighted_text(
+    pieces: Sequence[str], highlights: Sequence[Highlight], title: str, caption: str, hover: Sequence[str] = ()
 ) -> go.Figure:
     """A text whose tokens are set apart by their marks; `hover`: what is said of each token under the pointer."""
     figure, height = go.Figure(), text_height(pieces)
-    write(figure, pieces, marks, height, hover)
+    write(figure, pieces, highlights, height, hover)
     return canvas(figure, title, caption, height)
 
 
-def surprise_along(table: pd.DataFrame, kinds: Sequence[str], title: str, caption: str, per_row: int = 72) -> go.Figure:
+def surprisal_along(table: pd.DataFrame, kinds: Sequence[str], title: str, caption: str, per_row: int = 72) -> go.Figure:
     """A text token by token, in rows: bars are what a reader expects to be surprised by, circles what came.
 
     Args:
@@ -208,7 +208,7 @@ def horizon_entropy(entropy: Mapping[str, np.ndarray], columns: Sequence[str], t
         columns: (phases,) what the last token read is.
     """
     figure, places, _ = panels(list(entropy), shared_yaxes=True, horizontal_spacing=0.03)
-    bits = [(nats / np.log(2)).round(3) for nats in entropy.values()]
+    bits = [(nll / np.log(2)).round(3) for nll in entropy.values()]
     bar = dict(title=dict(text="bits", side="right"), thickness=10, outlinewidth=0)
     style = dict(zmin=0, zmax=max(float(z.max()) for z in bits), colorscale=BLUES, xgap=1.5, ygap=1.5, colorbar=bar)
     style |= dict(texttemplate="%{text}", textfont=dict(size=11), hovertemplate="horizon %{y}: %{z:.2f} bits")
@@ -230,7 +230,7 @@ def expression_tree(
     tree: Tree,
     values: Mapping[Tree, Polynomial],
     pieces: Sequence[str],
-    marks: Sequence[Mark],
+    highlights: Sequence[Highlight],
     title: str,
     caption: str,
 ) -> go.Figure:
@@ -253,7 +253,7 @@ def expression_tree(
         fill = "#ffffff" if not inner else INNER if path else CAST[3]
         figure.add_trace(box(*at[path], wide, 46, "node", powers, fill))
         label(figure, *at[path], f"<b>{OPERATORS[node[0]]}</b><br>= {powers}" if inner else powers, size=13)
-    write(figure, pieces, marks, under - 10)
+    write(figure, pieces, highlights, under - 10)
     return canvas(figure, title, caption, height)
 
 
@@ -270,7 +270,7 @@ def _leaf_places(tree: Tree, path: tuple[int, ...] = (), first: int = 0) -> dict
 
 
 def star_graph(
-    arms: Sequence[Sequence[int]], goal: int, pieces: Sequence[str], marks: Sequence[Mark], title: str, caption: str
+    arms: Sequence[Sequence[int]], goal: int, pieces: Sequence[str], highlights: Sequence[Highlight], title: str, caption: str
 ) -> go.Figure:
     """A path-star graph, the arm that leads to the goal to the right, and its document underneath.
 
@@ -298,5 +298,5 @@ def star_graph(
         figure.add_trace(line(*where, INK, name, text=list(text), **style))
     for along, what in ((0.9 * step, "start"), (1.8 * radius, "goal")):
         label(figure, WIDTH / 2 + along, under + radius + 30, what, GREY, 13, yshift=14 if what == "start" else 28)
-    write(figure, pieces, marks, under)
+    write(figure, pieces, highlights, under)
     return canvas(figure, title, caption, int(under + 2 * radius + 60))

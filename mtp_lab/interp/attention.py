@@ -79,7 +79,7 @@ def name_attention(model: MTPTransformer, batch: Batch) -> pd.DataFrame:
     Raises:
         ValueError: if a mark is missing, or no name is mentioned twice.
     """
-    missing = [mark for mark in MARKS if mark not in batch.marks]
+    missing = [label for label in MARKS if label not in batch.labels]
     if missing:
         raise ValueError(f"the batch has no mark {', '.join(missing)}; use stories, e.g. StoriesTask().held_out(...)")
     horizons = range(1, model.config.n_future + 1)
@@ -92,8 +92,8 @@ def name_attention(model: MTPTransformer, batch: Batch) -> pd.DataFrame:
         for start in range(0, batch.rows, ROWS):
             part = batch[start : start + ROWS]
             ids, documents = tensors(part, device)
-            entity = torch.from_numpy(part.marks["entity"]).to(device)
-            induction, first, second = (_names(part, mark, device) for mark in MARKS[1:])  # (rows, seq)
+            entity = torch.from_numpy(part.labels["entity"]).to(device)
+            induction, first, second = (_names(part, label, device) for label in MARKS[1:])  # (rows, seq)
             earlier, keys, asked = _earlier(ids, documents), [], []
             for i in horizons:
                 who, told = _ahead(entity, i), _ahead(induction, i) & (_ahead(documents, i) == documents)  # (rows, seq)
@@ -176,9 +176,9 @@ def _ahead(values: Tensor, by: int) -> Tensor:
     return torch.cat((values[:, by:], torch.zeros_like(values[:, :by])), dim=1)
 
 
-def _names(batch: Batch, mark: str, device: torch.device) -> Tensor:
+def _names(batch: Batch, label: str, device: torch.device) -> Tensor:
     """(rows, seq) the mark, where a character is named."""
-    return torch.from_numpy(of_characters(batch, mark)).to(device)
+    return torch.from_numpy(of_characters(batch, label)).to(device)
 
 
 def _table(labels: Sequence[Label], values: dict[str, Tensor]) -> pd.DataFrame:

@@ -49,7 +49,7 @@ def lens(
     model: MTPTransformer,
     tokens: Tensor,
     documents: Tensor | None = None,
-    marks: Mapping[str, Tensor] | None = None,
+    labels: Mapping[str, Tensor] | None = None,
     wanted: Tensor | None = None,
 ) -> pd.DataFrame:
     """How well each state of the trunk knows the token i ahead, directly and through head i.
@@ -59,7 +59,7 @@ def lens(
         documents: (batch, seq) document of each token, -1 for padding; targets stay inside documents.
         marks: name -> (batch, seq) bool, the tokens that are asked for, e.g. those that call for induction.
         wanted: (batch, seq) the token to be said in each place, where it is not the one that is read there
-            (teacherless rows; `data_gen.Batch.wanted`).
+            (teacherless rows; `data_gen.Batch.target_tokens`).
 
     Returns:
         layer, reading (both as `readings` has them), horizon, mark ("all", then those given), accuracy, nats (mean
@@ -73,12 +73,12 @@ def lens(
         >>> asked = torch.from_numpy(batch.marks["induction"])
         >>> lens(model, *tensors(batch), {"induction": asked})
     """
-    marks = {"all": torch.ones_like(tokens, dtype=torch.bool), **(marks or {})}
-    for name, mark in marks.items():
-        if mark.shape != tokens.shape or mark.dtype != torch.bool:
+    labels = {"all": torch.ones_like(tokens, dtype=torch.bool), **(labels or {})}
+    for name, label in labels.items():
+        if label.shape != tokens.shape or label.dtype != torch.bool:
             raise ValueError(
-                f"marks[{name!r}] must be bool of the shape of tokens, {tuple(tokens.shape)}, got {mark.dtype} of "
-                f"shape {tuple(mark.shape)}"
+                f"marks[{name!r}] must be bool of the shape of tokens, {tuple(tokens.shape)}, got {label.dtype} of "
+                f"shape {tuple(label.shape)}"
             )
     wanted = tokens if wanted is None else wanted
     if wanted.shape != tokens.shape:
@@ -89,15 +89,15 @@ def lens(
         rows = slice(start, start + ROWS)
         ids, owner = tokens[rows], None if documents is None else documents[rows]
         targets = future_targets(wanted[rows], horizons, owner)  # (n, rows, seq)
-        asked = {name: future_targets(mark[rows].to(ids), horizons, owner) == 1 for name, mark in marks.items()}
+        asked = {name: future_targets(label[rows].to(ids), horizons, owner) == 1 for name, label in labels.items()}
         for layer, reading, logits in readings(model, ids, owner):
             for i in range(horizons):
                 right = logits[i].argmax(dim=-1) == targets[i]  # (rows, seq)
-                nats = F.cross_entropy(
+                nll = F.cross_entropy(
                     logits[i].float().transpose(1, 2), targets[i], reduction="none", ignore_index=IGNORE
                 )
                 for name, where in asked.items():
-                    told = [float(x[where[i]].sum(dtype=torch.float64)) for x in (right, nats)]
+                    told = [float(x[where[i]].sum(dtype=torch.float64)) for x in (right, nll)]
                     key = (layer, reading, i + 1, name)
                     sums[key] = sums.get(key, np.zeros(3)) + [*told, int(where[i].sum())]
     table = pd.DataFrame(

@@ -15,7 +15,7 @@ from torch import Tensor
 from data_gen import Batch
 from mtp_lab.evaluation.statistics import bootstrap_interval
 from mtp_lab.interp.gradients import cosine, parameter_gradients
-from mtp_lab.model.predictions import losses
+from mtp_lab.model.predictions import row_losses
 from mtp_lab.model.transformer import MTPTransformer
 
 
@@ -36,11 +36,11 @@ def myopia_gap(plain: MTPTransformer, myopic: MTPTransformer, batch: Batch) -> p
         raise ValueError(f"myopic={plain.config.myopic}, {myopic.config.myopic}: give the plain model, then the myopic")
     if plain.config.n_future != myopic.config.n_future:
         raise ValueError(f"n_future={plain.config.n_future} and {myopic.config.n_future} must be equal")
-    (nats, counts), (others, _) = losses(plain, batch), losses(myopic, batch)  # (n_future, rows) each
+    (nll, counts), (others, _) = row_losses(plain, batch), row_losses(myopic, batch)  # (n_future, rows) each
     table = []
     for i in range(plain.config.n_future):
-        gap = bootstrap_interval(others[i] - nats[i], counts[i])
-        means = {"plain": nats[i].sum() / counts[i].sum(), "myopic": others[i].sum() / counts[i].sum()}
+        gap = bootstrap_interval(others[i] - nll[i], counts[i])
+        means = {"plain": nll[i].sum() / counts[i].sum(), "myopic": others[i].sum() / counts[i].sum()}
         table.append({"horizon": i + 1, "gap": gap.mean, "low": gap.low, "high": gap.high} | means)
     return pd.DataFrame(table)
 

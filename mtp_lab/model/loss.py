@@ -64,7 +64,7 @@ def mtp_loss(
         token_weights: (batch, seq) what each token counts where it is a target, none negative; all 1 by default.
             `per_horizon` are means with the same weights.
         wanted: (batch, seq) the token to be said in each place, where it is not the one that is read there
-            (teacherless training; `data_gen.Batch.wanted`).
+            (teacherless training; `data_gen.Batch.target_tokens`).
         causes: (batch, seq) how far before each token the one that decides it stands, where horizons that have not
             read it are not to count (`targets.target_weights`).
 
@@ -121,8 +121,8 @@ def _reference(
     """Weighted sum of the cross-entropies of each horizon, all logits alive at once: (n_future,)."""
     latents = model.run_heads(trunk, tokens, context)
     stacked = torch.stack([latents[i] for i in model.config.parents])  # (n_future, batch, seq, d_model)
-    nats = token_losses(model, stacked.flatten(0, 2), targets.flatten()).view(targets.shape)
-    return (nats * shares).sum(dim=(1, 2))
+    nll = token_losses(model, stacked.flatten(0, 2), targets.flatten()).view(targets.shape)
+    return (nll * shares).sum(dim=(1, 2))
 
 
 # --- Figure 2, for any arrangement of heads -----------------------------------------------------------------------
@@ -202,8 +202,8 @@ class _Walk:
         inputs, matrix = (in_compute_precision(t.detach()) for t in (normed, weight))
         at_inputs, at_weight = [], torch.zeros_like(weight)
         for rows, targets, shares in chunks(job.model, inputs, job.targets[i - 1], job.shares[i - 1]):
-            nats, at_rows, part = _chunk(rows, matrix, targets, shares, job.differentiate)
-            self.sums[i - 1] += nats
+            nll, at_rows, part = _chunk(rows, matrix, targets, shares, job.differentiate)
+            self.sums[i - 1] += nll
             if job.differentiate:
                 at_inputs.append(at_rows)
                 at_weight += part
@@ -240,9 +240,9 @@ def _chunk(
     logits = rows @ matrix.T
     log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)  # (positions, vocab)
     shares, wanted = shares[:, None], targets.clamp(min=0)[:, None]  # (positions, 1); a target that is none counts 0
-    nats = -(log_p.gather(1, wanted) * shares).sum()
+    nll = -(log_p.gather(1, wanted) * shares).sum()
     if not differentiate:
-        return nats, None, None
+        return nll, None, None
     error = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0)).to(rows.dtype)
     shares = shares.to(rows.dtype)
-    return nats, error @ matrix * shares, error.T @ (rows * shares)
+    return nll, error @ matrix * shares, error.T @ (rows * shares)

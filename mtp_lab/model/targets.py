@@ -64,14 +64,14 @@ def target_weights(targets: Tensor, weights: Tensor | None = None, causes: Tenso
     return ahead * valid
 
 
-def token_weights(batch: Batch, by_mark: Sequence[tuple[str, float]]) -> Tensor:
+def token_weights(batch: Batch, by_label: Sequence[tuple[str, float]]) -> Tensor:
     """(rows, seq) float32: the weight of the first of these marks that a token has, or of "rest", by default 1."""
-    weights = np.full(batch.tokens.shape, dict(by_mark).get(REST, 1.0), dtype=np.float32)
-    for mark, weight in reversed([pair for pair in by_mark if pair[0] != REST]):
-        weights[batch.marks[mark]] = weight
+    weights = np.full(batch.tokens.shape, dict(by_label).get(REST, 1.0), dtype=np.float32)
+    for label, weight in reversed([pair for pair in by_label if pair[0] != REST]):
+        weights[batch.labels[label]] = weight
     return torch.from_numpy(weights)
 
 
 def causes_of(batch: Batch, asked: bool) -> Tensor:
     """(rows, seq) `causes` of `target_weights` by the mark of that name; all 0, no cause, unless asked for."""
-    return torch.from_numpy(batch.marks[CAUSE]) if asked else torch.zeros(batch.tokens.shape)
+    return torch.from_numpy(batch.labels[CAUSE]) if asked else torch.zeros(batch.tokens.shape)

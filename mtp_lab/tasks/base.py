@@ -70,16 +70,16 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def _excess(batch: Batch, nats: np.ndarray) -> float:
+def _excess(batch: Batch, nll: np.ndarray) -> float:
     """Mean nats above the surprise of a reader who knows the stream, over all tokens that were predicted."""
-    told = ~np.isnan(nats)
-    return _mean(nats[told] + np.log(batch.marks["probability"][told]))
+    told = ~np.isnan(nll)
+    return _mean(nll[told] + np.log(batch.labels["probability"][told]))
 
 
 def _all_right(batch: Batch, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(answers,) whether each document's whole answer is predicted right, and where in the flat batch it begins."""
-    answer = np.flatnonzero(batch.marks["answer"])
-    wrong = (predicted != batch.wanted).ravel()[answer]
+    answer = np.flatnonzero(batch.labels["answer"])
+    wrong = (predicted != batch.target_tokens).ravel()[answer]
     # documents are numbered in the order of the rows, and an answer lies within one
     begins = np.flatnonzero(np.diff(batch.documents.ravel()[answer], prepend=-1))
     return np.add.reduceat(wrong.astype(int), begins) == 0 if len(begins) else wrong, answer[begins]

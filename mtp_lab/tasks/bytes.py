@@ -9,7 +9,7 @@ import numpy as np
 
 from data_gen import Batch
 from data_gen.bytes import SEPARATOR, SEPARATOR_TEXT, VOCABULARY, ByteStream, Corpus, local_files, standard_library
-from data_gen.prose import docstrings, told_stories
+from data_gen.prose import docstrings, story_texts
 from mtp_lab.tasks.base import Split, _mean
 
 Source = Literal["library", "docstrings", "stories"]
@@ -65,7 +65,7 @@ class BytesTask:
         """At most `rows` windows, evenly spread over a split; the same at every call."""
         return _stream(self, split).windows(self.seq, limit=rows)
 
-    def measures(self, batch: Batch, predicted: np.ndarray, nats: np.ndarray) -> dict[str, float]:
+    def measures(self, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
         """`accuracy` of the next byte.
 
         Args:
@@ -91,7 +91,7 @@ def _files(paths: tuple[str, ...], pattern: str) -> Corpus:
 def _corpus(task: BytesTask) -> Corpus:
     if task.paths:
         return _files(task.paths, task.pattern)
-    return {"library": standard_library, "docstrings": docstrings, "stories": told_stories}[task.source]()
+    return {"library": standard_library, "docstrings": docstrings, "stories": story_texts}[task.source]()
 
 
 @lru_cache(maxsize=8)

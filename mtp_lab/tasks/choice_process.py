@@ -20,6 +20,6 @@ class ChoiceProcessTask(_Sampled):
 
     name: ClassVar[str] = "choice_process"
 
-    def measures(self, batch: Batch, predicted: np.ndarray, nats: np.ndarray) -> dict[str, float]:
+    def measures(self, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
         right = predicted == batch.tokens
-        return {"forced": _mean(right[batch.marks["forced"]]), "excess": _excess(batch, nats)}
+        return {"forced": _mean(right[batch.labels["forced"]]), "excess": _excess(batch, nll)}

@@ -44,7 +44,7 @@ class PolynomialsTask(_Sampled):
         """A polynomial stands at its first token, and nothing at its others."""
         return self.stream.pieces(list(tokens))
 
-    def measures(self, batch: Batch, predicted: np.ndarray, nats: np.ndarray) -> dict[str, float]:
+    def measures(self, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
         exact, first = _all_right(batch, predicted)
-        m = batch.marks["m"].ravel()[first]
+        m = batch.labels["m"].ravel()[first]
         return {f"exact_{number:.0f}": _mean(exact[m == number]) for number in np.unique(m)}

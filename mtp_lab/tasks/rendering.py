@@ -24,16 +24,16 @@ Signs = tuple[str, str]  # what opens a stretch of marked tokens, and what close
 class Style:
     """Tokens to set apart: those on which a mark lies from `low` to `high`."""
 
+    name: str
     label: str
-    mark: str
     colour: Signs
     plain: Signs
     low: float = 1
     high: float = 1
 
-    def where(self, marks: Mapping[str, np.ndarray]) -> np.ndarray:
+    def where(self, labels: Mapping[str, np.ndarray]) -> np.ndarray:
         """(n_tokens,) bool."""
-        return (marks[self.mark] >= self.low) & (marks[self.mark] <= self.high)
+        return (labels[self.label] >= self.low) & (labels[self.label] <= self.high)
 
 
 STYLES: dict[str, tuple[Style, ...]] = {
@@ -62,7 +62,7 @@ STYLES: dict[str, tuple[Style, ...]] = {
         Style("forced", "forced", CYAN, ("", "")),
     ),
 }
-TOLD_ONCE = {"polynomials": ("m",)}  # marks that are the same on every token of a document
+DOCUMENT_LABELS = {"polynomials": ("m",)}  # marks that are the same on every token of a document
 
 
 def documents(task: Task, split: Split, n: int, seed: int) -> list[Documents]:
@@ -92,19 +92,19 @@ def unpacked(batch: Batch) -> Documents:
     ids = batch.documents[real]
     begins = np.flatnonzero((np.diff(row, prepend=-1) != 0) | (np.diff(ids, prepend=-1) != 0))
     lengths = np.diff(begins, append=len(ids))
-    return Documents(batch.tokens[real], lengths, {name: mark[real] for name, mark in batch.marks.items()})
+    return Documents(batch.tokens[real], lengths, {name: label[real] for name, label in batch.labels.items()})
 
 
 def lines(task: Task, shown: Sequence[Documents], coloured: bool) -> Iterator[str]:
     """What stands for what, and then each document below a line of facts about it."""
     styles = STYLES[task.name]
     signs = [style.colour if coloured else style.plain for style in styles]
-    legend = [f"{opens}{style.label}{closes}" for style, (opens, closes) in zip(styles, signs, strict=True)]
+    legend = [f"{opens}{style.name}{closes}" for style, (opens, closes) in zip(styles, signs, strict=True)]
     yield f"{task.name}, {task.vocab_size} kinds of tokens; marked: {', '.join(legend) or 'nothing'}"
     for i, document in enumerate(shown, start=1):
-        facts = [f"{name} = {document.marks[name][0]:g}" for name in TOLD_ONCE.get(task.name, ())]
+        facts = [f"{name} = {document.labels[name][0]:g}" for name in DOCUMENT_LABELS.get(task.name, ())]
         yield f"\n{i}: {', '.join([f'{len(document.tokens)} tokens', *facts])}"
-        yield marked(task.pieces(document.tokens.tolist()), [style.where(document.marks) for style in styles], signs)
+        yield marked(task.pieces(document.tokens.tolist()), [style.where(document.labels) for style in styles], signs)
 
 
 def marked(pieces: Sequence[str], where: Sequence[np.ndarray], signs: Sequence[Signs]) -> str:

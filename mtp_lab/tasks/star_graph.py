@@ -21,6 +21,6 @@ class StarGraphTask(_Sampled):
 
     name: ClassVar[str] = "star_graph"
 
-    def measures(self, batch: Batch, predicted: np.ndarray, nats: np.ndarray) -> dict[str, float]:
-        right = predicted == batch.wanted
-        return {"choice": _mean(right[batch.marks["choice"]]), "path": _mean(_all_right(batch, predicted)[0])}
+    def measures(self, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
+        right = predicted == batch.target_tokens
+        return {"choice": _mean(right[batch.labels["choice"]]), "path": _mean(_all_right(batch, predicted)[0])}

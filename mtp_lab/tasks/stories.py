@@ -36,10 +36,10 @@ class StoriesTask(_Sampled):
         """As told: names joined, sentences capitalised."""
         return self.stream.pieces(tokens)
 
-    def measures(self, batch: Batch, predicted: np.ndarray, nats: np.ndarray) -> dict[str, float]:
-        right, marks = predicted == batch.tokens, batch.marks
+    def measures(self, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
+        right, labels = predicted == batch.tokens, batch.labels
         asked = of_characters(batch, "induction")
-        again = of_characters(batch, "first_piece") & (marks["mention"] > 1)
+        again = of_characters(batch, "first_piece") & (labels["mention"] > 1)
         row, at = np.nonzero(asked)
         before = np.arange(batch.seq) < at[:, None]  # (asked, seq)
         here = (batch.documents[row] == batch.documents[row, at][:, None]) & of_characters(batch, "second_piece")[row]
@@ -48,5 +48,5 @@ class StoriesTask(_Sampled):
             "induction": _mean(right[asked]),
             "induction_any": _mean(known.any(axis=1)),
             "first_piece": _mean(right[again]),
-            "excess": _excess(batch, nats),
+            "excess": _excess(batch, nll),
         }

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab.model.predictions import check_nats
+from mtp_lab.model.predictions import check_nll
 
 
 def owners(cause: np.ndarray, n: int) -> np.ndarray:
@@ -86,10 +86,10 @@ def counted(most: int = 8) -> pd.DataFrame:
     return table.assign(relative=table.choice_point / table.inconsequential)
 
 
-def exact_nats(process: ChoiceProcess, n: int, seq: int) -> np.ndarray:
-    """What an ideal predictor of the choice process pays on average, laid out as `evaluate.token_nats` does it.
+def exact_nll(process: ChoiceProcess, n: int, seq: int) -> np.ndarray:
+    """What an ideal predictor of the choice process pays on average, laid out as `evaluate.token_nll` does it.
 
-    Exact weights are `implicit_weights(exact_nats(process, n, seq))`; away from the ends they repeat with the
+    Exact weights are `implicit_weights(exact_nll(process, n, seq))`; away from the ends they repeat with the
     process' period (times the number of its relevances).
 
     Returns:
@@ -99,13 +99,13 @@ def exact_nats(process: ChoiceProcess, n: int, seq: int) -> np.ndarray:
         ValueError: for n < 1 and seq < 2.
     """
     entropy = process.horizon_entropy(n, seq)  # (n, seq) aligned at the last token read
-    nats = np.full((n, 1, seq), np.nan)
+    nll = np.full((n, 1, seq), np.nan)
     for i in range(1, min(n, seq - 1) + 1):
-        nats[i - 1, 0, i:] = entropy[i - 1, :-i]
-    return nats
+        nll[i - 1, 0, i:] = entropy[i - 1, :-i]
+    return nll
 
 
-def attributed(nats: np.ndarray) -> np.ndarray:
+def attributed(nll: np.ndarray) -> np.ndarray:
     """How many nats the prediction of x_{s+j} gains by reading x_s: what horizon j + 1 pays more than horizon j.
 
     Exact nats, averaged over continuations, give I(x_{s+j}; x_s | x_{<s}). On single tokens even an ideal predictor's
@@ -113,7 +113,7 @@ def attributed(nats: np.ndarray) -> np.ndarray:
     whatever head j + 1 does worse (or better) than head j for other reasons. Read means.
 
     Args:
-        nats: (n, rows, seq) of horizons 1..n, aligned at the target, nan where not asked (`evaluate.token_nats`).
+        nats: (n, rows, seq) of horizons 1..n, aligned at the target, nan where not asked (`evaluate.token_nll`).
 
     Returns:
         (n, rows, seq): row j, at token s; row 0 is the next-token loss of x_s itself. nan where x_{s+j} lies outside
@@ -122,16 +122,16 @@ def attributed(nats: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: for nats of another number of dimensions, and where a horizon was asked but the one before was not.
     """
-    _check_prefix(nats)
-    n, _, seq = nats.shape
-    gains = np.full(nats.shape, np.nan)
-    gains[0] = nats[0]
+    _check_prefix(nll)
+    n, _, seq = nll.shape
+    gains = np.full(nll.shape, np.nan)
+    gains[0] = nll[0]
     for j in range(1, min(n, seq)):
-        gains[j, :, :-j] = (nats[j] - nats[j - 1])[:, j:]
+        gains[j, :, :-j] = (nll[j] - nll[j - 1])[:, j:]
     return gains
 
 
-def implicit_weights(nats: np.ndarray) -> np.ndarray:
+def implicit_weights(nll: np.ndarray) -> np.ndarray:
     """W_1..W_n of every token: the part of the k-token loss, summed over targets, that it is answerable for.
 
     Each gain of `attributed` counts once for every horizon up to k that was asked of that target and had not read x_s:
@@ -143,14 +143,14 @@ def implicit_weights(nats: np.ndarray) -> np.ndarray:
     Returns:
         (n, rows, seq), row k - 1 for the k-token loss; nan at documents' first tokens and padding.
     """
-    gains = attributed(nats)  # (n, rows, seq)
-    n, _, seq = nats.shape
-    per_horizon = np.zeros(nats.shape)
+    gains = attributed(nll)  # (n, rows, seq)
+    n, _, seq = nll.shape
+    per_horizon = np.zeros(nll.shape)
     for i in range(n):  # horizon i + 1
         for j in range(min(i + 1, seq)):
-            asked = ~np.isnan(nats[i, :, j:])  # (rows, seq - j) of x_{s+j}
+            asked = ~np.isnan(nll[i, :, j:])  # (rows, seq - j) of x_{s+j}
             per_horizon[i, :, : seq - j] += np.where(asked, gains[j, :, : seq - j], 0)
-    return np.where(np.isnan(nats[0]), np.nan, per_horizon.cumsum(axis=0))
+    return np.where(np.isnan(nll[0]), np.nan, per_horizon.cumsum(axis=0))
 
 
 def information_weights(information: np.ndarray) -> np.ndarray:
@@ -165,14 +165,14 @@ def information_weights(information: np.ndarray) -> np.ndarray:
     return information.cumsum(axis=0).cumsum(axis=0)
 
 
-def whole(nats: np.ndarray) -> np.ndarray:
+def whole(nll: np.ndarray) -> np.ndarray:
     """(rows, seq) bool: tokens with n before and n - 1 after them in their document, so that all of W_n's pairs exist.
 
     Theory is about these. Args, Raises: as `attributed`.
     """
-    _check_prefix(nats)
-    n, _, seq = nats.shape
-    asked = ~np.isnan(nats[-1])  # (rows, seq) of horizon n
+    _check_prefix(nll)
+    n, _, seq = nll.shape
+    asked = ~np.isnan(nll[-1])  # (rows, seq) of horizon n
     last = np.zeros_like(asked)  # the same of x_{s+n-1}
     last[:, : max(seq - n + 1, 0)] = asked[:, n - 1 :]
     return asked & last
@@ -213,8 +213,8 @@ def by_class(weights: np.ndarray, classes: Mapping[str, np.ndarray]) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def theoretical_weights(n: int, mark: str) -> tuple[tuple[str, float], ...]:
-    """`TrainConfig.mark_weights` that give next-token training the n-token loss's emphasis: (n + 1)/2, elsewhere 1.
+def theoretical_weights(n: int, label: str) -> tuple[tuple[str, float], ...]:
+    """`TrainConfig.label_weights` that give next-token training the n-token loss's emphasis: (n + 1)/2, elsewhere 1.
 
     The most that theory gives: where a choice shows in fewer than n - 1 later tokens, `by_class` says how much less.
 
@@ -230,7 +230,7 @@ def theoretical_weights(n: int, mark: str) -> tuple[tuple[str, float], ...]:
         (('consequential', 2.5),)
     """
     _check_n(n)
-    return ((mark, (n + 1) / 2),)
+    return ((label, (n + 1) / 2),)
 
 
 def _check_n(n: int) -> None:
@@ -238,12 +238,12 @@ def _check_n(n: int) -> None:
         raise ValueError(f"n={n} must be at least 1 future token")
 
 
-def _check_prefix(nats: np.ndarray) -> None:
-    check_nats(nats)
-    skipped = np.argwhere(~np.isnan(nats[1:]) & np.isnan(nats[:-1]))  # (skips, 3)
+def _check_prefix(nll: np.ndarray) -> None:
+    check_nll(nll)
+    skipped = np.argwhere(~np.isnan(nll[1:]) & np.isnan(nll[:-1]))  # (skips, 3)
     if len(skipped):
         i, row, at = skipped[0] + (2, 0, 0)
         raise ValueError(
             f"horizon {i} was asked of the token at row {row}, position {at}, but horizon {i - 1} was not; "
-            "use the nats of all horizons, as evaluate.token_nats gives them"
+            "use the nats of all horizons, as evaluate.token_nll gives them"
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtp_lab.model.predictions import check_nats
+from mtp_lab.model.predictions import check_nll
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def decompose(p: np.ndarray, q: np.ndarray | None = None) -> Decomposition:
     )
 
 
-def total_correlation(nats: np.ndarray) -> np.ndarray:
+def total_correlation(nll: np.ndarray) -> np.ndarray:
     """What the next n tokens share, given the past, by a model's losses: heads' sum less the chain rule's.
 
     At position t, heads 1..n predict x_{t+1}..x_{t+n} each from x_0..x_t; next-token prediction predicts them one
@@ -78,7 +78,7 @@ def total_correlation(nats: np.ndarray) -> np.ndarray:
     negative even for ideal predictors.
 
     Args:
-        nats: (n, rows, seq) of horizons 1..n, aligned at the target, nan where not asked (`evaluate.token_nats`).
+        nats: (n, rows, seq) of horizons 1..n, aligned at the target, nan where not asked (`evaluate.token_nll`).
 
     Returns:
         (rows, seq) nats, aligned at t, the last token read; nan where not all n tokens could be asked from there.
@@ -86,11 +86,11 @@ def total_correlation(nats: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: for nats of another number of dimensions.
     """
-    check_nats(nats)
-    n, rows, seq = nats.shape
+    check_nll(nll)
+    n, rows, seq = nll.shape
     total = np.full((rows, seq), np.nan)
     if n < seq:
-        dearer = nats - nats[0]  # (n, rows, seq) than next-token prediction of the same token
+        dearer = nll - nll[0]  # (n, rows, seq) than next-token prediction of the same token
         total[:, :-n] = sum(dearer[i - 1, :, i : seq - n + i] for i in range(1, n + 1))
     return total
 

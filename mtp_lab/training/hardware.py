@@ -20,6 +20,7 @@ def bf16_is_fast(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return any(torch.cpu.get_capabilities().get(name, False) for name in CPU_INSTRUCTIONS)
 
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # from malloc.h
 GIBIBYTE = 1 << 30
 

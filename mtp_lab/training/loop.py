@@ -24,13 +24,13 @@ from data_gen import Batch
 from mtp_lab.config import Refused, TrainConfig
 from mtp_lab.files import append_line, whole_lines, write_atomic
 from mtp_lab.model.loss import mtp_loss
-from mtp_lab.model.predictions import loss_per_horizon, next_token, tensors, wanted
+from mtp_lab.model.predictions import loss_per_horizon, next_token_predictions, target_tokens, tensors
 from mtp_lab.model.targets import causes_of, future_targets, target_weights, token_weights
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.training.checkpoints import digest, load_checkpoint, read_tensors, save_checkpoint, save_weights
 from mtp_lab.training.hardware import bf16_is_fast, keep_memory
 from mtp_lab.training.optimizers import horizon_weights, learning_rate, make_optimizers
-from mtp_lab.training.self_distillation import WRITTEN_ALONE, continued, freeze_next_token
+from mtp_lab.training.self_distillation import GENERATED_ONLY, continue_rows, freeze_next_token
 
 
 class Diverged(Refused):
@@ -54,7 +54,7 @@ class Objective(nn.Module):
         weights: list[float],
         counts: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        options = dict(counts=counts, token_weights=token_weights, wanted=wanted, causes=causes)
+        options = dict(counts=counts, token_weights=token_weights, wanted=target_tokens, causes=causes)
         loss = mtp_loss(self.model, tokens, documents, weights, **options)
         return loss.total * self.processes, loss.per_horizon
 
@@ -85,7 +85,7 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
     model = MTPTransformer(config.model).to(device)
     if init_from is not None:
         start_from(model, init_from)
-    if config.written:
+    if config.self_distilled_tokens:
         freeze_next_token(model)
     optimizers = make_optimizers(model, config.optimizer)
     first, damaged = load_checkpoint(folder / "checkpoints", model, optimizers)
@@ -107,7 +107,7 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
         weights = horizon_weights(config.horizon_weights, config.curriculum, step, config.steps)
         asked = time.perf_counter()
         batch = config.task.batch(config.batch_size, step, config.seed)
-        batch = continued(model, batch, config.written) if config.written else batch
+        batch = continue_rows(model, batch, config.self_distilled_tokens) if config.self_distilled_tokens else batch
         waited += time.perf_counter() - asked
         per_horizon = _gradients(wrapped, config, batch, weights, rank, device)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
@@ -130,7 +130,7 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
             row |= {"weights": weights, "gradient_norm": float(norm), "train": per_horizon.tolist()}
             if due and lead:
                 row["validation"] = loss_per_horizon(model, held_out).tolist()
-                row["measures"] = config.task.measures(held_out, *next_token(model, held_out))
+                row["measures"] = config.task.measures(held_out, *next_token_predictions(model, held_out))
             log.write(row | {"seconds": time.perf_counter() - started, "seconds_for_data": waited})
             bar.set_postfix(loss=f"{per_horizon[0]:.3f}")
         if lead and config.snapshot_every and (done % config.snapshot_every == 0 or done == config.steps):
@@ -176,9 +176,9 @@ def _gradients(
     """Runs this process's rows of the step forward and backward; (n_future,) mean nats over the whole step."""
     processes = dist.get_world_size() if dist.is_initialized() else 1
     tokens, documents = tensors(batch, device)
-    by_mark = WRITTEN_ALONE if config.written else config.mark_weights
-    emphasis = token_weights(batch, by_mark).to(device)
-    causes, said = causes_of(batch, config.causes_read).to(device), wanted(batch, device)
+    by_label = GENERATED_ONLY if config.self_distilled_tokens else config.label_weights
+    emphasis = token_weights(batch, by_label).to(device)
+    causes, said = causes_of(batch, config.mask_unread_causes).to(device), target_tokens(batch, device)
     targets = future_targets(said, config.model.n_future, documents)
     counts = target_weights(targets, emphasis, causes).sum(dim=(1, 2))
     rows = config.batch_size // processes
@@ -190,9 +190,9 @@ def _gradients(
         if processes > 1:  # exchange gradients once a step
             objective.require_backward_grad_sync = k == len(parts) - 1
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_in_bf16(config, device)):
-            total, nats = objective(*part, weights, counts)
+            total, nll = objective(*part, weights, counts)
         total.backward()
-        per_horizon += nats
+        per_horizon += nll
     if processes > 1:
         dist.all_reduce(per_horizon)
     return per_horizon

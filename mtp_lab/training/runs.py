@@ -27,7 +27,7 @@ from mtp_lab.serialization import from_mapping, to_mapping
 from mtp_lab.tasks import Split
 
 
-class Held(Refused):
+class RunLocked(Refused):
     """Another process is training this run."""
 
 
@@ -103,7 +103,7 @@ class Run:
         return model.eval()
 
 
-def get(config: TrainConfig, runs_dir: str | Path = "runs", wait: bool = True) -> Run:
+def get_run(config: TrainConfig, runs_dir: str | Path = "runs", wait: bool = True) -> Run:
     """The run of `config`: loaded if finished, else resumed or trained.
 
     Args:
@@ -123,7 +123,7 @@ def get(config: TrainConfig, runs_dir: str | Path = "runs", wait: bool = True) -
             if not follower:
                 lock.acquire()
         except Timeout:
-            raise Held(f"{path} is being trained by another process; wait for it, or ask with wait=True") from None
+            raise RunLocked(f"{path} is being trained by another process; wait for it, or ask with wait=True") from None
         try:
             if not (path / "done.json").exists():
                 _train(config, path, Path(runs_dir), lead=not follower)
@@ -132,7 +132,7 @@ def get(config: TrainConfig, runs_dir: str | Path = "runs", wait: bool = True) -
     return Run(path, config)
 
 
-def get_all(
+def get_runs(
     configs: Sequence[TrainConfig], runs_dir: str | Path = "runs", workers: int = 1, threads: int | None = None
 ) -> list[Run]:
     """Runs in the order of the configs, those that are missing trained `workers` at a time.
@@ -152,7 +152,7 @@ def get_all(
         ready = [config for config in missing if config.init_from not in folders]
         _train_all(ready, runs_dir, workers, threads)
         missing = [config for config in missing if config.init_from in folders]
-    return [get(config, runs_dir) for config in configs]
+    return [get_run(config, runs_dir) for config in configs]
 
 
 def _train_all(configs: Sequence[TrainConfig], runs_dir: str | Path, workers: int, threads: int | None) -> None:
@@ -210,4 +210,4 @@ def _worker(config: TrainConfig, runs_dir: str, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    get(config, runs_dir)
+    get_run(config, runs_dir)

@@ -15,11 +15,11 @@ from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks.base import REST
 
 DRAFT = 4  # heads that draft for the writer: more cost more than they gain in batches as large as a training's
-WRITTEN = "written"  # a mark: tokens that head 1 wrote
-WRITTEN_ALONE = ((WRITTEN, 1.0), (REST, 0.0))  # what counts in the loss, as `TrainConfig.mark_weights` has it
+GENERATED = "written"  # a mark: tokens that head 1 wrote
+GENERATED_ONLY = ((GENERATED, 1.0), (REST, 0.0))  # what counts in the loss, as `TrainConfig.label_weights` has it
 
 
-def continued(model: MTPTransformer, batch: Batch, count: int) -> Batch:
+def continue_rows(model: MTPTransformer, batch: Batch, count: int) -> Batch:
     """Rows with head 1's greedy text in place of their last `count` tokens, which it marks; each row one document.
 
     The heads that learn this text draft it: it would be the same without them, and later.
@@ -29,7 +29,7 @@ def continued(model: MTPTransformer, batch: Batch, count: int) -> Batch:
     text = generate(model, rows, count, draft).tokens
     tokens = np.concatenate([batch.tokens[:, :given], text.numpy().astype(np.int32)], axis=1)
     written = np.broadcast_to(np.arange(batch.seq) >= given, tokens.shape).copy()
-    return replace(batch, tokens=tokens, documents=np.zeros_like(tokens), marks={WRITTEN: written})
+    return replace(batch, tokens=tokens, documents=np.zeros_like(tokens), labels={GENERATED: written})
 
 
 def freeze_next_token(model: MTPTransformer) -> None:

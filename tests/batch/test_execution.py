@@ -119,11 +119,11 @@ def history(tmp_path_factory):
         repository.write(SECOND, "\n# %%\nvalue = 3\n", '\n# %%\nraise ValueError("no such value\\nin detail")\n')
         first = repository.batch(jobs=2, seeds=3)
         kill = "os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"
-        repository.write(SECOND, DIE_ONCE.format(mark="killed", line=kill), RECORD.format(name=SECOND, claim="mended"))
+        repository.write(SECOND, DIE_ONCE.format(label="killed", line=kill), RECORD.format(name=SECOND, claim="mended"))
         mended = repository.batch(seeds=3)
         idle = repository.batch(seeds=3)
         repository.write(
-            FIRST, DIE_ONCE.format(mark="died", line="os._exit(1)"), RECORD.format(name=FIRST, claim="two")
+            FIRST, DIE_ONCE.format(label="died", line="os._exit(1)"), RECORD.format(name=FIRST, claim="two")
         )
         repository.write(SECOND, "\n# %%\nvalue = 3\n")
         edited = repository.batch(jobs=2, seeds=3)
@@ -480,7 +480,10 @@ def test_the_trainings_of_every_notebook_are_known():
 def test_a_batch_ends_with_its_failures_and_the_size_of_its_runs(tmp_path):
     """Catches: a failure that has scrolled away, a folder of runs that fills the disk unseen."""
     (tmp_path / "a").write_bytes(bytes(3_000_000))
-    outcomes = [execution.Outcome("a", "done"), execution.Outcome("b", "failed", 61.4, "ValueError: no", 4, None, "x\ny")]
+    outcomes = [
+        execution.Outcome("a", "done"),
+        execution.Outcome("b", "failed", 61.4, "ValueError: no", 4, None, "x\ny"),
+    ]
     assert report.closing_lines(outcomes, tmp_path) == [
         "1 of 2 notebooks failed:",
         "  b: FAILED in cell [4] after 61 s: ValueError: no",

@@ -14,7 +14,7 @@ from mtp_lab.cli.runs import run_lines
 from mtp_lab.experiments.registry import TRAININGS, trainings
 from mtp_lab.training import loop
 from mtp_lab.training.checkpoints import DamagedFile
-from mtp_lab.training.runs import get, get_all
+from mtp_lab.training.runs import get_run, get_runs
 
 NOTEBOOK = "04_induction_heads"
 STUDY = dict(preset="smoke", seeds=1, only=(NOTEBOOK,))
@@ -26,7 +26,7 @@ CONFIGS = trainings(NOTEBOOK, "smoke", 1)
 def trained(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("trained")
     for config in CONFIGS.values():
-        get(config, folder)
+        get_run(config, folder)
     return str(folder)
 
 
@@ -64,7 +64,7 @@ def test_nothing_is_trained_on_what_was_unpacked(trained, packed, tmp_path, forb
     off by more than 1/160 of its row's largest, in the end or in a snapshot.
     Catches: a run under another hash, rows and columns exchanged, the weights of another step."""
     unpack(**STUDY, runs_dir=str(tmp_path), zoo=packed)
-    runs, originals = get_all(list(CONFIGS.values()), tmp_path), get_all(list(CONFIGS.values()), trained)
+    runs, originals = get_runs(list(CONFIGS.values()), tmp_path), get_runs(list(CONFIGS.values()), trained)
     for run, original in zip(runs, originals, strict=True):
         assert run.path == tmp_path / original.path.relative_to(trained)
         for name in ("config.json", "metrics.jsonl"):
@@ -85,7 +85,8 @@ def test_the_loss_stays_what_it_was(trained, packed, tmp_path):
     unpack(**STUDY, runs_dir=str(tmp_path), zoo=packed)
     for folder, config in CONFIGS.items():
         losses = [
-            get(config, where).final_losses("validation", config.evaluate_rows).loss for where in (trained, tmp_path)
+            get_run(config, where).final_losses("validation", config.evaluate_rows).loss
+            for where in (trained, tmp_path)
         ]
         change = losses[1][0] - losses[0][0]
         assert 0 < abs(change) < zoo.TOLERANCE

@@ -38,7 +38,7 @@ def speeds(ours: float, shipped: float, tuned: float) -> list[dict]:
 
 def decoded(name: str, batch: int, speed: float) -> dict:
     rounds = [speed, 0.9 * speed]
-    same = {"contestant": name, "batch": batch, "threads": 1, "tokens_per_forward": 1.0, "attention": None}
+    same = {"contestant": name, "batch": batch, "threads": 1, "tokens_per_forward_pass": 1.0, "attention": None}
     return same | {"tokens_per_second": speed, "slowest": rounds[1], "rounds": rounds}
 
 

@@ -110,7 +110,7 @@ REFUSED = {
     "no prime": ("data --task polynomials --p 4", "p=4 must be a prime, such as 2, 3, 5 or 7"),
     "more names than pairings": ("data --task stories --names.names 5000", "names=5000 and twice held_out=64 are more"),
     "more nodes than labels": ("data --task star_graph --degree 20 --nodes 10", "nodes=10 are too few labels"),
-    "one option to choose from": ("data --task choice_process --options 1", "options=1 must be at least 2"),
+    "one option to choose from": ("data --task choice_process --n-choices 1", "n_choices=1 must be at least 2"),
     "an unknown source": ("data --source books", "'books' for argument '--source'"),
     "no run": ("evaluate", "--run"),
     "a run that is not there": ("evaluate --run /no/such/run", "/no/such/run holds no finished run"),

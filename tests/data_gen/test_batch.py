@@ -66,19 +66,19 @@ def test_rows_keep_their_documents_and_marks(index, rows):
     batch, part = small_batch(), small_batch()[index]
     assert part.tokens.tolist() == [batch.tokens[row].tolist() for row in rows]
     assert part.documents.tolist() == [batch.documents[row].tolist() for row in rows]
-    assert part.marks.keys() == batch.marks.keys()
-    for name, mark in part.marks.items():
-        assert mark.dtype == batch.marks[name].dtype
-        assert mark.tolist() == [batch.marks[name][row].tolist() for row in rows]
+    assert part.labels.keys() == batch.labels.keys()
+    for name, label in part.labels.items():
+        assert label.dtype == batch.labels[name].dtype
+        assert label.tolist() == [batch.labels[name][row].tolist() for row in rows]
 
 
 def test_what_is_wanted_is_what_stands_there_or_what_the_place_before_names():
     """Catches: a target at the place that names it, one that leaks into the next row, -1 taken for a token."""
     tokens, owners = np.array([[1, 2, 3], [4, 5, 6]], np.int32), np.zeros((2, 3), np.int32)
-    assert (Batch(tokens, owners).wanted == tokens).all()
+    assert (Batch(tokens, owners).target_tokens == tokens).all()
     named = np.array([[7, -1, 9], [-1, 0, -1]], np.float32)
     batch = Batch(tokens, owners, {"target": named})
-    assert batch.wanted.tolist() == [[1, 7, 3], [4, 5, 0]] and batch.wanted.dtype == np.int32
+    assert batch.target_tokens.tolist() == [[1, 7, 3], [4, 5, 0]] and batch.target_tokens.dtype == np.int32
     assert batch.tokens.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
@@ -93,7 +93,7 @@ def test_a_batch_is_frozen_and_has_its_own_marks():
     """A default dict shared by all batches would give the marks of one to the next."""
     zeros = np.zeros((1, 2), np.int32)
     one, other = Batch(zeros, zeros), Batch(zeros, zeros)
-    assert one.marks == {} and one.marks is not other.marks
+    assert one.labels == {} and one.labels is not other.labels
     with pytest.raises(FrozenInstanceError):
         one.tokens = zeros
 
@@ -167,12 +167,12 @@ def test_packing_is_next_fit(case):
 def test_marks_travel_with_their_tokens(case):
     """A mark made from a token's value still says that value after packing: no shift, no neighbour's mark."""
     documents, seq = case
-    marks = {"odd": [d % 2 == 1 for d in documents], "value": [d.astype(np.float64) / 2 for d in documents]}
-    batch = pack(documents, seq, marks, pad=1)
+    labels = {"odd": [d % 2 == 1 for d in documents], "value": [d.astype(np.float64) / 2 for d in documents]}
+    batch = pack(documents, seq, labels, pad=1)
     real = batch.documents != -1
-    assert batch.marks["odd"].dtype == np.bool_ and batch.marks["value"].dtype == np.float32
-    assert (batch.marks["odd"] == ((batch.tokens % 2 == 1) & real)).all()  # pad is odd, and must not be marked
-    assert (batch.marks["value"] == np.where(real, batch.tokens / 2, -1)).all()
+    assert batch.labels["odd"].dtype == np.bool_ and batch.labels["value"].dtype == np.float32
+    assert (batch.labels["odd"] == ((batch.tokens % 2 == 1) & real)).all()  # pad is odd, and must not be marked
+    assert (batch.labels["value"] == np.where(real, batch.tokens / 2, -1)).all()
 
 
 def test_a_full_row_is_filled_to_the_last_token():
@@ -244,14 +244,14 @@ def test_filled_rows_are_exactly_as_many_and_hold_whole_documents(rows, seq, mea
     for document in np.unique(batch.documents[real]):
         (token,) = set(batch.tokens[batch.documents == document])
         assert (ids == token).sum() == (batch.documents == document).sum()
-    assert batch.marks["first"].sum() == len(np.unique(batch.documents[real]))
+    assert batch.labels["first"].sum() == len(np.unique(batch.documents[real]))
     assert ((seq - real.sum(axis=1)) < 4).all(), "a row ends because the next document did not fit"
 
 
 def test_a_slice_of_documents_is_those_documents():
     documents = Documents(np.arange(6, dtype=np.int32), np.array([1, 2, 3]), {"m": np.arange(6) > 2})
     middle = documents[1:2]
-    assert (middle.tokens.tolist(), middle.lengths.tolist(), middle.marks["m"].tolist()) == ([1, 2], [2], [False] * 2)
+    assert (middle.tokens.tolist(), middle.lengths.tolist(), middle.labels["m"].tolist()) == ([1, 2], [2], [False] * 2)
     assert documents[2:].pack(4).tokens.tolist() == [[3, 4, 5, 0]]
     assert len(documents[3:]) == 0
     with pytest.raises(TypeError, match="use documents"):
@@ -271,10 +271,10 @@ def test_stacked_batches_keep_their_rows_and_number_their_documents_on(cases, se
         for documents, _ in cases
     ]
     whole, row, number = stack(batches), 0, 0
-    assert whole.rows == sum(batch.rows for batch in batches) and whole.marks.keys() == {"odd"}
+    assert whole.rows == sum(batch.rows for batch in batches) and whole.labels.keys() == {"odd"}
     for batch in batches:
         part = whole[row : row + batch.rows]
-        assert (part.tokens == batch.tokens).all() and (part.marks["odd"] == batch.marks["odd"]).all()
+        assert (part.tokens == batch.tokens).all() and (part.labels["odd"] == batch.labels["odd"]).all()
         real = batch.documents != -1
         assert ((part.documents != -1) == real).all()
         assert (part.documents[real] == batch.documents[real] + number).all()

@@ -60,9 +60,7 @@ def test_the_hash_is_pinned():
         corpus_of(b"abc", b"d", b"ef"),  # the same bytes, cut elsewhere
         corpus_of(b"ab", b"cd", b"ef", b""),  # one more file, without a byte
         Corpus("test", (Document("000", b"ab"), Document("001", b"cd"), Document("003", b"ef"))),  # renamed
-        Corpus(
-            "test", (Document("000a", b"b"), Document("001", b"cd"), Document("002", b"ef"))
-        ),  # name | bytes
+        Corpus("test", (Document("000a", b"b"), Document("001", b"cd"), Document("002", b"ef"))),  # name | bytes
     ],
 )
 def test_the_hash_sees_every_change(other):
@@ -95,9 +93,7 @@ def test_a_corpus_that_cannot_be_is_refused(documents, message):
 
 def test_a_document_of_text_is_refused():
     """str would fail much later, inside the stream."""
-    with pytest.raises(
-        ValueError, match=r"document 'a' must hold bytes, got str; use text.encode\('utf-8'\)"
-    ):
+    with pytest.raises(ValueError, match=r"document 'a' must hold bytes, got str; use text.encode\('utf-8'\)"):
         Document("a", "text")
 
 
@@ -149,9 +145,7 @@ def test_an_unknown_split_is_refused():
 
 def test_an_empty_split_says_how_many_documents_there_are():
     corpus = Corpus("mine", (Document("argparse.py", b"1"), Document("a.py", b"2")))
-    with pytest.raises(
-        ValueError, match=r"the test split of corpus 'mine' is empty: .* 2 documents; add more files"
-    ):
+    with pytest.raises(ValueError, match=r"the test split of corpus 'mine' is empty: .* 2 documents; add more files"):
         corpus.split("test")
 
 
@@ -200,20 +194,14 @@ def test_folders_are_read_deep_and_named_from_their_root(folder):
 
 
 def test_single_files_are_named_by_their_name(folder):
-    corpus = local_files(
-        [folder / "b.txt", folder / "sub" / "a.txt"], pattern="*.py"
-    )  # the pattern is for folders
+    corpus = local_files([folder / "b.txt", folder / "sub" / "a.txt"], pattern="*.py")  # the pattern is for folders
     assert [document.name for document in corpus.documents] == ["a.txt", "b.txt"]
 
 
 def test_paths_that_cannot_be_read_are_named(folder, monkeypatch):
-    with pytest.raises(
-        FileNotFoundError, match=r"no file or folder '.*missing', seen from .*; check the path"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no file or folder '.*missing', seen from .*; check the path"):
         local_files([folder / "missing"])
-    with pytest.raises(
-        ValueError, match=r"no file below '.*' matches '\*\.md'; check the folder and the pattern"
-    ):
+    with pytest.raises(ValueError, match=r"no file below '.*' matches '\*\.md'; check the folder and the pattern"):
         local_files([folder], "*.md")
     with pytest.raises(ValueError, match="two documents named 'b.txt'"):
         local_files([folder, folder])
@@ -224,9 +212,7 @@ def test_paths_that_cannot_be_read_are_named(folder, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(
-        OSError, match=r"cannot read '.*b.txt': Permission denied; make it readable or leave it out"
-    ):
+    with pytest.raises(OSError, match=r"cannot read '.*b.txt': Permission denied; make it readable or leave it out"):
         local_files([folder / "b.txt"])
 
 
@@ -341,11 +327,7 @@ def test_windows_and_samples_that_cannot_be_are_named():
 # --- decode
 
 
-@given(
-    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=10), min_size=1, max_size=5).filter(
-        any
-    )
-)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=10), min_size=1, max_size=5).filter(any))
 @settings(max_examples=50, deadline=None)
 def test_decode_gives_the_text_back(texts):
     """UTF-8 characters of several bytes survive, and every document opens with the separator's symbol."""

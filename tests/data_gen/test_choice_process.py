@@ -18,13 +18,13 @@ from data_gen.batch import Documents
 from data_gen.choice_process import ChoiceProcess
 
 SMALL = {
-    "plain": (ChoiceProcess(options=2, forced=2, relevance=(2,)), 11),
-    "skewed": (ChoiceProcess(options=2, probabilities=(0.9, 0.1), forced=2, relevance=(2,)), 11),
-    "inconsequential": (ChoiceProcess(options=3, forced=2, relevance=(0,)), 9),
-    "in turn": (ChoiceProcess(options=2, forced=2, relevance=(5, 0)), 12),
-    "three overlap": (ChoiceProcess(options=2, probabilities=(0.7, 0.3), forced=1, relevance=(5,)), 11),
-    "uneven overlap": (ChoiceProcess(options=3, probabilities=(0.5, 0.3, 0.2), forced=1, relevance=(4, 1, 9)), 9),
-    "choices only": (ChoiceProcess(options=3, probabilities=(0.5, 0.3, 0.2), forced=0, relevance=(2,)), 6),
+    "plain": (ChoiceProcess(n_choices=2, forced=2, relevance=(2,)), 11),
+    "skewed": (ChoiceProcess(n_choices=2, probabilities=(0.9, 0.1), forced=2, relevance=(2,)), 11),
+    "inconsequential": (ChoiceProcess(n_choices=3, forced=2, relevance=(0,)), 9),
+    "in turn": (ChoiceProcess(n_choices=2, forced=2, relevance=(5, 0)), 12),
+    "three overlap": (ChoiceProcess(n_choices=2, probabilities=(0.7, 0.3), forced=1, relevance=(5,)), 11),
+    "uneven overlap": (ChoiceProcess(n_choices=3, probabilities=(0.5, 0.3, 0.2), forced=1, relevance=(4, 1, 9)), 9),
+    "choices only": (ChoiceProcess(n_choices=3, probabilities=(0.5, 0.3, 0.2), forced=0, relevance=(2,)), 6),
 }
 each_small = pytest.mark.parametrize("process, seq", SMALL.values(), ids=SMALL)
 HORIZONS = 4
@@ -32,7 +32,7 @@ HORIZONS = 4
 
 def document_of(process: ChoiceProcess, choices: list[int], seq: int) -> list[int]:
     """The document that these choices make, token by token."""
-    k, tokens, relevant_until = process.options, [2 * process.options], {}
+    k, tokens, relevant_until = process.n_choices, [2 * process.n_choices], {}
     for position in range(1, seq):
         number, phase = divmod(position - 1, process.forced + 1)
         if phase == 0:
@@ -45,11 +45,11 @@ def document_of(process: ChoiceProcess, choices: list[int], seq: int) -> list[in
 
 def enumerate_documents(process: ChoiceProcess, seq: int) -> dict[tuple[int, ...], float]:
     """Every possible document and its probability."""
-    chances = process.probabilities or [1 / process.options] * process.options
+    chances = process.probabilities or [1 / process.n_choices] * process.n_choices
     n_choices = len(range(1, seq, process.forced + 1))
     return {
         tuple(document_of(process, choices, seq)): prod(chances[value] for value in choices)
-        for choices in product(range(process.options), repeat=n_choices)
+        for choices in product(range(process.n_choices), repeat=n_choices)
     }
 
 
@@ -88,7 +88,7 @@ def test_documents_occur_as_often_as_they_should(process, seq):
 
 @pytest.mark.parametrize(
     "process",
-    [ChoiceProcess(), ChoiceProcess(options=7, forced=4, relevance=(12, 0, 3)), ChoiceProcess(forced=0)],
+    [ChoiceProcess(), ChoiceProcess(n_choices=7, forced=4, relevance=(12, 0, 3)), ChoiceProcess(forced=0)],
     ids=str,
 )
 def test_long_documents_follow_from_their_choices(process):
@@ -100,9 +100,9 @@ def test_long_documents_follow_from_their_choices(process):
 
 def test_relevance_is_what_its_name_says():
     """Two examples by hand: a copied choice, and one that outlives the next, inconsequential one."""
-    copied = ChoiceProcess(options=3, forced=2, relevance=(2,))
+    copied = ChoiceProcess(n_choices=3, forced=2, relevance=(2,))
     assert "c2 f2 f2 c1 f1 f1" in {copied.text(future) for future in copied.joint(np.array([6]), 6)[0]}
-    longer = ChoiceProcess(options=3, forced=3, relevance=(6, 0))
+    longer = ChoiceProcess(n_choices=3, forced=3, relevance=(6, 0))
     assert "c2 f2 f2 f2 c1 f2 f2 f0" in {longer.text(future) for future in longer.joint(np.array([6]), 8)[0]}
 
 
@@ -159,7 +159,7 @@ def test_the_joint_distribution_is_that_of_the_enumeration(process, seq):
 
 def test_the_papers_decomposition_holds():
     """Section 5.2: H(X) + H(Y) = H(X | Y) + 2 I(X; Y) + H(Y | X), X and Y the next two tokens after the same past."""
-    process, seq = ChoiceProcess(options=3, probabilities=(0.6, 0.3, 0.1), forced=2, relevance=(2, 0)), 20
+    process, seq = ChoiceProcess(n_choices=3, probabilities=(0.6, 0.3, 0.1), forced=2, relevance=(2, 0)), 20
     horizon, information = process.horizon_entropy(2, seq), process.total_correlation(2, seq)
     for t in range(seq - 2):
         past = np.array(document_of(process, [1] * 7, t + 1))
@@ -174,7 +174,7 @@ def test_the_papers_decomposition_holds():
 
 def test_relevance_decides_what_the_next_two_tokens_share():
     """The one number that the process is built around: log K just before a consequential choice, else nothing."""
-    process = ChoiceProcess(options=4, forced=3, relevance=(3, 0))
+    process = ChoiceProcess(n_choices=4, forced=3, relevance=(3, 0))
     information = process.total_correlation(2, 17)
     assert information[:-2] == pytest.approx(np.where(np.arange(15) % 8 == 0, log(4), 0), abs=1e-12)
     assert process.total_correlation(4, 17)[[0, 4]] == pytest.approx([3 * log(4), 0], abs=1e-12)
@@ -192,15 +192,15 @@ def test_probability_entropy_and_options_are_those_of_the_next_token(process, se
         for t in range(seq + 1):
             mass[tokens[:t]] += probability
     drawn = draw(process, seq, 50)
-    marks = {name: mark.reshape(50, seq) for name, mark in drawn.marks.items()}
+    labels = {name: label.reshape(50, seq) for name, label in drawn.labels.items()}
     for row, tokens in enumerate(map(tuple, drawn.tokens.reshape(50, seq).tolist())):
         for t in range(seq):
             possible = {other[t] for other in documents if other[:t] == tokens[:t]}
             chances = [mass[*tokens[:t], token] / mass[tokens[:t]] for token in possible]
-            assert marks["options"][row, t] == len(possible)
-            assert marks["probability"][row, t] == pytest.approx(mass[tokens[: t + 1]] / mass[tokens[:t]])
-            assert marks["entropy"][row, t] == pytest.approx(-sum(p * log(p) for p in chances), abs=1e-6)
-    assert {mark.dtype for mark in marks.values()} == {np.dtype(bool), np.dtype(np.float32)}
+            assert labels["n_choices"][row, t] == len(possible)
+            assert labels["probability"][row, t] == pytest.approx(mass[tokens[: t + 1]] / mass[tokens[:t]])
+            assert labels["entropy"][row, t] == pytest.approx(-sum(p * log(p) for p in chances), abs=1e-6)
+    assert {label.dtype for label in labels.values()} == {np.dtype(bool), np.dtype(np.float32)}
 
 
 @each_small
@@ -210,23 +210,23 @@ def test_a_choice_is_consequential_if_another_one_would_change_a_forced_token(pr
     choices = drawn.tokens[1 :: process.period].tolist()
     expected = np.zeros(seq, bool)
     for i, position in enumerate(range(1, seq, process.period)):
-        other = [*choices[:i], (choices[i] + 1) % process.options, *choices[i + 1 :]]
+        other = [*choices[:i], (choices[i] + 1) % process.n_choices, *choices[i + 1 :]]
         changed = np.array(document_of(process, other, seq)) != drawn.tokens
-        expected[position] = changed[drawn.marks["forced"]].any()
-    assert drawn.marks["consequential"].tolist() == expected.tolist()
-    assert drawn.marks["choice"].tolist() == [t > 0 and (t - 1) % process.period == 0 for t in range(seq)]
-    assert (drawn.marks["forced"] == ~drawn.marks["choice"]).tolist() == [False] + [True] * (seq - 1)
+        expected[position] = changed[drawn.labels["forced"]].any()
+    assert drawn.labels["consequential"].tolist() == expected.tolist()
+    assert drawn.labels["choice"].tolist() == [t > 0 and (t - 1) % process.period == 0 for t in range(seq)]
+    assert (drawn.labels["forced"] == ~drawn.labels["choice"]).tolist() == [False] + [True] * (seq - 1)
 
 
 @each_small
 def test_a_forced_token_is_certain_up_to_the_horizon_of_its_cause(process, seq):
     """At horizons up to `cause` its entropy is 0, one further it is not; without a cause it always is."""
-    marks = draw(process, seq, 1).marks
+    labels = draw(process, seq, 1).labels
     entropy = process.horizon_entropy(seq - 1, seq)
-    for t in np.flatnonzero(marks["forced"]):
+    for t in np.flatnonzero(labels["forced"]):
         uncertain = [i for i in range(1, t + 1) if entropy[i - 1, t - i] > 1e-12]
-        assert marks["cause"][t] == (min(uncertain) - 1 if uncertain else -1)
-    assert (marks["cause"][~marks["forced"]] == -1).all()
+        assert labels["cause"][t] == (min(uncertain) - 1 if uncertain else -1)
+    assert (labels["cause"][~labels["forced"]] == -1).all()
 
 
 # --- rows, reproducibility, errors
@@ -236,17 +236,17 @@ def test_a_row_is_a_document():
     batch = ChoiceProcess().sample(5, 30, np.random.default_rng(0))
     assert batch.tokens.shape == (5, 30) and (batch.documents == np.arange(5)[:, None]).all()
     assert (batch.tokens[:, 0] == 8).all() and batch.tokens[:, 1:].max() == 7
-    assert (batch.marks["choice"] == (batch.tokens < 4)).all()
+    assert (batch.labels["choice"] == (batch.tokens < 4)).all()
 
 
 def test_names_cover_the_vocabulary():
-    process = ChoiceProcess(options=2)
+    process = ChoiceProcess(n_choices=2)
     assert process.token_names == ("c0", "c1", "f0", "f1", "<s>") and process.vocab_size == 5
 
 
 def test_the_stream_of_a_seed_is_pinned():
     """A change of the recipe would make every cached run look like one on other data."""
-    process = ChoiceProcess(options=3, probabilities=(0.5, 0.3, 0.2), forced=2, relevance=(7, 0))
+    process = ChoiceProcess(n_choices=3, probabilities=(0.5, 0.3, 0.2), forced=2, relevance=(7, 0))
     digest = sha256(draw(process, 100, 200, seed=7).tokens.astype("<i4").tobytes()).hexdigest()
     assert digest[:16] == "5a2db6e4c2f85bdc"
 
@@ -254,17 +254,17 @@ def test_the_stream_of_a_seed_is_pinned():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"options": 1}, "options=1 must be at least 2: one option is no choice"),
+        ({"n_choices": 1}, "n_choices=1 must be at least 2: one option is no choice"),
         ({"forced": -1}, "forced=-1 must be at least 0 tokens between choices"),
         ({"relevance": ()}, "relevance=() must be one or more numbers of tokens >= 0, such as (3,)"),
         ({"relevance": (3, -1)}, "relevance=(3, -1) must be one or more numbers of tokens >= 0"),
         (
             {"probabilities": (0.5, 0.5)},
-            "probabilities=(0.5, 0.5) must be one for each of options=4; use options=2, or no probabilities",
+            "probabilities=(0.5, 0.5) must be one for each of n_choices=4; use n_choices=2, or no probabilities",
         ),
-        ({"options": 2, "probabilities": (0.5, 0.4)}, "probabilities=(0.5, 0.4) must be positive and sum to 1"),
-        ({"options": 2, "probabilities": (1.0, 0.0)}, "probabilities=(1.0, 0.0) must be positive and sum to 1"),
-        ({"options": 2, "probabilities": (0.5, float("nan"))}, "probabilities=(0.5, nan) must be positive"),
+        ({"n_choices": 2, "probabilities": (0.5, 0.4)}, "probabilities=(0.5, 0.4) must be positive and sum to 1"),
+        ({"n_choices": 2, "probabilities": (1.0, 0.0)}, "probabilities=(1.0, 0.0) must be positive and sum to 1"),
+        ({"n_choices": 2, "probabilities": (0.5, float("nan"))}, "probabilities=(0.5, nan) must be positive"),
     ],
 )
 def test_a_process_that_cannot_be_is_refused(arguments, message):

@@ -31,8 +31,8 @@ def slow_reference(lengths: list[int], rows: int, seq: int) -> list[list[int]]:
 def numbered(lengths: list[int], start: int = 0) -> Documents:
     """Documents whose tokens are their numbers in the order of drawing, their first tokens marked."""
     tokens = np.repeat(np.arange(start, start + len(lengths), dtype=np.int32), lengths)
-    marks = {"first": np.diff(tokens, prepend=-1) > 0, "half": tokens.astype(np.float32) / 2}
-    return Documents(tokens, np.array(lengths), marks)
+    labels = {"first": np.diff(tokens, prepend=-1) > 0, "half": tokens.astype(np.float32) / 2}
+    return Documents(tokens, np.array(lengths), labels)
 
 
 def documents_by_row(batch: Batch) -> list[list[int]]:
@@ -46,8 +46,8 @@ def documents_by_row(batch: Batch) -> list[list[int]]:
     flat = [document for row in ids for document in row]
     assert sorted(set(batch.documents[real].tolist())) == list(range(len(flat))), "a number twice, or left out"
     assert batch.tokens[real].tolist() == [flat[number] for number in batch.documents[real]]
-    assert batch.marks["first"].sum() == len(flat) and not batch.marks["first"][~real].any()
-    assert (batch.marks["half"] == np.where(real, batch.tokens / 2, -1)).all()
+    assert batch.labels["first"].sum() == len(flat) and not batch.labels["first"][~real].any()
+    assert (batch.labels["half"] == np.where(real, batch.tokens / 2, -1)).all()
     return ids
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_gen.bytes import standard_library
-from data_gen.prose import N_STORIES, _prose, docstrings, told_stories
+from data_gen.prose import N_STORIES, _prose, docstrings, story_texts
 from data_gen.stories.generator import Stories
 
 MODULE = '''
@@ -74,7 +74,7 @@ def test_docstrings_are_the_librarys():
 def test_stories_are_told_as_the_generator_tells_them():
     """4,000 documents of one story each, as text and nothing else; the same bytes on every machine.
     Catches: tokens' names for text, stories that run together, another corpus under the hash of a trained run."""
-    corpus = told_stories()
+    corpus = story_texts()
     assert len(corpus.documents) == N_STORIES and corpus.name == "stories"
     stories = Stories()
     documents = stories.documents(N_STORIES, np.random.default_rng(0))

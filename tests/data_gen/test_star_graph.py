@@ -80,7 +80,7 @@ def test_the_answer_can_be_found_from_the_edges_alone(graphs, name):
     documents = draw(graphs)
     said = rows(graphs, documents)[:, graphs.answer_start :]
     if name == "teacherless":
-        said = documents.marks["target"].reshape(-1, graphs.seq)[:, graphs.answer_start - 1 : -1]
+        said = documents.labels["target"].reshape(-1, graphs.seq)[:, graphs.answer_start - 1 : -1]
     for tokens, answer in zip(rows(graphs, documents), said, strict=True):
         question = np.append(tokens[: graphs.answer_start], np.zeros(graphs.length, np.int32))
         assert graphs.solve(question) == answer.tolist()
@@ -148,7 +148,7 @@ def test_the_teacherless_target_is_the_forward_documents_next_token(graphs):
     teacherless = variant(graphs, "teacherless")
     documents = draw(teacherless)
     stream, forward = rows(graphs, documents), rows(graphs, draw(graphs))
-    target = documents.marks["target"].reshape(stream.shape)
+    target = documents.labels["target"].reshape(stream.shape)
     assert target.dtype == np.float32
     to_predict = np.where(target[:, :-1] >= 0, target[:, :-1], stream[:, 1:])
     assert (to_predict == forward[:, 1:]).all()
@@ -160,9 +160,9 @@ def test_the_teacherless_target_is_the_forward_documents_next_token(graphs):
 
 def marked(graphs: StarGraphs, name: str) -> list[int]:
     """Positions that a mark selects; they must be those of every document."""
-    mark = draw(graphs, 3).marks[name].reshape(3, -1)
-    assert mark.dtype == np.bool_ and (mark == mark[0]).all()
-    return np.flatnonzero(mark[0]).tolist()
+    label = draw(graphs, 3).labels[name].reshape(3, -1)
+    assert label.dtype == np.bool_ and (label == label[0]).all()
+    return np.flatnonzero(label[0]).tolist()
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,12 @@ def test_rows_hold_whole_documents_with_their_marks(name):
     packed = batch.tokens[batch.documents >= 0]
     documents = draw(graphs, 20, seed=1)
     assert len(set(map(bytes, packed.reshape(14, 68)))) == 14
-    for mark in documents.marks:
-        expected = documents.marks[mark].reshape(20, -1)[0] if mark != "target" else batch.marks[mark][0, :68]
-        assert (batch.marks[mark][batch.documents == 0] == expected).all()
+    for label in documents.labels:
+        expected = documents.labels[label].reshape(20, -1)[0] if label != "target" else batch.labels[label][0, :68]
+        assert (batch.labels[label][batch.documents == 0] == expected).all()
     for document in range(14):
         tokens = batch.tokens[batch.documents == document]
-        said = tokens if name == "forward" else batch.marks["target"][batch.documents == document][:-1]
+        said = tokens if name == "forward" else batch.labels["target"][batch.documents == document][:-1]
         assert said[-5:].tolist() == graphs.solve(tokens)
 
 

@@ -102,7 +102,7 @@ def test_drafts_are_what_the_heads_say(kind, variant):
         found = generate(model, PROMPTS[:3], NEW, draft=k)
         for row, prompt in enumerate(PROMPTS[:3]):
             kept, heads = blockwise(model, prompt, k)
-            assert int(found.forwards[row]) == len(kept), (k, row)
+            assert int(found.forward_passes[row]) == len(kept), (k, row)
             assert found.heads[row].tolist() == heads, (k, row)
 
 
@@ -127,7 +127,7 @@ def test_a_trained_model_keeps_most_drafts(trained):
     for k in range(1, 5):
         found = generate(trained, prompts, 40, draft=k)
         assert found.tokens.tolist() == expected
-        assert found.tokens_per_forward > 0.85 * k
+        assert found.tokens_per_forward_pass > 0.85 * k
 
 
 @settings(max_examples=25, deadline=None, database=None)
@@ -167,11 +167,11 @@ def test_a_row_ends_at_a_stop_token_and_leaves_the_batch(monkeypatch):
     assert len({int(a.lengths) for a in alone}) > 2, "rows should end at different times for this to say anything"
     for row, single in enumerate(alone):
         assert together.tokens[row].tolist() == single.tokens[0].tolist()
-        assert together.forwards[row] == single.forwards[0]
+        assert together.forward_passes[row] == single.forward_passes[0]
         n = int(single.lengths)
         ended = single.tokens[0, n - 1] == 0
         assert (ended or n == NEW) and (single.tokens[0, : n - 1] != 0).all() and (single.tokens[0, n:] == -1).all()
-    assert sizes == sorted(sizes, reverse=True) and sum(sizes) == int(together.forwards.sum())
+    assert sizes == sorted(sizes, reverse=True) and sum(sizes) == int(together.forward_passes.sum())
 
 
 def test_streaming_hands_out_each_forward():
@@ -186,7 +186,7 @@ def test_streaming_hands_out_each_forward():
 
         found = generate(model, PROMPTS, NEW, draft=3, stop=stop, stream=note)
         for row, calls in enumerate(heard):
-            assert all(1 <= len(call) <= 3 for call in calls) and len(calls) == found.forwards[row]
+            assert all(1 <= len(call) <= 3 for call in calls) and len(calls) == found.forward_passes[row]
             assert sum(calls, []) == found.tokens[row, : found.lengths[row]].tolist()
 
 
@@ -195,14 +195,14 @@ def test_what_is_reported_adds_up():
     Catches: shares of proposals that were never verified, forwards of rows that had ended."""
     model = a_model(seed=1)
     plain = generate(model, PROMPTS, NEW, draft=1)
-    assert plain.tokens_per_forward == 1 and plain.accepted_by_head.tolist() == [1.0] and (plain.heads == 1).all()
+    assert plain.tokens_per_forward_pass == 1 and plain.accepted_by_head.tolist() == [1.0] and (plain.heads == 1).all()
     found = generate(model, PROMPTS, NEW, draft=4)
     shares = found.accepted_by_head
     assert shares[0] == 1 and (shares.diff() <= 0).all() and found.seconds > 0
-    verifying = int(found.forwards.sum()) - len(PROMPTS)
+    verifying = int(found.forward_passes.sum()) - len(PROMPTS)
     committed = len(PROMPTS) + float(shares.sum()) * verifying
     assert 0 <= committed - int(found.lengths.sum()) <= 3 * len(PROMPTS)  # what max_new_tokens has cut off
-    assert found.tokens_per_forward == pytest.approx(float(found.lengths.sum()) / (verifying + len(PROMPTS)))
+    assert found.tokens_per_forward_pass == pytest.approx(float(found.lengths.sum()) / (verifying + len(PROMPTS)))
 
 
 def test_no_step_allocates_a_cache():
@@ -282,9 +282,9 @@ def test_the_test_of_the_distribution_has_power(monkeypatch):
     def coin(p, drafts, q, generator):
         return decode_keep(p, drafts, torch.ones_like(q), generator)
 
-    decode_keep = generation.keep_sampled
+    decode_keep = generation.accept_sampled
     for wrong in (from_p, coin):
-        monkeypatch.setattr(generation, "keep_sampled", wrong)
+        monkeypatch.setattr(generation, "accept_sampled", wrong)
         assert surprise(model, 3, CUTS["warm"]) < 1e-6
 
 

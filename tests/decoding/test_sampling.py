@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mtp_lab.decoding.sampling import Sampling, draw, keep_greedy, keep_sampled
+from mtp_lab.decoding.sampling import Sampling, accept_greedy, accept_sampled, draw
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
@@ -30,9 +30,9 @@ def test_greedy_keeps_drafts_up_to_the_first_that_differs():
     """All, none, and one right behind a wrong one, which does not count; head 1's token follows those that are kept."""
     best = torch.tensor([[3, 1, 4, 2], [3, 1, 4, 2], [3, 1, 4, 2]])
     logits = torch.nn.functional.one_hot(best, 5).float()
-    kept, token = keep_greedy(logits, torch.tensor([[3, 1, 4], [0, 1, 4], [3, 0, 4]]))
+    kept, token = accept_greedy(logits, torch.tensor([[3, 1, 4], [0, 1, 4], [3, 0, 4]]))
     assert kept.tolist() == [3, 0, 1] and token.tolist() == [2, 3, 1]
-    kept, token = keep_greedy(logits[:, :1], torch.zeros(3, 0, dtype=torch.long))  # plain decoding
+    kept, token = accept_greedy(logits[:, :1], torch.zeros(3, 0, dtype=torch.long))  # plain decoding
     assert kept.tolist() == [0, 0, 0] and token.tolist() == [3, 3, 3]
 
 
@@ -42,10 +42,10 @@ def test_drafts_from_p_itself_are_all_kept():
     generator = torch.Generator().manual_seed(0)
     p = torch.rand(500, 4, 6, generator=generator).softmax(-1)
     drafts = draw(p[:, :3], generator)
-    assert keep_sampled(p, drafts, p[:, :3].clone(), generator)[0].tolist() == [3] * 500
+    assert accept_sampled(p, drafts, p[:, :3].clone(), generator)[0].tolist() == [3] * 500
     low, high = torch.tensor([0.5, 0.5, 0, 0]), torch.tensor([0, 0, 0.3, 0.7])
     p, q = low.expand(500, 2, 4), high.expand(500, 1, 4)
-    kept, token = keep_sampled(p, draw(q, generator), q, generator)
+    kept, token = accept_sampled(p, draw(q, generator), q, generator)
     assert not kept.any() and (token < 2).all()
 
 
@@ -57,7 +57,7 @@ def test_one_draft_leaves_p_as_it_is():
     second, n = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.double), 200_000
     p, q = torch.stack((first, second)).expand(n, 2, 4), q.expand(n, 1, 4)
     drafts = draw(q, generator)
-    kept, token = keep_sampled(p, drafts, q, generator)
+    kept, token = accept_sampled(p, drafts, q, generator)
     committed = torch.where(kept > 0, drafts[:, 0], token)
     assert stats.chisquare(np.bincount(committed, minlength=4), n * first.numpy()).pvalue > 1e-3
     assert kept.double().mean().item() == pytest.approx(0.1 + 0.2 + 0.2 + 0.1, abs=0.005)

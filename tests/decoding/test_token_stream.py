@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mtp_lab.decoding.generation import generate
-from mtp_lab.decoding.token_stream import Live, summary, tokens_of
+from mtp_lab.decoding.token_stream import TokenStream, summary, tokens_of
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import BytesTask, ChoiceProcessTask, PolynomialsTask
 
@@ -29,7 +29,7 @@ def test_what_is_printed_is_the_text(model, coloured):
     """Without the signs between, what is printed is the prompt and the tokens; a sign for each forward, or each draft.
     Catches: tokens printed twice, a colour that does not end."""
     out = io.StringIO()
-    live = Live(letters, PROMPT, coloured, out)
+    live = TokenStream(letters, PROMPT, coloured, out)
     told = generate(model, [PROMPT], 20, draft=3, stream=live)
     said = out.getvalue()
     assert re.sub(r"\033\[[\d;]*m|\|", "", said) == "".join(letters(PROMPT + told.tokens[0].tolist()))
@@ -37,7 +37,7 @@ def test_what_is_printed_is_the_text(model, coloured):
     if coloured:
         assert said.count("\033[0m") == said.count("\033[48") and said.count("\033[0m") >= drafts
     else:
-        assert said.count("|") == int(told.forwards)
+        assert said.count("|") == int(told.forward_passes)
     assert "\033" in live.legend(3) if coloured else live.legend(3) == "each | ends a forward"
 
 
@@ -51,7 +51,7 @@ def test_a_polynomial_that_comes_in_parts_keeps_its_last_coefficient():
     spelt, whole = " " + " ".join(coefficients), task.stream.text(document)[len(question) : -len(" end")]
     for sizes, expected in (([1] * 6, spelt), ([2, 4], spelt), ([5, 1], whole), ([6], whole)):
         out, at = io.StringIO(), start
-        live = Live(task.pieces, document[:start], False, out)
+        live = TokenStream(task.pieces, document[:start], False, out)
         for size in sizes:
             live(0, document[at : at + size])
             at += size
@@ -63,7 +63,7 @@ def test_the_summary_says_what_was_measured(model):
     """Tokens, forwards and their ratio of both ways of decoding, and whether the text is the same."""
     told, plain = (generate(model, [PROMPT], 20, draft=k) for k in (3, 1))
     lines = summary(told, plain)
-    assert lines[1].split()[:4] == ["3", "20", str(int(told.forwards)), f"{told.tokens_per_forward:.2f}"]
+    assert lines[1].split()[:4] == ["3", "20", str(int(told.forward_passes)), f"{told.tokens_per_forward_pass:.2f}"]
     assert lines[2].split()[:4] == ["1", "20", "20", "1.00"]
     assert "times as fast; the same tokens" in lines[3]
     assert f"2: {told.accepted_by_head[1]:.0%}" in lines[4]

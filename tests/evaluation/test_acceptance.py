@@ -8,7 +8,14 @@ import torch
 from data_gen import Batch
 from data_gen.bytes import SEPARATOR
 from mtp_lab import figures
-from mtp_lab.evaluation.acceptance import KINDS, agreement, kinds_of, real_prompts, repeated, written
+from mtp_lab.evaluation.acceptance import (
+    KINDS,
+    generate_text,
+    kinds_of,
+    real_prompts,
+    repeated,
+    teacher_forced_acceptance,
+)
 from mtp_lab.figures import speculation_figures
 from mtp_lab.figures.theme import png
 from mtp_lab.model.transformer import MTPTransformer
@@ -35,7 +42,7 @@ def test_agreement_is_a_count(model):
     for t in range(3, 20):  # some head is right about each token, head 3 more often than it would be by chance
         tokens[:, t] = heads_say()[t * t % 3][:, t - 1 - t * t % 3]
     batch, best = Batch(tokens, owners), heads_say()
-    hits, count, chains, forwards = np.zeros(3), 0, np.zeros(3), 0
+    hits, count, chains, forward_passes = np.zeros(3), 0, np.zeros(3), 0
     for row in range(5):
         due = 0  # where the next forward starts
         for t in range(17):
@@ -46,10 +53,10 @@ def test_agreement_is_a_count(model):
             hits, count = hits + right, count + 1
             if t == due:
                 committed = [1, right[1], right[1] and right[2]]
-                chains, forwards, due = chains + committed, forwards + 1, t + sum(committed)
-    found, table = agreement(model, batch, rows_at_once=2)
-    assert hits.min() > 0 and count > forwards > 10 and chains[2] > 0
-    np.testing.assert_allclose(found, chains / forwards)
+                chains, forward_passes, due = chains + committed, forward_passes + 1, t + sum(committed)
+    found, table = teacher_forced_acceptance(model, batch, rows_at_once=2)
+    assert hits.min() > 0 and count > forward_passes > 10 and chains[2] > 0
+    np.testing.assert_allclose(found, chains / forward_passes)
     by_head = (table.right * table.bytes).groupby(table["head"]).sum()
     np.testing.assert_allclose(by_head, hits)
     assert (table.groupby("head").bytes.sum() == count).all()
@@ -60,13 +67,15 @@ def test_agreement_with_its_own_text_is_what_decoding_commits(model):
     """On text that the model wrote greedily, forwards start and end where the decoder's did.
     Catches: averaging over all positions, which counts easy stretches too often."""
     prompts = [[first] for first in range(97, 121)]
-    told = written(model, prompts, 31, 3, 0.0)
+    told = generate_text(model, prompts, 31, 3, 0.0)
     heads = told.heads.numpy()  # (24, 31) byte i + 1 was proposed at a forward that starts where heads are 1 again
     starts = [(row, t) for row, t in np.argwhere(heads == 1) if t < 32 - 3]  # whole windows only
     committed = [[heads[row, t + i] == i + 1 for i in range(3)] for row, t in starts]
     expected = np.logical_and.accumulate(committed, axis=1).mean(axis=0)
     tokens = np.concatenate([prompts, told.tokens.numpy()], axis=1).astype(np.int32)
-    found, _ = agreement(model, Batch(tokens, np.repeat(np.arange(24, dtype=np.int32)[:, None], 32, axis=1)))
+    found, _ = teacher_forced_acceptance(
+        model, Batch(tokens, np.repeat(np.arange(24, dtype=np.int32)[:, None], 32, axis=1))
+    )
     np.testing.assert_allclose(found, expected)
     assert 1.02 < found.sum() < 3
 
@@ -75,7 +84,7 @@ def test_agreement_needs_room_for_the_furthest_head(model):
     """Catches: shapes that do not fit each other, in the middle of the count."""
     rows = np.full((2, 3), 97, np.int32)
     with pytest.raises(ValueError, match="rows of 3 tokens are too short for 3 heads; use 4 tokens or more"):
-        agreement(model, Batch(rows, np.zeros_like(rows)))
+        teacher_forced_acceptance(model, Batch(rows, np.zeros_like(rows)))
 
 
 def test_kinds_of_bytes():
@@ -110,9 +119,9 @@ def test_prompts_are_the_test_files_own(corpus):
 def test_written_text_depends_on_the_seed_only_where_it_is_sampled(model):
     """Greedy text is the same for every seed and number of heads; sampled text is not."""
     prompts = [[97, 98], [99]]
-    greedy = [written(model, prompts, 12, k, 0.0, seed).tokens.tolist() for k, seed in ((1, 0), (3, 0), (3, 1))]
+    greedy = [generate_text(model, prompts, 12, k, 0.0, seed).tokens.tolist() for k, seed in ((1, 0), (3, 0), (3, 1))]
     assert greedy[0] == greedy[1] == greedy[2]
-    sampled = [written(model, prompts, 12, 3, 1.0, seed).tokens.tolist() for seed in (0, 0, 1)]
+    sampled = [generate_text(model, prompts, 12, 3, 1.0, seed).tokens.tolist() for seed in (0, 0, 1)]
     assert sampled[0] == sampled[1] != sampled[2]
 
 
@@ -121,7 +130,7 @@ def test_written_text_depends_on_the_seed_only_where_it_is_sampled(model):
 
 def test_forwards_show_what_was_kept_and_refused():
     """The characters that are committed stand in a row without gaps; a refused draft stands under what replaced it."""
-    figure = figures.forwards([[], ["e", "l", "x"]], [0, 2], ["s", "f"], 4, "title", "caption")
+    figure = figures.forward_passes([[], ["e", "l", "x"]], [0, 2], ["s", "f"], 4, "title", "caption")
     text = [(note.x, note.text) for note in figure.layout.annotations if not note.text.startswith("forward")]
     cells = sorted(x for x, word in text if "<s>" not in word)
     assert [word for _, word in sorted(text)][:4] == ["s", "e", "l", "f"] or "<s>x</s>" in dict(text).values()
@@ -156,7 +165,7 @@ def test_acceptance_and_speedups_draw_what_they_are_given():
     lines = {trace.name: list(trace.y) for trace in figure.data if trace.mode == "lines+markers"}
     assert lines == {mode: [1.05, 0.55] for mode in speculation_figures.MODES}
     rows = [
-        dict(label=f"batch {b}", draft=k, seed=s, tokens_per_forward=k - s / 2, speedup=k / 2 + s)
+        dict(label=f"batch {b}", draft=k, seed=s, tokens_per_forward_pass=k - s / 2, speedup=k / 2 + s)
         for b in (1, 8)
         for k in (1, 2)
         for s in (0, 1)

@@ -37,8 +37,8 @@ def a_model(n: int, max_seq: int = 24) -> MTPTransformer:
 def with_answers(documents: Documents, said: np.ndarray) -> Documents:
     """The same documents with other answers, (documents, length)."""
     tokens = documents.tokens.copy()
-    tokens[documents.marks["answer"]] = said.ravel()
-    return Documents(tokens, documents.lengths, documents.marks)
+    tokens[documents.labels["answer"]] = said.ravel()
+    return Documents(tokens, documents.lengths, documents.labels)
 
 
 @torch.no_grad()
@@ -79,9 +79,10 @@ def trained_case(n: int) -> tuple[MTPTransformer, Documents]:
     weights = list(model.parameters())
     for rate in np.linspace(0.01, 0.001, 50):
         logits = model.all_logits(tokens, owners)
-        asked = [torch.from_numpy(batch.marks["answer"][:, i:]) for i in range(1, n + 1)]
+        asked = [torch.from_numpy(batch.labels["answer"][:, i:]) for i in range(1, n + 1)]
         loss = sum(
-            F.cross_entropy(logits[i - 1, :, :-i][mark], tokens[:, i:][mark]) for i, mark in enumerate(asked, start=1)
+            F.cross_entropy(logits[i - 1, :, :-i][label], tokens[:, i:][label])
+            for i, label in enumerate(asked, start=1)
         )
         for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
             weight.data -= rate * gradient.sign()  # torch.optim would first import the compiler, for seconds
@@ -116,9 +117,9 @@ def test_questions_of_graphs_have_their_paths_as_answers():
 def test_documents_without_a_proper_answer_are_refused():
     """Each message names the first document that is wrong."""
 
-    def marked(*marks: str) -> Documents:
-        flat = np.array([m == "a" for m in "".join(marks)])
-        return Documents(np.zeros(len(flat), np.int32), np.array([len(m) for m in marks]), {"answer": flat})
+    def marked(*labels: str) -> Documents:
+        flat = np.array([m == "a" for m in "".join(labels)])
+        return Documents(np.zeros(len(flat), np.int32), np.array([len(m) for m in labels]), {"answer": flat})
 
     assert answers.questions(marked(".aa", "..aa."))[1].shape == (2, 2)
     for documents, message in (
@@ -143,7 +144,7 @@ def test_documents_without_a_proper_answer_are_refused():
 
 def exact_by_decoding(model: MTPTransformer, documents: Documents, draft: int) -> np.ndarray:
     prompts, right = answers.questions(documents)
-    return answers.exact_match(answers.decoded(model, prompts, right.shape[1], draft=draft), right)[:, 0]
+    return answers.exact_match(answers.decode_answers(model, prompts, right.shape[1], draft=draft), right)[:, 0]
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -152,7 +153,7 @@ def test_one_pass_is_exact_where_greedy_decoding_is(case, n):
     """Teacher forcing and decoding agree on whole answers, whatever drafts are used.
     Catches: documents that see each other, logits of the wrong position, answers of other documents."""
     model, documents = case(n)
-    found = answers.one_pass(model, documents)
+    found = answers.teacher_forced(model, documents)
     assert 0.2 < found.exact.mean() < 0.95
     if case is random_case:
         assert found.exact[::2].all()
@@ -171,11 +172,11 @@ def test_one_pass_judges_each_token_given_the_right_ones(n):
     right[1::2, 1] = [int(told(model, prompts[i], right[i])[1].argmax()) for i in range(1, 24, 2)]
     documents = with_answers(documents, right)
     logits = torch.stack([told(model, *pair) for pair in zip(prompts, right, strict=True)])  # (documents, 2, vocab)
-    nats = F.cross_entropy(logits.transpose(1, 2), torch.from_numpy(right), reduction="none").numpy()
+    nll = F.cross_entropy(logits.transpose(1, 2), torch.from_numpy(right), reduction="none").numpy()
     for rows_at_once in (1, 7, 32):
-        found = answers.one_pass(model, documents, rows_at_once)
+        found = answers.teacher_forced(model, documents, rows_at_once)
         assert np.array_equal(found.right, logits.argmax(-1).numpy() == right)
-        np.testing.assert_allclose(found.nats, nats, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found.nll, nll, rtol=1e-4, atol=1e-5)
     assert (~found.right[:, 0] & found.right[:, 1]).any()
 
 
@@ -186,12 +187,12 @@ def test_one_pass_leaves_draft_heads_alone():
     for parameter in broken.parameters_of_head(2):
         parameter.data.fill_(torch.nan)
     broken.heads["2"].register_forward_hook(lambda *_: pytest.fail("a draft head has run"))
-    assert np.array_equal(answers.one_pass(broken, documents).nats, answers.one_pass(model, documents).nats)
+    assert np.array_equal(answers.teacher_forced(broken, documents).nll, answers.teacher_forced(model, documents).nll)
 
 
 def test_a_document_longer_than_max_seq_is_refused():
     with pytest.raises(ValueError, match="max_seq"):
-        answers.one_pass(a_model(1, max_seq=8), SMALL.documents(40, np.random.default_rng(0)))
+        answers.teacher_forced(a_model(1, max_seq=8), SMALL.documents(40, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -208,9 +209,9 @@ def test_decoded_answers_are_those_of_each_prompt(n, monkeypatch):
     monkeypatch.setattr(answers, "generate", watched)
     reference = [cache_free(model, prompt, 3) for prompt in prompts]
     for draft in range(1, n + 1):
-        said = answers.decoded(model, prompts, 3, draft=draft, at_once=7)
+        said = answers.decode_answers(model, prompts, 3, draft=draft, at_once=7)
         assert said.shape == (24, 1, 3) and said[:, 0].tolist() == reference
-        assert np.array_equal(answers.decoded(Decoder(model, draft), prompts, 3), said)
+        assert np.array_equal(answers.decode_answers(Decoder(model, draft), prompts, 3), said)
     assert list(map(len, widths[:4])) == [7, 7, 7, 3]
     assert sum(widths[:4], []) == sorted(map(len, prompts)) != list(map(len, prompts))
 
@@ -220,9 +221,9 @@ def test_samples_can_be_drawn_again():
     model, documents = random_case(2)
     prompts = [answers.questions(documents)[0][0]] * 8
     ask = dict(length=4, samples=4, temperature=1.5, at_once=8)
-    said = answers.decoded(model, prompts, **ask, seed=3)
-    assert np.array_equal(answers.decoded(model, prompts, **ask, seed=3), said)
-    assert not np.array_equal(answers.decoded(model, prompts, **ask, seed=4), said)
+    said = answers.decode_answers(model, prompts, **ask, seed=3)
+    assert np.array_equal(answers.decode_answers(model, prompts, **ask, seed=3), said)
+    assert not np.array_equal(answers.decode_answers(model, prompts, **ask, seed=4), said)
     assert len(np.unique(said.reshape(-1, 4), axis=0)) > 8  # the batches hold 8 each
     assert all(len(np.unique(document, axis=0)) > 1 for document in said)
 
@@ -242,9 +243,9 @@ def test_decoding_refuses_what_cannot_be_meant():
         (dict(prompts=[[1]], length=1, temperature=-1.0), "temperature=-1.0"),
     ):
         with pytest.raises(ValueError, match=message):
-            answers.decoded(model, **arguments)
+            answers.decode_answers(model, **arguments)
     with pytest.raises(ValueError, match="draft=1 is not the decoder's 2"):
-        answers.decoded(Decoder(model, 2), [[1]], 1, draft=1)
+        answers.decode_answers(Decoder(model, 2), [[1]], 1, draft=1)
 
 
 # --- probability -----------------------------------------------------------------------------------------------------
@@ -257,8 +258,8 @@ def test_answer_probability_is_the_product_of_what_sampling_draws_from():
     question = stream.documents(5, np.random.default_rng(3))[4:5]
     every = np.array(list(itertools.product(range(stream.vocab_size), repeat=2)))
     n = len(every)
-    marks = {"answer": np.tile(question.marks["answer"], n)}
-    documents = with_answers(Documents(np.tile(question.tokens, n), np.tile(question.lengths, n), marks), every)
+    labels = {"answer": np.tile(question.labels["answer"], n)}
+    documents = with_answers(Documents(np.tile(question.tokens, n), np.tile(question.lengths, n), labels), every)
     found = answers.answer_probability(model, documents, temperatures)
     assert found.shape == (3, n) and np.ptp(found[1]) > 0.01
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
@@ -271,13 +272,13 @@ def test_answer_probability_is_the_product_of_what_sampling_draws_from():
 
 
 def test_answer_probability_is_of_each_document():
-    """At temperature 1 it is what one_pass's nats say. Catches: documents in another order, chunks side by side."""
+    """At temperature 1 it is what teacher_forced's nats say. Catches: documents in another order, chunks side by side."""
     model, documents = random_case(1)
-    nats = answers.one_pass(model, documents).nats.sum(axis=1)
+    nll = answers.teacher_forced(model, documents).nll.sum(axis=1)
     for rows_at_once in (3, 32):
         found = answers.answer_probability(model, documents, [1.0, 0.5], rows_at_once)
         assert found.shape == (2, 24)
-        np.testing.assert_allclose(found[0], np.exp(-nats), rtol=1e-4)
+        np.testing.assert_allclose(found[0], np.exp(-nll), rtol=1e-4)
     for temperature in (0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=f"temperature={temperature}"):
             answers.answer_probability(model, documents, [1.0, temperature])
@@ -291,7 +292,7 @@ def test_samples_are_right_as_often_as_is_probable(n):
     prompts, right = answers.questions(documents)
     expected, other = answers.answer_probability(model, documents, [2.0, 1.5])
     for draft in range(1, n + 1):
-        said = answers.decoded(model, prompts, 2, samples=250, temperature=2.0, draft=draft)
+        said = answers.decode_answers(model, prompts, 2, samples=250, temperature=2.0, draft=draft)
         counts = answers.exact_match(said, right).sum(axis=1)
         p = [[stats.binomtest(c, 250, q).pvalue for c, q in zip(counts, row, strict=True)] for row in (expected, other)]
         assert min(p[0]) > 1e-3 / 16 > min(p[1])
@@ -359,9 +360,9 @@ def test_modal_is_the_most_frequent_of_all():
     """Of a tie the smallest, by the first token first; it is right where the answer is it."""
     documents = SMALL.documents(6, np.random.default_rng(0))
     right = np.array([[2, 0], [1, 3], [2, 0], [0, 9], [1, 3], [0, 8]])
-    assert answers.modal(with_answers(documents, right)).tolist() == [1, 3]
-    assert answers.modal(with_answers(documents[:5], right[:5])).tolist() == [1, 3]
-    assert answers.modal(with_answers(documents[:4], right[:4])).tolist() == [2, 0]
+    assert answers.majority_baseline(with_answers(documents, right)).tolist() == [1, 3]
+    assert answers.majority_baseline(with_answers(documents[:5], right[:5])).tolist() == [1, 3]
+    assert answers.majority_baseline(with_answers(documents[:4], right[:4])).tolist() == [2, 0]
     assert answers.exact_match(np.array([1, 3]), right).tolist() == [False, True, False, False, True, False]
 
 

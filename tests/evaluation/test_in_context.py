@@ -42,10 +42,10 @@ def test_in_context_score_is_the_late_loss_minus_the_early_one(handmade):
     tokens = repeated_tokens(handmade, 6, 12, torch.Generator().manual_seed(0))
     with torch.no_grad():
         told = handmade(tokens).log_softmax(-1)
-    nats = [[-float(told[row, at - 1, tokens[row, at]]) for row in range(6)] for at in (3, 20)]
+    nll = [[-float(told[row, at - 1, tokens[row, at]]) for row in range(6)] for at in (3, 20)]
     score = in_context_score(handmade, batch_of(tokens), early=3, late=20)
-    assert score == pytest.approx(np.mean(nats[1]) - np.mean(nats[0]), abs=1e-5)
-    assert max(nats[1]) < 0.01
+    assert score == pytest.approx(np.mean(nll[1]) - np.mean(nll[0]), abs=1e-5)
+    assert max(nll[1]) < 0.01
     assert score < -1
 
 

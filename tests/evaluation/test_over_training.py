@@ -13,7 +13,7 @@ from mtp_lab.training import runs
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> runs.Run:
-    return runs.get(induction_configs("smoke")[-1], tmp_path_factory.mktemp("runs"))
+    return runs.get_run(induction_configs("smoke")[-1], tmp_path_factory.mktemp("runs"))
 
 
 def test_every_snapshot_is_measured_by_every_instrument(run):
@@ -40,6 +40,6 @@ def test_what_cannot_be_measured_is_said(run, tmp_path):
         progress(run, {"one": lambda model: 1.0}, steps=[7])
     with pytest.raises(ValueError, match="instrument 'bad' gives a table of \\['x'\\]; it needs 'value'"):
         progress(run, {"bad": lambda model: pd.DataFrame({"x": [1]})})
-    bare = runs.get(replace(run.config, snapshot_every=0, steps=1), tmp_path)
+    bare = runs.get_run(replace(run.config, snapshot_every=0, steps=1), tmp_path)
     with pytest.raises(ValueError, match="has no snapshots; train it with snapshot_every"):
         progress(bare, {"one": lambda model: 1.0})

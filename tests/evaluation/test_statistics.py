@@ -3,26 +3,26 @@
 import pandas as pd
 import pytest
 
-from mtp_lab.evaluation.statistics import differences, first_reached, paired, seed_interval
+from mtp_lab.evaluation.statistics import first_reached, paired_difference, paired_differences, seed_interval
 
 
 def test_cells_are_compared_seed_by_seed():
     """Seeds that one cell lacks are left out; their spread is that of the differences."""
     one = pd.DataFrame({"seed": [2, 0, 1], "value": [0.5, 0.1, 0.3]})
     other = pd.DataFrame({"seed": [0, 1, 2, 3], "value": [0.0, 0.1, 0.2, 9.0]})
-    found = paired(one, other)
+    found = paired_difference(one, other)
     expected = seed_interval([0.1, 0.2, 0.3])
     assert (found.mean, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
     with pytest.raises(ValueError, match="several rows"):
-        paired(pd.concat([one, one]), other)
+        paired_difference(pd.concat([one, one]), other)
     with pytest.raises(ValueError, match="at least 2 seeds"):
-        paired(one[:1], other)
+        paired_difference(one[:1], other)
 
 
 def test_differences_are_taken_seed_by_seed():
     rows = [("p", "a", 0, 0.1), ("p", "a", 1, 0.3), ("p", "b", 1, 0.4), ("p", "b", 0, 0.15), ("q", "a", 0, 1.0)]
     rows += [("q", "a", 1, 1.0), ("q", "b", 0, 0.0), ("q", "b", 1, 0.0)]
-    table = differences(pd.DataFrame(rows, columns=["panel", "label", "seed", "value"]), "a")
+    table = paired_differences(pd.DataFrame(rows, columns=["panel", "label", "seed", "value"]), "a")
     first = table[table.panel == "p"].set_index("seed")
     assert first.value.to_dict() == pytest.approx({0: 0.05, 1: 0.1}) and set(table.label) == {"b"}
     expected = seed_interval([0.05, 0.1])

@@ -13,19 +13,19 @@ from mtp_lab.experiments.choice_points.conditions import (
     CHOICE,
     CHOICES,
     PROCESS,
-    ChoiceCell,
+    ChoiceCondition,
     choice_configs,
     story_config,
 )
-from mtp_lab.model.predictions import next_token
+from mtp_lab.model.predictions import next_token_predictions
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.theory import implicit_weights
 from mtp_lab.training import runs
 
 PROCESSES = {
     "the study's": PROCESS,
-    "copies": ChoiceProcess(options=3, forced=4, relevance=(2,)),
-    "in turn": ChoiceProcess(options=5, forced=2, relevance=(7, 0, 4)),
+    "copies": ChoiceProcess(n_choices=3, forced=4, relevance=(2,)),
+    "in turn": ChoiceProcess(n_choices=5, forced=2, relevance=(7, 0, 4)),
 }
 each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 
@@ -42,7 +42,7 @@ class Untrained(runs.Run):
 def trained() -> list[runs.Run]:
     """One seed of the smoke preset's n = 1 and n = 2."""
     configs = choice_configs("smoke", seeds=1)
-    plain = [config for config in configs if not (config.mark_weights or config.causes_read)]
+    plain = [config for config in configs if not (config.label_weights or config.mask_unread_causes)]
     return [Untrained(Path(config.folder), config) for config in plain]
 
 
@@ -53,32 +53,35 @@ def trained() -> list[runs.Run]:
 def test_every_cell_is_trained_once_a_seed(preset):
     """Two cells with one config would be one cell twice; a cell that cannot be told from another is lost in tables."""
     configs, chosen = choice_configs(preset), CHOICES[preset]
-    cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
-    assert len({config.folder for config in configs}) == len(configs) and not cells.duplicated().any()
-    assert (cells.groupby(analysis.CELL).seed.nunique() == chosen.seeds).all() and chosen.seeds >= 2
-    assert cells.label.nunique() == len(chosen.cells) and cells.label.iloc[0] == "n = 1"
+    conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
+    assert len({config.folder for config in configs}) == len(configs) and not conditions.duplicated().any()
+    assert (conditions.groupby(analysis.CONDITION).seed.nunique() == chosen.seeds).all() and chosen.seeds >= 2
+    assert conditions.label.nunique() == len(chosen.conditions) and conditions.label.iloc[0] == "n = 1"
     assert {config.model.trunk_depth for config in configs} == {chosen.trunk}  # the same path for head 1
-    assert len(choice_configs(preset, seeds=3)) == 3 * len(chosen.cells)
+    assert len(choice_configs(preset, seeds=3)) == 3 * len(chosen.conditions)
     assert story_config(preset).model.n_future == 8
 
 
 @pytest.mark.parametrize("preset", CHOICES)
 def test_every_n_is_taken_apart(preset):
     """Neither, the weighting alone, both, and the heads alone, as theory has it: one missing, and no conclusion."""
-    cells = CHOICES[preset].cells
-    expected = {ChoiceCell(1)}
-    for n in {cell.n for cell in cells} - {1}:
+    conditions = CHOICES[preset].conditions
+    expected = {ChoiceCondition(1)}
+    for n in {condition.n for condition in conditions} - {1}:
         ((_, alone),) = implicit_weights.theoretical_weights(n, CHOICE)
-        expected |= {ChoiceCell(1, alone), ChoiceCell(n), ChoiceCell(n, cancelled=True)}
+        expected |= {ChoiceCondition(1, alone), ChoiceCondition(n), ChoiceCondition(n, cancelled=True)}
         assert analysis.emphasis(PROCESS, 1, alone) == pytest.approx(analysis.emphasis(PROCESS, n, 1))
-    assert set(cells) == expected and len(expected) > 1
+    assert set(conditions) == expected and len(expected) > 1
 
 
 def test_a_cell_is_trained_as_it_says():
     """Cells that trained alike would agree, and nobody would know why."""
-    told = {analysis.cell_of(config)["label"]: config for config in choice_configs("full", seeds=1)}
-    assert {label for label, config in told.items() if config.causes_read} == {"n = 2, cancelled", "n = 4, cancelled"}
-    weights = {label: config.mark_weights for label, config in told.items() if config.mark_weights}
+    told = {analysis.condition_of(config)["label"]: config for config in choice_configs("full", seeds=1)}
+    assert {label for label, config in told.items() if config.mask_unread_causes} == {
+        "n = 2, cancelled",
+        "n = 4, cancelled",
+    }
+    weights = {label: config.label_weights for label, config in told.items() if config.label_weights}
     assert weights == {f"n = 1, choices ×{w}": ((CHOICE, w),) for w in (1.5, 2.5)}
 
 
@@ -111,13 +114,13 @@ def test_exact_weights_have_the_classes_that_there_are():
     table = analysis.exact_weights(PROCESS, 4, 64).set_index(["class", "n"]).relative
     assert table["consequential"].tolist() == pytest.approx([1, 1.5, 2, 2.5])
     assert table["inconsequential"].tolist() == pytest.approx([1] * 4) and table["forced"].isna().all()
-    copies = analysis.exact_weights(ChoiceProcess(options=2, forced=3, relevance=(3,)), 2, 20)
+    copies = analysis.exact_weights(ChoiceProcess(n_choices=2, forced=3, relevance=(3,)), 2, 20)
     assert set(copies["class"]) == {"consequential", "forced"}
 
 
 def test_phases_begin_at_the_first_choice():
     """The opening token stands in the last place of a cycle that has begun before it."""
-    process = ChoiceProcess(options=2, forced=1, relevance=(1, 0))  # a cycle of four
+    process = ChoiceProcess(n_choices=2, forced=1, relevance=(1, 0))  # a cycle of four
     values = np.array([[9.0, 1, 2, 3, 4, 1, 2, np.nan, 4], [9, 3, 4, 5, 6, 3, 4, 5, 6]])
     assert analysis.by_phase(values, process) == pytest.approx([2, 3, 13 / 3, 38 / 6])
 
@@ -135,7 +138,7 @@ def test_documents_of_the_process_follow_it(process):
 def test_every_forced_token_has_one_right_value(process):
     """Any other token in its place breaks the rule there, and nowhere else: forced tokens decide nothing."""
     documents = process.sample(1, 30, np.random.default_rng(1))
-    for at in np.flatnonzero(documents.marks["forced"][0]):
+    for at in np.flatnonzero(documents.labels["forced"][0]):
         for token in range(process.vocab_size):
             tokens = documents.tokens.copy()
             tokens[0, at] = token
@@ -147,13 +150,13 @@ def test_every_forced_token_has_one_right_value(process):
 def test_another_choice_breaks_what_depends_on_it(process):
     """Exactly the forced tokens that it is relevant to; and itself, too, if it is no choice at all."""
     documents = process.sample(1, 30, np.random.default_rng(2))
-    marks = documents.marks
-    for at in np.flatnonzero(marks["choice"][0]):
+    labels = documents.labels
+    for at in np.flatnonzero(labels["choice"][0]):
         reach = np.resize(process.relevance, (at - 1) // process.period + 1)[-1]
-        depends = [k for k in range(at + 1, min(30, at + reach + 1)) if marks["forced"][0, k]]
+        depends = [k for k in range(at + 1, min(30, at + reach + 1)) if labels["forced"][0, k]]
         other, none = documents.tokens.copy(), documents.tokens.copy()
-        other[0, at] = (other[0, at] + 1) % process.options
-        none[0, at] = process.options
+        other[0, at] = (other[0, at] + 1) % process.n_choices
+        none[0, at] = process.n_choices
         assert np.flatnonzero(~analysis.follows(other, process)[0]).tolist() == depends
         assert np.flatnonzero(~analysis.follows(none, process)[0]).tolist() == [at, *depends]
 
@@ -172,15 +175,17 @@ def test_scores_are_means_over_the_tokens_that_they_name(trained):
     run = trained[0]
     table = analysis.scores(run, 4).set_index(["measure", "of"]).value
     batch = run.config.task.held_out("test", 4)
-    predicted, nats = next_token(run.model(), batch)
+    predicted, nll = next_token_predictions(run.model(), batch)
     groups: dict[tuple[str, str], list[float]] = {}
     for row, at in zip(*np.nonzero(np.ones(batch.tokens.shape)), strict=True):
-        marks = {name: mark[row, at] for name, mark in batch.marks.items()}
-        if marks["choice"]:
-            name = "consequential" if marks[CHOICE] else "inconsequential"
-            groups.setdefault(("excess", name), []).append(nats[row, at] - np.log(4))
-        elif marks["forced"]:
-            names = ["forced", f"{marks['cause']:.0f}"] + ["after a choice"] * bool(batch.marks["choice"][row, at - 1])
+        labels = {name: label[row, at] for name, label in batch.labels.items()}
+        if labels["choice"]:
+            name = "consequential" if labels[CHOICE] else "inconsequential"
+            groups.setdefault(("excess", name), []).append(nll[row, at] - np.log(4))
+        elif labels["forced"]:
+            names = ["forced", f"{labels['cause']:.0f}"] + ["after a choice"] * bool(
+                batch.labels["choice"][row, at - 1]
+            )
             for name in names:
                 groups.setdefault(("right", name), []).append(predicted[row, at] == batch.tokens[row, at])
     assert table.to_dict() == pytest.approx({name: np.mean(each) for name, each in groups.items()})
@@ -193,10 +198,10 @@ def test_trained_weights_begin_with_the_models_own_loss(trained):
     table = analysis.trained_weights(run, 4)
     assert set(table.n) == {1, 2} and (table[table.n == 1].relative == 1).all()
     batch = run.config.task.held_out("test", 4)
-    _, nats = next_token(run.model(), batch)
+    _, nll = next_token_predictions(run.model(), batch)
     inside = np.arange(batch.seq) >= 2  # two tokens before it, one behind
     inside[-1] = False
-    own = nats[batch.marks["choice"] & ~batch.marks[CHOICE] & inside].mean()
+    own = nll[batch.labels["choice"] & ~batch.labels[CHOICE] & inside].mean()
     assert table.set_index(["class", "n"]).weight["inconsequential", 1] == pytest.approx(own, rel=1e-5)
 
 
@@ -235,8 +240,8 @@ def test_models_continue_their_prompts(trained):
 
 
 def test_all_runs_are_measured_under_their_own_name(trained):
-    table = analysis.of_all(trained, analysis.scores, rows=2)
+    table = analysis.measure_runs(trained, analysis.scores, rows=2)
     assert list(dict.fromkeys(table.label)) == ["n = 1", "n = 2"]
     assert table.groupby("label").n_future.unique().map(list).to_dict()["n = 2"] == [2]
-    widest = analysis.of_all(trained[-1:], analysis.trained_weights, rows=2)
+    widest = analysis.measure_runs(trained[-1:], analysis.trained_weights, rows=2)
     assert set(widest.n) == {1, 2} and set(widest.n_future) == {2}

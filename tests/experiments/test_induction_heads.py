@@ -11,7 +11,7 @@ from mtp_lab.config import ModelConfig
 from mtp_lab.evaluation import flops, statistics
 from mtp_lab.experiments.induction_heads import analysis
 from mtp_lab.experiments.induction_heads.conditions import INDUCTION, induction_configs
-from mtp_lab.model.predictions import losses, tensors
+from mtp_lab.model.predictions import row_losses, tensors
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.training import runs
 
@@ -19,28 +19,30 @@ from mtp_lab.training import runs
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> list[runs.Run]:
     """The smoke preset's trainings."""
-    return [runs.get(config, tmp_path_factory.mktemp("runs")) for config in induction_configs("smoke")]
+    return [runs.get_run(config, tmp_path_factory.mktemp("runs")) for config in induction_configs("smoke")]
 
 
 def test_cells_of_the_preset_are_told_apart():
     """Two cells with one description would be averaged; a config of another cell would be trained twice."""
     for preset, seeds in (("quick", 2), ("full", 5)):
         configs = induction_configs(preset)
-        cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
+        conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
         assert len({config.folder for config in configs}) == len(configs)
-        assert len(cells.drop_duplicates(analysis.CELL)) == len(INDUCTION[preset].cells)
-        trained = cells.groupby(analysis.CELL, sort=False).seed.nunique().tolist()
-        assert trained == [seeds + cell.more_seeds for cell in INDUCTION[preset].cells]
+        assert len(conditions.drop_duplicates(analysis.CONDITION)) == len(INDUCTION[preset].conditions)
+        trained = conditions.groupby(analysis.CONDITION, sort=False).seed.nunique().tolist()
+        assert trained == [seeds + condition.more_seeds for condition in INDUCTION[preset].conditions]
     chosen = INDUCTION["full"]
     first = [config for config in induction_configs("full", 1) if config.seed == 0]
-    for config, cell in zip(first, chosen.cells, strict=True):
-        found = analysis.cell_of(config)
-        assert all(found[name] == getattr(cell, name) for name in analysis.CELL if name not in ("width", "rate"))
-        assert found["width"] == chosen.size["d_model"] * cell.wider
-        assert found["rate"] == config.optimizer.learning_rate == chosen.optimizer.learning_rate * cell.rate
-        assert config.horizon_weights == (1.0,) + (cell.weight,) * (cell.n - 1)
+    for config, condition in zip(first, chosen.conditions, strict=True):
+        found = analysis.condition_of(config)
+        assert all(
+            found[name] == getattr(condition, name) for name in analysis.CONDITION if name not in ("width", "rate")
+        )
+        assert found["width"] == chosen.size["d_model"] * condition.wider
+        assert found["rate"] == config.optimizer.learning_rate == chosen.optimizer.learning_rate * condition.rate
+        assert config.horizon_weights == (1.0,) + (condition.weight,) * (condition.n - 1)
         assert config.model.d_head == chosen.size["d_model"] // chosen.size["n_attention_heads"]
-        assert config.steps == chosen.steps * cell.longer
+        assert config.steps == chosen.steps * condition.longer
 
 
 @pytest.mark.parametrize("kind", ["parallel", "linear", "sequential"])
@@ -74,15 +76,15 @@ def test_final_measures_are_those_of_the_right_tokens(trained):
     tokens, documents = tensors(batch)
     with torch.no_grad():
         told = run.model()(tokens, documents).log_softmax(-1)
-    nats = [
+    nll = [
         -told[row, t - 1, tokens[row, t]].item()
-        for row, t in np.argwhere(batch.marks["induction"])
-        if 0 <= batch.marks["entity"][row, t] < 4
+        for row, t in np.argwhere(batch.labels["induction"])
+        if 0 <= batch.labels["entity"][row, t] < 4
     ]
     found = analysis.final(run, "test", 6)
-    assert len(nats) > 20 and found["nats"] == pytest.approx(np.mean(nats), rel=1e-5)
-    assert found["probability"] == pytest.approx(np.mean(np.exp(-np.array(nats))), rel=1e-5)
-    sums, counts = losses(run.model(), batch)
+    assert len(nll) > 20 and found["nats"] == pytest.approx(np.mean(nll), rel=1e-5)
+    assert found["probability"] == pytest.approx(np.mean(np.exp(-np.array(nll))), rel=1e-5)
+    sums, counts = row_losses(run.model(), batch)
     assert found["loss"] == pytest.approx(sums[0].sum() / counts[0].sum(), rel=1e-5)
     assert {"induction", "induction_any", "first_piece", "excess"} <= set(found)
 
@@ -109,34 +111,38 @@ def test_earlier_is_the_exact_permutation_test():
     seen = rank[:4].mean() - rank[4:].mean()
     dealt = [rank[list(c)].mean() - rank[[i for i in range(8) if i not in c]].mean() for c in combinations(range(8), 4)]
     two_sided = 2 * min(np.mean(np.array(dealt) <= seen + 1e-9), np.mean(np.array(dealt) >= seen - 1e-9))
-    assert statistics.earlier(one, other) == pytest.approx((seen, min(1, two_sided)))
-    assert statistics.earlier(a_cell([1, 2, 3, 4, 5]), a_cell([6, 7, 8, 9, 10])) == pytest.approx((-5, 2 / 252))
-    assert statistics.earlier(a_cell([np.inf] * 3), a_cell([np.inf] * 3)) == (0, 1)
+    assert statistics.compare_times(one, other) == pytest.approx((seen, min(1, two_sided)))
+    assert statistics.compare_times(a_cell([1, 2, 3, 4, 5]), a_cell([6, 7, 8, 9, 10])) == pytest.approx((-5, 2 / 252))
+    assert statistics.compare_times(a_cell([np.inf] * 3), a_cell([np.inf] * 3)) == (0, 1)
 
 
 def test_earlier_compares_as_long_as_both_were_trained():
     """Seeds that were given up at 800 may get there at 900, as the others do, so nothing is known of a difference.
     Catches: a cell that comes last because it was trained for less long; times that count although all got there."""
     late = a_cell([900, 950, 1000, 1050, 1100], end=3200)
-    assert statistics.earlier(late, a_cell([np.inf] * 5)) == (0, 1)
-    assert statistics.earlier(a_cell([700, *late.step[1:]]), a_cell([np.inf] * 5))[1] == 1  # one alone proves nothing
-    assert statistics.earlier(a_cell([100, 200, 300, 400, 500]), late) == pytest.approx((-5, 2 / 252))
-    mixed = statistics.earlier(a_cell([100, np.inf, np.inf, np.inf, np.inf]), late)
-    assert mixed == statistics.earlier(a_cell([100] + [np.inf] * 4), a_cell([np.inf] * 5))
+    assert statistics.compare_times(late, a_cell([np.inf] * 5)) == (0, 1)
+    assert (
+        statistics.compare_times(a_cell([700, *late.step[1:]]), a_cell([np.inf] * 5))[1] == 1
+    )  # one alone proves nothing
+    assert statistics.compare_times(a_cell([100, 200, 300, 400, 500]), late) == pytest.approx((-5, 2 / 252))
+    mixed = statistics.compare_times(a_cell([100, np.inf, np.inf, np.inf, np.inf]), late)
+    assert mixed == statistics.compare_times(a_cell([100] + [np.inf] * 4), a_cell([np.inf] * 5))
 
 
 def test_shares_and_differences_have_honest_intervals():
     """5 of 5 seeds do not prove certainty; a difference of 0 has 0 in its interval; one seed has none."""
-    assert statistics.share(5, 5).low == pytest.approx(0.4782, abs=1e-3) and statistics.share(5, 5).high == 1
-    assert statistics.share(0, 4).low == 0
+    assert (
+        statistics.success_rate(5, 5).low == pytest.approx(0.4782, abs=1e-3) and statistics.success_rate(5, 5).high == 1
+    )
+    assert statistics.success_rate(0, 4).low == 0
     with pytest.raises(ValueError, match="successes=6 must be from 0 to seeds=5"):
-        statistics.share(6, 5)
-    same = statistics.difference([0.1, 0.5, 0.9], [0.9, 0.1, 0.5])
+        statistics.success_rate(6, 5)
+    same = statistics.bootstrap_difference([0.1, 0.5, 0.9], [0.9, 0.1, 0.5])
     assert same.low < 0 < same.high and same.mean == pytest.approx(0)
-    apart = statistics.difference([1.0, 1.1, 1.2], [0.0, 0.1, 0.2])
+    apart = statistics.bootstrap_difference([1.0, 1.1, 1.2], [0.0, 0.1, 0.2])
     assert 0.7 < apart.low < apart.mean == pytest.approx(1.0) and apart.high < 1.3
     with pytest.raises(ValueError, match="train at least 2"):
-        statistics.difference([1.0], [1.0, 2.0])
+        statistics.bootstrap_difference([1.0], [1.0, 2.0])
 
 
 def test_an_unknown_preset_is_named():

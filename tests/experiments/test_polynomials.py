@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_gen.polynomials.expressions import OPERATIONS
-from mtp_lab.evaluation.answers import one_pass
+from mtp_lab.evaluation.answers import teacher_forced
 from mtp_lab.experiments.polynomials import analysis
 from mtp_lab.experiments.polynomials.conditions import (
     POLYNOMIALS,
@@ -20,7 +20,7 @@ from mtp_lab.experiments.polynomials.conditions import (
 )
 from mtp_lab.interp.probes import most_frequent
 from mtp_lab.model.loss import mtp_loss
-from mtp_lab.model.predictions import next_token
+from mtp_lab.model.predictions import next_token_predictions
 from mtp_lab.model.targets import token_weights
 from mtp_lab.training import runs
 
@@ -28,25 +28,25 @@ from mtp_lab.training import runs
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> list[runs.Run]:
     """The smoke preset's trainings."""
-    return [runs.get(config, tmp_path_factory.mktemp("runs")) for config in polynomial_configs("smoke")]
+    return [runs.get_run(config, tmp_path_factory.mktemp("runs")) for config in polynomial_configs("smoke")]
 
 
 @pytest.mark.parametrize("preset", POLYNOMIALS)
 def test_every_cell_is_trained_once_a_seed(preset):
     """Two cells with one config would be one cell twice; a cell that cannot be told from another is lost in tables."""
     configs, chosen = polynomial_configs(preset), POLYNOMIALS[preset]
-    cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
-    assert len({config.folder for config in configs}) == len(configs) and not cells.duplicated().any()
-    main = cells.head(len(chosen.main) * chosen.seeds)
-    assert (main.groupby(analysis.CELL).seed.nunique() == chosen.seeds).all()
-    assert set(cells.seed[len(main) :]) <= set(main.seed)  # a control is compared seed by seed
+    conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
+    assert len({config.folder for config in configs}) == len(configs) and not conditions.duplicated().any()
+    main = conditions.head(len(chosen.main) * chosen.seeds)
+    assert (main.groupby(analysis.CONDITION).seed.nunique() == chosen.seeds).all()
+    assert set(conditions.seed[len(main) :]) <= set(main.seed)  # a control is compared seed by seed
     assert len(polynomial_configs(preset, seeds=3)) == 3 * (len(chosen.main) + len(chosen.controls))
 
 
 def test_the_full_table_holds_the_parameters_fixed():
     """The paper's comparison: n heads of one layer each take n layers from the trunk."""
     main = POLYNOMIALS["full"].main
-    assert [cell.n for cell in main] == [1, 2, 3, 4] and {cell.layers for cell in main} == {6}
+    assert [condition.n for condition in main] == [1, 2, 3, 4] and {condition.layers for condition in main} == {6}
     assert POLYNOMIALS["full"].seeds >= 5
 
 
@@ -54,7 +54,7 @@ def test_the_full_table_holds_the_parameters_fixed():
 def test_the_papers_ring_comes_beside_the_others(preset):
     """A batch asks for these configs: what the notebook trains and they leave out would be trained a second time."""
     beside = all_configs(preset)[len(polynomial_configs(preset)) :]
-    assert {config.task.stream.p ** config.task.stream.d for config in beside} <= {7**5}
+    assert {config.task.stream.p**config.task.stream.d for config in beside} <= {7**5}
     assert bool(beside) == (preset in ("smoke", "full"))
     for config in beside:
         assert config.task.stream.of(analysis.ASKED[-1]).longest <= config.model.max_seq
@@ -105,13 +105,13 @@ def test_scores_are_shares_of_right_answers(trained):
     for i in range(40):
         document = documents[i : i + 1]
         batch = document.pack(len(document.tokens))
-        right = (next_token(run.model(), batch)[0] == batch.tokens)[0]
-        answer = np.flatnonzero(batch.marks["answer"][0])
+        right = (next_token_predictions(run.model(), batch)[0] == batch.tokens)[0]
+        answer = np.flatnonzero(batch.labels["answer"][0])
         exact.append(right[answer].all())
-        by_root.setdefault("-+*o"[int(batch.marks["root"][0, 0])], []).append(exact[-1])
+        by_root.setdefault("-+*o"[int(batch.labels["root"][0, 0])], []).append(exact[-1])
         for k, at in enumerate(answer):
             by_degree[f"X^{k}"].append(right[at])
-            by_both["-+*o"[int(batch.marks["root"][0, 0])]][f"X^{k}"].append(right[at])
+            by_both["-+*o"[int(batch.labels["root"][0, 0])]][f"X^{k}"].append(right[at])
     assert table.value["all", ""] == np.mean(exact) and table["items"]["all", ""] == 40
     of_roots = ((f"degree of {symbol}", expected) for symbol, expected in by_both.items())
     for group, expected in (("root", by_root), ("degree", by_degree), *of_roots):
@@ -126,10 +126,10 @@ def test_the_baseline_is_the_most_frequent_answer():
     table = analysis.baselines(stream, "test", 200, [1, 6]).set_index("m").value
     for m in (1, 6):
         answers = [
-            str(d.tokens[d.marks["answer"]]) for d in (stream.held_out("test", m)[i : i + 1] for i in range(200))
+            str(d.tokens[d.labels["answer"]]) for d in (stream.held_out("test", m)[i : i + 1] for i in range(200))
         ]
         seen = stream.of(m).documents(3000, np.random.default_rng(1))
-        drawn = seen.tokens[seen.marks["answer"]].reshape(-1, stream.d)
+        drawn = seen.tokens[seen.labels["answer"]].reshape(-1, stream.d)
         common = most_frequent(np.zeros(len(drawn)), np.array([str(each) for each in drawn])).iloc[0]
         assert table[m] == np.mean([answer == common for answer in answers])
 
@@ -137,15 +137,15 @@ def test_the_baseline_is_the_most_frequent_answer():
 def test_shares_of_the_loss_add_up_to_the_training_loss(trained):
     """With the weights of horizons and tokens that training has, on one batch: the classes are the loss, parted."""
     two = trained[2]  # n = 2
-    config = replace(two.config, horizon_weights=(1.0, 0.5), mark_weights=(("answer", 3.0), ("operand", 0.5)))
+    config = replace(two.config, horizon_weights=(1.0, 0.5), label_weights=(("answer", 3.0), ("operand", 0.5)))
     run = runs.Run(two.path, config)
     assert config.model.n_future == 2
     batch = config.task.held_out("validation", 12)
     table = analysis.loss_shares(run, 12)
     tokens, documents = torch.from_numpy(batch.tokens).long(), torch.from_numpy(batch.documents).long()
-    marks, weights = batch.marks, token_weights(batch, config.mark_weights)
+    labels, weights = batch.labels, token_weights(batch, config.label_weights)
     whole = float(mtp_loss(run.model(), tokens, documents, (1.0, 0.5), token_weights=weights).total.detach())
-    only = weights * torch.from_numpy(marks["answer"])
+    only = weights * torch.from_numpy(labels["answer"])
     counts = torch.stack([weights[:, i:][documents[:, i:] == documents[:, :-i]].sum() for i in (1, 2)])
     padding = torch.tensor([(weights[:, i:] * (documents[:, i:] < 0) * (documents[:, :-i] < 0)).sum() for i in (1, 2)])
     part = mtp_loss(run.model(), tokens, documents, (1.0, 0.5), counts=counts - padding, token_weights=only).total
@@ -159,7 +159,7 @@ def test_shares_of_the_gradient_weigh_targets_twice(trained):
     run = trained[0]
     plain = analysis.gradient_shares(run, 4).set_index("token").share
     for weight in (0.0, 3.0):
-        weighed = runs.Run(run.path, replace(run.config, mark_weights=(("answer", weight),)))
+        weighed = runs.Run(run.path, replace(run.config, label_weights=(("answer", weight),)))
         table = analysis.gradient_shares(weighed, 4).set_index("token").share
         ratio = weight**2 * plain.answer / (1 - plain.answer)
         assert table.sum() == pytest.approx(1) and table.answer == pytest.approx(ratio / (1 + ratio), rel=1e-6)
@@ -169,15 +169,15 @@ def test_samples_are_what_one_pass_allows(trained):
     """Near temperature 0 pass@1 is greedy decoding; pass@k grows with k and with nothing else here."""
     table = analysis.samples(trained[0], [0.001, 1.0], [1, 10], [1], items=50)
     value = table.set_index(["temperature", "k"]).value
-    greedy = one_pass(trained[0].model(), trained[0].config.task.stream.held_out("test", 1)[:50]).exact.mean()
+    greedy = teacher_forced(trained[0].model(), trained[0].config.task.stream.held_out("test", 1)[:50]).exact.mean()
     assert value[0.001, 1] == pytest.approx(greedy, abs=0.02) and value[1.0, 10] > value[1.0, 1] > 0
 
 
 def test_all_runs_are_measured_alike_by_any_number_of_workers(trained):
     """Rows carry the cell of their own run, whichever process measured it."""
     options, threads = dict(split="validation", items=10, operations=[1]), torch.get_num_threads()
-    one = analysis.of_all(trained, analysis.scores, **options)
-    two = analysis.of_all(trained, analysis.scores, workers=2, **options)
+    one = analysis.measure_runs(trained, analysis.scores, **options)
+    two = analysis.measure_runs(trained, analysis.scores, workers=2, **options)
     pd.testing.assert_frame_equal(one, two)
     assert torch.get_num_threads() == threads
     assert one.groupby(["n", "learns"]).seed.unique().map(sorted).to_list() == [[0, 1]] * 3

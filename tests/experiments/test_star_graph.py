@@ -11,7 +11,7 @@ import torch
 from data_gen.star_graph import StarGraphs
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.experiments.star_graph import analysis
-from mtp_lab.experiments.star_graph.analysis import CELL
+from mtp_lab.experiments.star_graph.analysis import CONDITION
 from mtp_lab.experiments.star_graph.conditions import STARS, star_configs
 from mtp_lab.model.predictions import tensors
 from mtp_lab.model.transformer import MTPTransformer
@@ -36,14 +36,18 @@ def test_cells_differ_in_what_they_are_said_to(preset):
     """Trunk, data order and optimizer are shared, labels are unique, the first cell is plain next-token prediction.
     Catches: a cell with a deeper path that is not called so, seeds of their own, two cells of one name."""
     configs = star_configs(preset)
-    cells = pd.DataFrame([analysis.cell_of(config) for config in configs])
-    cells["label"] = analysis.labels(cells)
-    assert len(cells.drop_duplicates(["label", "seed"])) == len(configs) == len(cells.drop_duplicates(CELL + ["seed"]))
-    assert cells.label[0] == "n = 1" and set(cells.seed) == set(range(STARS[preset].seeds))
-    deeper = cells.trunk != cells.trunk[0]
-    assert deeper.equals(cells.label.str.contains("trunk")) and set(cells.n[deeper]) <= {1}
+    conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
+    conditions["label"] = analysis.labels(conditions)
+    assert (
+        len(conditions.drop_duplicates(["label", "seed"]))
+        == len(configs)
+        == len(conditions.drop_duplicates(CONDITION + ["seed"]))
+    )
+    assert conditions.label[0] == "n = 1" and set(conditions.seed) == set(range(STARS[preset].seeds))
+    deeper = conditions.trunk != conditions.trunk[0]
+    assert deeper.equals(conditions.label.str.contains("trunk")) and set(conditions.n[deeper]) <= {1}
     plain = {replace(c.task, stream=replace(c.task.stream, variant="forward")) for c in configs}
-    assert len(plain) == 1 and len({(c.optimizer, c.steps, c.batch_size, c.mark_weights) for c in configs}) == 1
+    assert len(plain) == 1 and len({(c.optimizer, c.steps, c.batch_size, c.label_weights) for c in configs}) == 1
     assert len(star_configs(preset, 1)) * STARS[preset].seeds == len(configs)
 
 
@@ -59,7 +63,7 @@ def test_final_counts_what_is_said_in_the_answers_places(variant, monkeypatch):
     run = fake(variant)
     batch = run.config.task.held_out("test", ROWS)
     start = run.config.task.stream.answer_start
-    said = batch.wanted.copy()
+    said = batch.target_tokens.copy()
     said[: ROWS // 2, start + 1] += 1
     monkeypatch.setattr(analysis, "next_token", lambda model, batch: (said, None))
     found = analysis.final(run, ROWS).set_index("of").value

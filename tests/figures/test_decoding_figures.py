@@ -58,8 +58,8 @@ def test_bars_are_the_numbers_of_the_table():
 def test_what_was_not_measured_is_marked():
     """Catches: a gap that reads as a speed of zero, or a mark where there is a bar."""
     figure = decoding_speed(speeds(), "A title", "A caption.")
-    marks = [(note.y, note.xref) for note in figure.layout.annotations if note.text == "-"]
-    assert marks == [("peer, one row only", "x2")]
+    highlights = [(note.y, note.xref) for note in figure.layout.annotations if note.text == "-"]
+    assert highlights == [("peer, one row only", "x2")]
     titles = [re.sub("<.*?>", "", note.text) for note in figure.layout.annotations if note.yref == "paper"]
     assert titles == ["batch 1", "batch 8"]
 

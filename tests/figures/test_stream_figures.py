@@ -15,7 +15,7 @@ from data_gen.polynomials.stream import Polynomials
 from data_gen.star_graph import StarGraphs
 from mtp_lab import figures
 from mtp_lab.figures import stream_figures, theme
-from mtp_lab.figures.stream_figures import LEFT, LETTER, Mark, lay_out
+from mtp_lab.figures.stream_figures import LEFT, LETTER, Highlight, lay_out
 
 PIECES = ["Once", " upon", " Bo", "ra", ".", "\n", " <b>", "\nEnd"]
 KINDS = ("name", "word", "turn", "choice", "pronoun", "scenery", "forced")  # as many as there are colours
@@ -27,8 +27,8 @@ def where(*tokens: int) -> np.ndarray:
     return np.isin(np.arange(len(PIECES)), tokens)
 
 
-def marked(*marks: Mark) -> go.Figure:
-    return figures.marked_text(PIECES, marks, "A title", "A caption.")
+def marked(*highlights: Highlight) -> go.Figure:
+    return figures.highlighted_text(PIECES, highlights, "A title", "A caption.")
 
 
 def along(tokens: int = 100) -> pd.DataFrame:
@@ -75,8 +75,10 @@ def star(seed: int = 0) -> tuple[np.ndarray, go.Figure]:
 
 
 EVERY = {
-    "marked_text": lambda: marked(Mark("name", where(2, 3), "#a9d6f0"), Mark("choice", where(1), "#d55e00", "dots")),
-    "surprise_along": lambda: figures.surprise_along(along(), KINDS, "A title", "A caption."),
+    "highlighted_text": lambda: marked(
+        Highlight("name", where(2, 3), "#a9d6f0"), Highlight("choice", where(1), "#d55e00", "dots")
+    ),
+    "surprisal_along": lambda: figures.surprisal_along(along(), KINDS, "A title", "A caption."),
     "interval_bars": lambda: figures.interval_bars(measured(), "A title", "A caption.", ".3s"),
     "rings": lambda: figures.rings(shares(), 2, "A title", "A caption."),
     "horizon_entropy": lambda: figures.horizon_entropy(entropies(), "cff", "A title", "A caption."),
@@ -137,7 +139,7 @@ def test_a_text_is_laid_out_as_it_reads(parts, columns):
 @pytest.mark.parametrize("kind, drawn_lines", [("ground", 4), ("frame", 4), ("line", 1), ("dots", 1)])
 def test_a_mark_lies_around_its_tokens_and_nowhere_else(kind, drawn_lines):
     """Shifted by a token, a figure would call the wrong piece of a name the one to copy."""
-    figure = marked(Mark("mark", where(2, 7), "#d55e00", kind))
+    figure = marked(Highlight("mark", where(2, 7), "#d55e00", kind))
     text, shape = trace(figure, "text"), trace(figure, "mark")
     outlines = [[]]
     for x, y in zip(shape.x, shape.y, strict=True):
@@ -153,7 +155,9 @@ def test_a_mark_lies_around_its_tokens_and_nowhere_else(kind, drawn_lines):
 def test_marks_without_a_visible_token_stay_out_of_the_legend():
     """A character who does not appear in the story would be promised by the legend; so would a marked line break."""
     figure = marked(
-        Mark("absent", where(), "#000000"), Mark("break", where(5), "#000000"), Mark("seen", where(0), "#000000")
+        Highlight("absent", where(), "#000000"),
+        Highlight("break", where(5), "#000000"),
+        Highlight("seen", where(0), "#000000"),
     )
     assert [each.name for each in figure.data if each.showlegend] == ["seen"]
 
@@ -167,7 +171,7 @@ def test_pieces_are_shown_as_text_and_not_as_tags():
 def test_every_token_has_its_bar_and_its_circle_in_bits():
     """A bar beside its token, or nats under an axis that says bits, would be a wrong claim."""
     table = along()
-    figure = figures.surprise_along(table, KINDS, "t", "c", per_row=40)
+    figure = figures.surprisal_along(table, KINDS, "t", "c", per_row=40)
     bars = {
         (x, each.name): y for each in figure.data if each.type == "bar" for x, y in zip(each.x, each.y, strict=True)
     }
@@ -180,7 +184,7 @@ def test_every_token_has_its_bar_and_its_circle_in_bits():
 
 
 def test_each_kind_is_in_the_legend_once_if_it_has_an_entropy():
-    figure = figures.surprise_along(along(), KINDS, "t", "c", per_row=40)
+    figure = figures.surprisal_along(along(), KINDS, "t", "c", per_row=40)
     legend = [each.name for each in figure.data if each.showlegend]
     assert sorted(legend) == sorted({*along().query("entropy > 0").kind, "surprise"})
 
@@ -231,7 +235,7 @@ def test_the_heat_map_is_in_bits_with_horizon_one_on_top_and_one_scale_for_all()
     "draw, table, message",
     [
         (
-            lambda table: figures.surprise_along(table, KINDS, "t", "c"),
+            lambda table: figures.surprisal_along(table, KINDS, "t", "c"),
             along().drop(columns="entropy"),
             "entropy",
         ),

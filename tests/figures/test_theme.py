@@ -28,8 +28,13 @@ SMALL = dict(vocab_size=31, d_model=16, n_attention_heads=2, n_layers=9, max_seq
 
 def metrics(models=(1, 2), seeds=(0, 1)) -> pd.DataFrame:
     """Losses (nats) that name their own n, horizon, seed and step: n + horizon / 10 + seed / 100 + step / 1e5."""
-    rows = [(n, s, h, step, 100 * step, n + h / 10 + s / 100 + step / 1e5)
-            for n in models for s in seeds for h in range(1, n + 1) for step in (10, 20, 30)]
+    rows = [
+        (n, s, h, step, 100 * step, n + h / 10 + s / 100 + step / 1e5)
+        for n in models
+        for s in seeds
+        for h in range(1, n + 1)
+        for step in (10, 20, 30)
+    ]
     return pd.DataFrame(rows, columns=["n", "seed", "horizon", "step", "tokens", "loss"])
 
 
@@ -41,17 +46,27 @@ def ends(models=(1, 2, 4)) -> pd.DataFrame:
 
 def controls() -> pd.DataFrame:
     models = [("n = 1", 1, 6, "compute-matched"), ("n = 4", 4, 3, "compute-matched"), ("n = 1", 1, 3, "depth-matched")]
-    table = pd.DataFrame([(*model, seed, k + seed / 10) for k, model in enumerate(models) for seed in range(3)],
-                         columns=["label", "n", "depth", "matching", "seed", "loss"])
+    table = pd.DataFrame(
+        [(*model, seed, k + seed / 10) for k, model in enumerate(models) for seed in range(3)],
+        columns=["label", "n", "depth", "matching", "seed", "loss"],
+    )
     mean = table.groupby(["label", "depth"]).loss.transform("mean")
     difference = (mean - mean.min()).replace(0, np.nan)
-    return table.assign(mean=mean, low=mean - 0.1, high=mean + 0.1, difference=difference,
-                        difference_low=difference - 0.2, difference_high=difference + 0.3)
+    return table.assign(
+        mean=mean,
+        low=mean - 0.1,
+        high=mean + 0.1,
+        difference=difference,
+        difference_low=difference - 0.2,
+        difference_high=difference + 0.3,
+    )
 
 
 def peaks() -> pd.DataFrame:
-    rows = [(n, v, m, 2**20 * v // 256 * (n if m == "reference" else 1))
-            for n, v, m in product((1, 2, 4), (256, 2**19), ("reference", "sequential"))]
+    rows = [
+        (n, v, m, 2**20 * v // 256 * (n if m == "reference" else 1))
+        for n, v, m in product((1, 2, 4), (256, 2**19), ("reference", "sequential"))
+    ]
     table = pd.DataFrame(rows, columns=["n", "vocab", "method", "bytes"])
     return table[(table.method == "sequential") | (table.vocab == 256)]  # the reference ran out of memory
 
@@ -240,9 +255,13 @@ def test_the_mean_stops_where_a_seed_stops():
     assert len(trace(figure, "horizon 1").y) == 2 and len(trace(figure, "horizon 1, seed 0").y) == 3
 
 
-@pytest.mark.parametrize("by, panels, legend", [
-    ("n", ["n = 1", "n = 2"], ["horizon 1", "horizon 2"]), ("horizon", ["horizon 1", "horizon 2"], ["n = 1", "n = 2"]),
-])
+@pytest.mark.parametrize(
+    "by, panels, legend",
+    [
+        ("n", ["n = 1", "n = 2"], ["horizon 1", "horizon 2"]),
+        ("horizon", ["horizon 1", "horizon 2"], ["n = 1", "n = 2"]),
+    ],
+)
 def test_a_panel_for_each_and_each_line_once_in_the_legend(by, panels, legend):
     figure = figures.training_curves(metrics(), "t", by=by)
     assert texts(figure) == panels
@@ -271,7 +290,9 @@ def test_next_token_loss_draws_each_model_its_seeds_and_its_difference():
     assert difference.error_x.array == pytest.approx([0.3 / BIT])
     assert trace(figure, f"seeds, {name}").x == pytest.approx([1 / BIT, 1.1 / BIT, 1.2 / BIT])
     assert [each.name for each in figure.data if each.name.startswith("difference")] == [
-        "difference, n = 4, compute-matched, depth 3", "difference, n = 1, depth-matched, depth 3"]
+        "difference, n = 4, compute-matched, depth 3",
+        "difference, n = 1, depth-matched, depth 3",
+    ]
     assert "reference" in texts(figure)  # the model the others are compared to
     assert trace(figure, "mean, n = 1, depth-matched, depth 3").marker.symbol == "circle-open"
     assert trace(figure, "mean, n = 1, compute-matched, depth 6").marker.symbol == "circle"
@@ -289,14 +310,21 @@ def test_memory_has_a_unit_for_each_panel_and_leaves_out_what_was_not_measured()
     assert log.layout.annotations[-1].y == pytest.approx(math.log10(2))  # on a log axis annotations live in exponents
 
 
-@pytest.mark.parametrize("draw, table, message", [
-    (figures.training_curves, metrics().drop(columns="tokens"), r"missing \['tokens'\]"),
-    (figures.loss_by_horizon, ends().drop(columns=["low", "high"]), r"missing \['low', 'high'\]"),
-    (figures.next_token_loss, controls()[:0], "has 0 rows"),
-    (figures.memory, peaks().drop(columns="vocab"), r"missing \['vocab'\]"),
-    (lambda table, title: figures.loss_by_horizon(table, title, unit="bans per byte"), ends(), "unit='bans per byte'"),
-    (lambda table, title: figures.training_curves(table, title, by="seed"), metrics(), "by='seed'"),
-])
+@pytest.mark.parametrize(
+    "draw, table, message",
+    [
+        (figures.training_curves, metrics().drop(columns="tokens"), r"missing \['tokens'\]"),
+        (figures.loss_by_horizon, ends().drop(columns=["low", "high"]), r"missing \['low', 'high'\]"),
+        (figures.next_token_loss, controls()[:0], "has 0 rows"),
+        (figures.memory, peaks().drop(columns="vocab"), r"missing \['vocab'\]"),
+        (
+            lambda table, title: figures.loss_by_horizon(table, title, unit="bans per byte"),
+            ends(),
+            "unit='bans per byte'",
+        ),
+        (lambda table, title: figures.training_curves(table, title, by="seed"), metrics(), "by='seed'"),
+    ],
+)
 def test_tables_and_options_that_do_not_fit_are_named(draw, table, message):
     with pytest.raises(ValueError, match=message):
         draw(table, "t")
@@ -305,10 +333,26 @@ def test_tables_and_options_that_do_not_fit_are_named(draw, table, message):
 # --- text in columns
 
 
-@pytest.mark.parametrize("token, sign", [
-    (" ", "·"), ("\n", "↵"), ("\t", "→"), ("a", "a"), ("é", "é"), ("\x9f", "x9f"), ("\x00", "x00"), (" the", "·the"),
-    (97, "a"), (10, "↵"), (0x9F, "x9f"), (0xE9, "xe9"), (256, "␞"), (np.int32(32), "·"), ("", ""),
-])
+@pytest.mark.parametrize(
+    "token, sign",
+    [
+        (" ", "·"),
+        ("\n", "↵"),
+        ("\t", "→"),
+        ("a", "a"),
+        ("é", "é"),
+        ("\x9f", "x9f"),
+        ("\x00", "x00"),
+        (" the", "·the"),
+        (97, "a"),
+        (10, "↵"),
+        (0x9F, "x9f"),
+        (0xE9, "xe9"),
+        (256, "␞"),
+        (np.int32(32), "·"),
+        ("", ""),
+    ],
+)
 def test_every_token_has_a_visible_sign(token, sign):
     assert diagrams.printable(token) == sign
 
@@ -332,7 +376,20 @@ def test_line_predictions_tell_right_from_wrong_and_escape_what_plotly_would_rea
     assert set(zip(wrong.x, wrong.y, strict=True)) == {cell for cell, correct in cells.items() if not correct}
     assert right.textfont.color != wrong.textfont.color and set(wrong.text) == {"<b>?</b>"}
     assert [re.sub("</?b>", "", sign) for sign in trace(figure, "text").text] == [
-        "i", "f", "·", "x", "·", "&lt;", "·", "1", ":", "↵", "→", "&amp;", "x9f"]
+        "i",
+        "f",
+        "·",
+        "x",
+        "·",
+        "&lt;",
+        "·",
+        "1",
+        ":",
+        "↵",
+        "→",
+        "&amp;",
+        "x9f",
+    ]
 
 
 def test_sixty_columns_stay_legible():
@@ -341,10 +398,16 @@ def test_sixty_columns_stay_legible():
     assert min(sizes) >= 8 and max(sizes) >= 15 and figure.layout.width == 1200
 
 
-@pytest.mark.parametrize("change", [
-    dict(probability=np.zeros((2, 13))), dict(correct=np.zeros((3, 12), bool)), dict(predictions=[["a"] * 12] * 3),
-    dict(predictions=[], probability=np.zeros((0, 13)), correct=np.zeros((0, 13), bool)), dict(text=""),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(probability=np.zeros((2, 13))),
+        dict(correct=np.zeros((3, 12), bool)),
+        dict(predictions=[["a"] * 12] * 3),
+        dict(predictions=[], probability=np.zeros((0, 13)), correct=np.zeros((0, 13), bool)),
+        dict(text=""),
+    ],
+)
 def test_line_predictions_refuse_shapes_that_differ(change):
     with pytest.raises(ValueError, match="must all be"):
         figures.line_predictions(**{**strip(), **change})
@@ -359,8 +422,11 @@ def test_the_drawn_targets_are_those_that_train(documents):
     expected = future_targets(torch.tensor([[ord(c) for c in text]]), n, rows)[:, 0]  # (n, seq)
     signs = trace(figure, "to predict")
     drawn = {(t, i): sign for t, i, sign in zip(signs.x, signs.y, signs.text, strict=True)}
-    assert drawn == {(t, i + 1): diagrams.printable(chr(expected[i, t]))
-                     for i, t in product(range(n), range(len(text))) if expected[i, t] != IGNORE}
+    assert drawn == {
+        (t, i + 1): diagrams.printable(chr(expected[i, t]))
+        for i, t in product(range(n), range(len(text)))
+        if expected[i, t] != IGNORE
+    }
     grey = np.array(trace(figure, "targets").z) == 0
     assert (grey == (expected == IGNORE).numpy()).all()
     assert len(figure.layout.shapes) == (0 if documents is None else 2)  # a line at each boundary
@@ -391,7 +457,11 @@ def test_the_default_model_of_four_is_drawn_with_two_trunk_layers_and_four_heads
     assert heads == ["head 1", "head 2", "head 3", "head 4"]
     assert any("2 layers" in text for text in texts(figure))
     assert [text.replace(" ", "") for text in texts(figure) if text.startswith("x ")][-4:] == [
-        "xt+1", "xt+2", "xt+3", "xt+4"]
+        "xt+1",
+        "xt+2",
+        "xt+3",
+        "xt+4",
+    ]
     assert "1,270,016 parameters" in figure.layout.title.text
 
 
@@ -410,9 +480,15 @@ def test_architecture_draws_who_reads_whom_and_counts_every_parameter(kind, n):
     boxes_apart(figure)
 
 
-@pytest.mark.parametrize("changes", [
-    dict(attention_only=True), dict(position="relative", smeared_keys=True), dict(d_mlp=24), dict(trunk_layers=0),
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(attention_only=True),
+        dict(position="relative", smeared_keys=True),
+        dict(d_mlp=24),
+        dict(trunk_layers=0),
+    ],
+)
 def test_parameters_are_counted_for_every_kind_of_layer(changes):
     config = ModelConfig(**SMALL, n_future=2, **changes)
     parameters = sum(weight.numel() for weight in MTPTransformer(config).parameters())

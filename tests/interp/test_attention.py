@@ -107,13 +107,13 @@ def test_names_in_stories_are_looked_up_where_they_stand(handmade):
     who = np.array([[-1, 0, 0, -1, 1, 1, -1, 0, 0]], np.float32)
     first, second = np.isin(tokens, (ann, bob)), np.isin(tokens, (a, b))
     induction = np.array([[False] * 8 + [True]])
-    marks = {"entity": who, "first_piece": first, "second_piece": second, "induction": induction}
-    table = name_attention(handmade, Batch(tokens, np.zeros_like(tokens), marks))
+    labels = {"entity": who, "first_piece": first, "second_piece": second, "induction": induction}
+    table = name_attention(handmade, Batch(tokens, np.zeros_like(tokens), labels))
     assert high(table, "right", 1) == {("heads.1", INDUCTION)}
     assert high(table, "first_piece", 1) == {("blocks.0", DUPLICATE)}
     assert high(table, "wrong", 1) == {("blocks.0", SECOND_PREVIOUS)}  # b stands two before the second Ann
     assert high(table, "right", 2) == set()
-    objects = {**marks, "entity": np.where(who >= 0, who + 4, who)}
+    objects = {**labels, "entity": np.where(who >= 0, who + 4, who)}
     with pytest.raises(ValueError, match="none of the 1 rows mentions a character's name twice"):
         name_attention(handmade, Batch(tokens, np.zeros_like(tokens), objects))
 
@@ -122,13 +122,13 @@ def test_head_two_finds_the_second_piece_where_the_way_to_the_name_repeats(handm
     """. then Ann a ... then Ann a: at the second "then", head 2 looks two tokens behind the first one: at a."""
     then, ann, a = 5, 1, 2
     tokens = np.array([[0, then, ann, a, 9, 8, then, ann, a]], np.int32)
-    marks = {
+    labels = {
         "entity": np.where(np.isin(tokens, (ann, a)), 0, -1).astype(np.float32),
         "first_piece": tokens == ann,
         "second_piece": tokens == a,
         "induction": np.array([[False] * 8 + [True]]),
     }
-    table = name_attention(handmade, Batch(tokens, np.zeros_like(tokens), marks))
+    table = name_attention(handmade, Batch(tokens, np.zeros_like(tokens), labels))
     assert high(table, "right", 2) == {("heads.2", INDUCTION)}
     assert high(table, "right", 1) == {("heads.1", INDUCTION)}
 
@@ -142,12 +142,12 @@ def test_name_attention_is_that_of_a_loop(monkeypatch):
     tokens, documents = (torch.from_numpy(x).long() for x in (batch.tokens, batch.documents))
     _, cache = model.run_with_cache(tokens, documents, all_heads=True)
     patterns = np.stack([cache[f"{site}.attn.hook_pattern"] for site in attention_layers(model)])
-    marks = {name: batch.marks[name].tolist() for name in attention.MARKS}
+    labels = {name: batch.labels[name].tolist() for name in attention.MARKS}
     masses = {(ahead, score): [] for ahead in (1, 2) for score in ("right", "wrong", "first_piece")}
     for r in range(3):
-        who, first, second = marks["entity"][r], marks["first_piece"][r], marks["second_piece"][r]
+        who, first, second = labels["entity"][r], labels["first_piece"][r], labels["second_piece"][r]
         for t in range(batch.seq):
-            if not (marks["induction"][r][t] and 0 <= who[t] < 4):
+            if not (labels["induction"][r][t] and 0 <= who[t] < 4):
                 continue
             for ahead in (1, 2):
                 keys = [k for k in range(t - ahead) if batch.documents[r, k] == batch.documents[r, t]]
@@ -170,13 +170,13 @@ def test_names_are_not_asked_for_from_another_story():
     """Four tokens before a name early in a story stands another story, which knows nothing of it."""
     tokens = np.array([[9, 9, 9, 9, 1, 2, 1, 2]], np.int32)
     documents = np.array([[0, 0, 0, 0, 1, 1, 1, 1]], np.int32)
-    marks = {
+    labels = {
         "entity": np.where(tokens == 9, -1, 0).astype(np.float32),
         "first_piece": tokens == 1,
         "second_piece": tokens == 2,
         "induction": np.array([[False] * 7 + [True]]),
     }
-    table = name_attention(random_model(n_future=4), Batch(tokens, documents, marks))
+    table = name_attention(random_model(n_future=4), Batch(tokens, documents, labels))
     assert table[table.ahead == 4].value.isna().all()
     assert table[table.ahead < 4].value.notna().all()
 

@@ -76,15 +76,15 @@ def test_the_trunk_layer_is_what_the_heads_need(handmade):
     Catches: states shifted by a layer, readings or horizons mixed up."""
     tokens = repeated_tokens(handmade, 20, HALF, torch.Generator().manual_seed(0))  # more than ROWS
     second = (torch.arange(2 * HALF + 1) > HALF + 2).expand_as(tokens)
-    table = lens(handmade, tokens, marks={"second half": second})
-    found = table[table.mark == "second half"].set_index(["layer", "reading", "horizon"])
+    table = lens(handmade, tokens, labels={"second half": second})
+    found = table[table.label == "second half"].set_index(["layer", "reading", "horizon"])
     for i in (1, 2):
-        assert found.accuracy["embed", "head", i] < 0.3 and found.nats["embed", "head", i] > 1
-        assert found.accuracy["blocks.0", "head", i] == 1 and found.nats["blocks.0", "head", i] < 0.01
+        assert found.accuracy["embed", "head", i] < 0.3 and found.nll["embed", "head", i] > 1
+        assert found.accuracy["blocks.0", "head", i] == 1 and found.nll["blocks.0", "head", i] < 0.01
         for layer in ("embed", "blocks.0"):
-            assert found.nats[layer, "direct", i] == pytest.approx(math.log(24), abs=1e-5)
+            assert found.nll[layer, "direct", i] == pytest.approx(math.log(24), abs=1e-5)
     assert (found.targets == 20 * (HALF - 2)).all()
-    everything = table[table.mark == "all"].set_index(["layer", "reading", "horizon"])
+    everything = table[table.label == "all"].set_index(["layer", "reading", "horizon"])
     assert everything.targets["embed", "head", 2] == 20 * (2 * HALF - 1)
     assert 0.4 < everything.accuracy["blocks.0", "head", 1] < 0.7
 
@@ -96,21 +96,21 @@ def test_numbers_are_counts_token_by_token(teacherless):
     the tokens read taken for those to be said (teacherless)."""
     model, (tokens, documents) = random_model("causal"), packed()
     said = tokens.flip(0) if teacherless else tokens
-    mark = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(2)) < 0.5
-    table = lens(model, tokens, documents, {"some": mark}, wanted=said if teacherless else None)
+    label = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(2)) < 0.5
+    table = lens(model, tokens, documents, {"some": label}, wanted=said if teacherless else None)
     table = table.set_index(["layer", "reading", "horizon", "mark"])
     targets = future_targets(said, 3, documents)
     for (layer, reading), logits in as_dict(model, tokens, documents).items():
         for i in (1, 2, 3):
-            right, nats = [], []
+            right, nll = [], []
             for row, t in np.argwhere((targets[i - 1] != IGNORE).numpy()):
-                if mark[row, t + i]:
+                if label[row, t + i]:
                     right.append(logits[i - 1, row, t].argmax() == targets[i - 1, row, t])
-                    nats.append(-logits[i - 1, row, t].log_softmax(-1)[targets[i - 1, row, t]])
+                    nll.append(-logits[i - 1, row, t].log_softmax(-1)[targets[i - 1, row, t]])
             found = table.loc[(layer, reading, i, "some")]
             assert found.targets == len(right) > 5
             assert found.accuracy == pytest.approx(float(np.mean(right)))
-            assert found.nats == pytest.approx(float(np.mean(nats)), rel=1e-5)
+            assert found.nll == pytest.approx(float(np.mean(nll)), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,21 +120,21 @@ def test_documents_never_leak(kind):
     rows = [[(tokens[r : r + 1, :9]), (tokens[r : r + 1, 9:17])] for r in range(3)]
     alone = pd.concat([lens(model, part) for row in rows for part in row])
     by = ["layer", "reading", "horizon"]
-    expected = alone.assign(nats=alone.nats * alone.targets, right=alone.accuracy * alone.targets).groupby(by).sum()
+    expected = alone.assign(nll=alone.nll * alone.targets, right=alone.accuracy * alone.targets).groupby(by).sum()
     found = lens(model, tokens, documents).set_index(by).loc[expected.index]
     assert (found.targets == expected.targets).all()
     np.testing.assert_allclose(found.accuracy, expected.right / expected.targets)
-    np.testing.assert_allclose(found.nats, expected.nats / expected.targets, rtol=1e-5)
+    np.testing.assert_allclose(found.nll, expected.nll / expected.targets, rtol=1e-5)
 
 
 def test_what_is_never_asked_for_has_no_number(handmade):
     """nan and 0 targets, not an error or a zero; a mark that cannot be one says so."""
     tokens = repeated_tokens(handmade, 2, HALF, torch.Generator().manual_seed(0))
-    table = lens(handmade, tokens, marks={"none": torch.zeros_like(tokens, dtype=torch.bool)})
-    none = table[table.mark == "none"]
-    assert none.accuracy.isna().all() and none.nats.isna().all() and (none.targets == 0).all()
-    assert table[table.mark == "all"].notna().all(axis=None)
+    table = lens(handmade, tokens, labels={"none": torch.zeros_like(tokens, dtype=torch.bool)})
+    none = table[table.label == "none"]
+    assert none.accuracy.isna().all() and none.nll.isna().all() and (none.targets == 0).all()
+    assert table[table.label == "all"].notna().all(axis=None)
     with pytest.raises(ValueError, match=r"marks\['whole'\] must be bool of the shape of tokens, \(2, 25\), got"):
-        lens(handmade, tokens, marks={"whole": tokens})
+        lens(handmade, tokens, labels={"whole": tokens})
     with pytest.raises(ValueError, match=r"wanted \(2, 24\) must have the shape of tokens \(2, 25\)"):
         lens(handmade, tokens, wanted=tokens[:, 1:])

@@ -120,14 +120,14 @@ def test_the_loss_is_equation_2(kind, method):
     logits = model.all_logits(tokens, DOCUMENTS)
     total, means = torch.zeros((), dtype=torch.float64), []
     for i in (1, 2, 3):
-        nats = []
+        nll = []
         for row in range(2):
             for t in range(8 - i):
                 document = int(DOCUMENTS[row, t])
                 if document >= 0 and int(DOCUMENTS[row, t + i]) == document:
                     scores = logits[i - 1, row, t]
-                    nats.append(scores.exp().sum().log() - scores[tokens[row, t + i]])
-        means.append(sum(nats) / len(nats))
+                    nll.append(scores.exp().sum().log() - scores[tokens[row, t + i]])
+        means.append(sum(nll) / len(nll))
         total = total + weights[i - 1] * means[-1]
     total.backward()
     expected = taken(model)

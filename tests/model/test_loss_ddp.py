@@ -20,7 +20,9 @@ from mtp_lab.model.transformer import MTPTransformer
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
 PROCESSES, SECONDS = 2, 90
-mp.set_forkserver_preload(["mtp_lab.training.loop"])  # torch is imported once for all children, those of other tests as well
+mp.set_forkserver_preload(
+    ["mtp_lab.training.loop"]
+)  # torch is imported once for all children, those of other tests as well
 # The halves have different numbers of targets, and only the second has any at horizon 3.
 DOCUMENTS = torch.tensor([[0, 0, 1, 1, -1, -1], [2, 2, 2, 3, 3, 3], [4, 4, 4, 4, 4, 4], [5, 5, 5, 5, 6, 6]])
 TOKENS = torch.randint(0, 19, (4, 6), generator=torch.Generator().manual_seed(1))

@@ -8,7 +8,7 @@ from data_gen import Batch
 from mtp_lab.config import ModelConfig
 from mtp_lab.evaluation.statistics import Interval, bootstrap_interval, seed_interval
 from mtp_lab.model.loss import mtp_loss
-from mtp_lab.model.predictions import loss_per_horizon, losses, next_token, tensors, token_nats
+from mtp_lab.model.predictions import loss_per_horizon, next_token_predictions, row_losses, tensors, token_nll
 from mtp_lab.model.transformer import MTPTransformer
 
 SEQ, ROWS = 12, 5
@@ -40,14 +40,14 @@ def naive(model: MTPTransformer, batch: Batch) -> np.ndarray:
     """Nats of each horizon, row and token that was predicted, target by target."""
     with torch.no_grad():
         log_p = model.all_logits(*tensors(batch)).double().log_softmax(-1)
-    nats = np.full((model.config.n_future, batch.rows, batch.seq), np.nan)
+    nll = np.full((model.config.n_future, batch.rows, batch.seq), np.nan)
     for i in range(1, model.config.n_future + 1):
         for row in range(batch.rows):
             for t in range(batch.seq - i):
                 here, there = batch.documents[row, [t, t + i]]
                 if here == there and there != -1:
-                    nats[i - 1, row, t + i] = -log_p[i - 1, row, t, batch.tokens[row, t + i]]
-    return nats
+                    nll[i - 1, row, t + i] = -log_p[i - 1, row, t, batch.tokens[row, t + i]]
+    return nll
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 32])
@@ -57,12 +57,12 @@ def test_losses_are_the_naive_ones_token_by_token(head_kind, rows_at_once, batch
     Catches: targets across documents or in padding, horizons or rows in another order, a last piece that is lost."""
     model = model_of(head_kind=head_kind)
     expected = naive(model, batch)
-    np.testing.assert_allclose(token_nats(model, batch, rows_at_once), expected, rtol=1e-5)
-    nats, counts = losses(model, batch, rows_at_once)
-    assert nats.shape == counts.shape == (3, ROWS)
+    np.testing.assert_allclose(token_nll(model, batch, rows_at_once), expected, rtol=1e-5)
+    nll, counts = row_losses(model, batch, rows_at_once)
+    assert nll.shape == counts.shape == (3, ROWS)
     np.testing.assert_array_equal(counts, (~np.isnan(expected)).sum(-1))
-    np.testing.assert_allclose(nats, np.nansum(expected, -1), rtol=1e-5)
-    assert (counts[:, 3] == 0).all() and (nats[:, 3] == 0).all()  # padding alone
+    np.testing.assert_allclose(nll, np.nansum(expected, -1), rtol=1e-5)
+    assert (counts[:, 3] == 0).all() and (nll[:, 3] == 0).all()  # padding alone
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 32])
@@ -72,18 +72,18 @@ def test_next_token_says_of_every_token_what_was_predicted_for_it(rows_at_once, 
     Catches: predictions left at the position that made them, a prediction across documents, rows in another order,
     another head's logits."""
     model = model_of()
-    predicted, nats = next_token(model, batch, rows_at_once)
+    predicted, nll = next_token_predictions(model, batch, rows_at_once)
     with torch.no_grad():
         log_p = model.all_logits(*tensors(batch))[0].double().log_softmax(-1)
     for row in range(batch.rows):
         for t in range(batch.seq):
             before, here = batch.documents[row, t - 1] if t else -1, batch.documents[row, t]
             if here != before or here == -1:
-                assert predicted[row, t] == -1 and np.isnan(nats[row, t])
+                assert predicted[row, t] == -1 and np.isnan(nll[row, t])
                 continue
             assert predicted[row, t] == log_p[row, t - 1].argmax()
-            assert nats[row, t] == pytest.approx(-log_p[row, t - 1, batch.tokens[row, t]].item(), rel=1e-5)
-    assert np.nansum(nats) == pytest.approx(losses(model, batch)[0][0].sum(), rel=1e-5)
+            assert nll[row, t] == pytest.approx(-log_p[row, t - 1, batch.tokens[row, t]].item(), rel=1e-5)
+    assert np.nansum(nll) == pytest.approx(row_losses(model, batch)[0][0].sum(), rel=1e-5)
     assert len(set(predicted[predicted >= 0].tolist())) > 3
 
 
@@ -91,7 +91,7 @@ def test_losses_leave_the_model_as_it_was(batch):
     """No gradient is computed or left behind.
     Catches: an evaluation during training that adds to the next step's gradient."""
     model = model_of()
-    losses(model, batch), next_token(model, batch)
+    row_losses(model, batch), next_token_predictions(model, batch)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
 
 
@@ -135,23 +135,23 @@ def test_seed_interval_covers_the_truth_as_often_as_it_says():
 def test_bootstrap_interval_weighs_rows_by_their_targets():
     """The mean is that over targets, around it the interval; the same rows give the same numbers.
     Catches: a mean of the rows' means, where short rows count as much as long ones."""
-    nats, counts = np.tile([10.0, 400.0], 100), np.tile([10, 100], 100)  # 1 nat a target, and 4
-    interval = bootstrap_interval(nats, counts)
+    nll, counts = np.tile([10.0, 400.0], 100), np.tile([10, 100], 100)  # 1 nat a target, and 4
+    interval = bootstrap_interval(nll, counts)
     assert interval.mean == pytest.approx(410 / 110)
     assert 3.6 < interval.low < interval.mean < interval.high < 3.8
-    assert interval == bootstrap_interval(nats, counts)
+    assert interval == bootstrap_interval(nll, counts)
     assert bootstrap_interval(2 * counts, counts) == Interval(2.0, 2.0, 2.0)
 
 
 def test_bootstrap_interval_shrinks_as_rows_are_added():
     """Four times the rows halve the interval; more confidence widens it.
     Catches: quantiles of the rows instead of their mean, confidence bounds mixed up."""
-    nats = np.random.default_rng(0).gamma(4, 1, 1600)
+    nll = np.random.default_rng(0).gamma(4, 1, 1600)
     counts = np.ones(1600)
-    few, many = bootstrap_interval(nats[:400], counts[:400]), bootstrap_interval(nats, counts)
+    few, many = bootstrap_interval(nll[:400], counts[:400]), bootstrap_interval(nll, counts)
     assert (few.high - few.low) / (many.high - many.low) == pytest.approx(2, rel=0.2)
-    assert many != bootstrap_interval(nats, counts, seed=1)
-    surer = bootstrap_interval(nats, counts, confidence=0.99)
+    assert many != bootstrap_interval(nll, counts, seed=1)
+    surer = bootstrap_interval(nll, counts, confidence=0.99)
     assert surer.low < many.low < many.mean < many.high < surer.high
 
 
@@ -162,8 +162,8 @@ def test_bootstrap_interval_covers_the_truth_as_often_as_it_says():
     hits = []
     for _ in range(300):
         counts = generator.integers(20, 40, 60)
-        nats = counts * generator.normal(3, 1, 60)
-        interval = bootstrap_interval(nats, counts, resamples=400)
+        nll = counts * generator.normal(3, 1, 60)
+        interval = bootstrap_interval(nll, counts, resamples=400)
         hits.append(interval.low < 3 < interval.high)
     assert 0.90 < np.mean(hits) < 0.98
 

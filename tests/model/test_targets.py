@@ -121,8 +121,8 @@ def test_a_target_counts_nothing_where_its_cause_is_unread(batch, seed):
 
 def test_the_first_mark_that_fits_gives_the_weight():
     """Overlapping marks must not multiply, and tokens without a mark must not take another's weight."""
-    marks = {"a": [[True, True, False, False]], "b": [[False, True, True, False]]}
-    batch = pack([[1, 2, 3, 4]], 5, {name: [mark[0]] for name, mark in marks.items()})
+    labels = {"a": [[True, True, False, False]], "b": [[False, True, True, False]]}
+    batch = pack([[1, 2, 3, 4]], 5, {name: [label[0]] for name, label in labels.items()})
     assert token_weights(batch, [("a", 3), ("b", 2), ("rest", 0.5)]).tolist() == [[3, 3, 2, 0.5, 0.5]]
     assert token_weights(batch, [("rest", 0.5), ("b", 2), ("a", 3)]).tolist() == [[3, 2, 2, 0.5, 0.5]]
     assert token_weights(batch, [("b", 0)]).tolist() == [[1, 0, 0, 1, 1]]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_gen.batch import Batch, Documents, pack
 from mtp_lab.tasks import SPLITS, TASKS, BytesTask, PolynomialsTask, StarGraphTask, StoriesTask
-from mtp_lab.tasks.rendering import CYAN, STYLES, TOLD_ONCE, UNDERLINED, documents, lines, marked, unpacked
+from mtp_lab.tasks.rendering import CYAN, DOCUMENT_LABELS, STYLES, UNDERLINED, documents, lines, marked, unpacked
 
 CODES = re.compile(r"\033\[\d+m")
 
@@ -35,7 +35,7 @@ def test_marked_tokens_are_the_ones_between_signs():
     task = StoriesTask()
     for document in documents(task, "train", 3, 1):
         pieces = task.pieces(document.tokens.tolist())
-        where = document.marks["entity"] == 0
+        where = document.labels["entity"] == 0
         text = marked(pieces, [where], [CYAN])
         inside = re.findall(rf"{re.escape(CYAN[0])}(.*?){re.escape(CYAN[1])}", text, re.S)
         assert "".join(inside) == "".join(np.array(pieces)[where]).replace(" ", "") and len(inside) >= 4
@@ -44,7 +44,7 @@ def test_marked_tokens_are_the_ones_between_signs():
 def test_stretches_lie_inside_one_another():
     """What opens first closes last; the space before a stretch stays outside of it.
     Catches: signs that cross, an underlined space between words."""
-    where = [np.array(mark, bool) for mark in ([0, 1, 1, 0], [0, 0, 1, 1])]
+    where = [np.array(label, bool) for label in ([0, 1, 1, 0], [0, 0, 1, 1])]
     assert marked(["In", " Bo", "ra", "."], where, [("<", ">"), ("_", "_")]) == "In <Bo_ra>._"
     same = [np.array([0, 1, 1, 0], bool)] * 2
     assert marked(["In", " Bo", "ra", "."], same, [CYAN, UNDERLINED]) == "In \033[36m\033[4mBora\033[24m\033[39m."
@@ -76,9 +76,9 @@ def test_facts_about_a_document_stand_above_it():
 def test_the_table_speaks_of_marks_there_are(name):
     """Every mark of the table is one of the task's batches, and appears in them.
     Catches: a mark that was renamed in the generator, which would fail only when somebody looks."""
-    marks = TASKS[name]().batch(32, 0, 0).marks
-    assert all(style.where(marks).any() for style in STYLES[name])
-    assert set(TOLD_ONCE.get(name, ())) <= set(marks)
+    labels = TASKS[name]().batch(32, 0, 0).labels
+    assert all(style.where(labels).any() for style in STYLES[name])
+    assert set(DOCUMENT_LABELS.get(name, ())) <= set(labels)
 
 
 # --- Which documents -----------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_unpacking_undoes_packing(lengths, seq):
     batch = pack(whole, seq, {"odd": [document % 2 == 1 for document in whole]})
     again = unpacked(batch)
     assert again.lengths.tolist() == lengths and again.tokens.tolist() == list(range(sum(lengths)))
-    assert again.marks["odd"].tolist() == [token % 2 == 1 for token in range(sum(lengths))]
+    assert again.labels["odd"].tolist() == [token % 2 == 1 for token in range(sum(lengths))]
 
 
 def test_windows_of_one_file_are_shown_apart():

@@ -16,7 +16,7 @@ from data_gen.star_graph import StarGraphs
 from data_gen.stories.generator import Stories
 from data_gen.stories.names import NamePools
 from mtp_lab.config import ModelConfig, TrainConfig
-from mtp_lab.model.predictions import next_token
+from mtp_lab.model.predictions import next_token_predictions
 from mtp_lab.serialization import canonical_json, config_hash, from_mapping, to_mapping
 from mtp_lab.tasks import (
     SPLITS,
@@ -51,7 +51,7 @@ def tasks(corpus) -> dict[str, Task]:
 
 
 def content(batch: Batch) -> tuple[bytes, ...]:
-    return tuple(array.tobytes() for array in (batch.tokens, batch.documents, *batch.marks.values()))
+    return tuple(array.tobytes() for array in (batch.tokens, batch.documents, *batch.labels.values()))
 
 
 def documents_of(batch: Batch):
@@ -104,7 +104,7 @@ def test_stories_of_a_split_have_names_that_no_other_split_has(tasks):
     task, names = tasks["stories"], {}
     batches = {split: task.held_out(split, 40) for split in SPLITS} | {"steps": task.batch(40, 0, 0)}
     for split, batch in batches.items():
-        row, at = np.nonzero(batch.marks["first_piece"] & (batch.marks["entity"] < 4))
+        row, at = np.nonzero(batch.labels["first_piece"] & (batch.labels["entity"] < 4))
         names[split] = set(zip(batch.tokens[row, at].tolist(), batch.tokens[row, at + 1].tolist(), strict=True))
         assert len(names[split]) == 8
     assert names["train"] == names["steps"]
@@ -118,14 +118,14 @@ def test_polynomials_hold_out_as_many_rows_of_every_number_of_operations(tasks):
     for split in ("validation", "test"):
         for n in (1, 2, 7, 30):
             batch = task.held_out(split, n)
-            m = batch.marks["m"][:, 0]
+            m = batch.labels["m"][:, 0]
             assert batch.rows == n and np.ptp([(m == number).sum() for number in (1, 2, 3)][: min(n, 3)]) <= 1
             for number in set(m):
                 own = task.stream.held_out(split, int(number)).pack(task.seq)
                 mine = batch[m == number]
                 assert (mine.tokens == own.tokens[: mine.rows]).all()
         assert len(set(batch.documents.ravel().tolist())) == len(list(documents_of(batch))) + 1  # padding
-    in_training = task.held_out("train", 30).marks["m"]
+    in_training = task.held_out("train", 30).labels["m"]
     assert {len(set(row.tolist()) - {-1}) for row in in_training} > {1}, "training mixes them in a row"
 
 
@@ -138,8 +138,8 @@ def test_tight_packing_is_of_training_rows_alone():
     assert batch.real_tokens > 1.08 * plain.batch(32, 0, 0).real_tokens
     for split in SPLITS:
         assert content(tight.held_out(split, 12)) == content(plain.held_out(split, 12))
-    predicted, nats = answers(tight, batch, "mixed"), np.zeros(batch.tokens.shape)
-    assert tight.measures(batch, predicted, nats) == pytest.approx(slowly("polynomials", batch, predicted, nats))
+    predicted, nll = answers(tight, batch, "mixed"), np.zeros(batch.tokens.shape)
+    assert tight.measures(batch, predicted, nll) == pytest.approx(slowly("polynomials", batch, predicted, nll))
 
 
 def test_bytes_are_split_by_file(tasks):
@@ -209,7 +209,7 @@ def share(values: list) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def slowly(name: str, batch: Batch, predicted: np.ndarray, nats: np.ndarray) -> dict[str, float]:
+def slowly(name: str, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
     """The measures by their definitions: one document, one token at a time."""
     counts: dict[str, list] = {}
 
@@ -218,26 +218,26 @@ def slowly(name: str, batch: Batch, predicted: np.ndarray, nats: np.ndarray) -> 
 
     for row, columns in documents_of(batch):
         tokens, said = batch.tokens[row], predicted[row]
-        marks = SimpleNamespace(**{mark: values[row] for mark, values in batch.marks.items()})
+        labels = SimpleNamespace(**{label: values[row] for label, values in batch.labels.items()})
         if name in ("stories", "choice_process"):
             for t in columns[1:]:
-                count("excess", nats[row, t] + np.log(marks.probability[t]))
+                count("excess", nll[row, t] + np.log(labels.probability[t]))
         if name in ("polynomials", "star_graph"):
-            whole = all(said[t] == tokens[t] for t in columns if marks.answer[t])
-            count(f"exact_{marks.m[columns[0]]:.0f}" if name == "polynomials" else "path", whole)
+            whole = all(said[t] == tokens[t] for t in columns if labels.answer[t])
+            count(f"exact_{labels.m[columns[0]]:.0f}" if name == "polynomials" else "path", whole)
         for t in columns:
             right = said[t] == tokens[t]
             if name == "bytes" and t > columns[0]:
                 count("accuracy", right)
-            if name == "star_graph" and marks.choice[t]:
+            if name == "star_graph" and labels.choice[t]:
                 count("choice", right)
-            if name == "choice_process" and marks.forced[t]:
+            if name == "choice_process" and labels.forced[t]:
                 count("forced", right)
-            if name == "stories" and 0 <= marks.entity[t] < 4 and marks.mention[t] > 1:
-                if marks.first_piece[t]:
+            if name == "stories" and 0 <= labels.entity[t] < 4 and labels.mention[t] > 1:
+                if labels.first_piece[t]:
                     count("first_piece", right)
                 else:
-                    seconds = [s for s in columns[columns < t] if marks.second_piece[s] and 0 <= marks.entity[s] < 4]
+                    seconds = [s for s in columns[columns < t] if labels.second_piece[s] and 0 <= labels.entity[s] < 4]
                     count("induction", right)
                     count("induction_any", said[t] in tokens[seconds])
     return {measure: share(values) for measure, values in counts.items()}
@@ -250,10 +250,10 @@ def test_measures_are_those_of_a_slow_count(name, how, tasks):
     asked for, answers judged by one token, documents of one row taken together, the names of another document."""
     task = tasks[name]
     batch = task.held_out("validation", 30)
-    nats = np.where(asked(batch), np.random.default_rng(1).gamma(2, 1, batch.tokens.shape), np.nan)
+    nll = np.where(asked(batch), np.random.default_rng(1).gamma(2, 1, batch.tokens.shape), np.nan)
     predicted = answers(task, batch, how)
-    measured = task.measures(batch, predicted, nats)
-    assert measured == pytest.approx(slowly(name, batch, predicted, nats))
+    measured = task.measures(batch, predicted, nll)
+    assert measured == pytest.approx(slowly(name, batch, predicted, nll))
     accuracies = {measure: value for measure, value in measured.items() if measure != "excess"}
     assert accuracies and all(type(value) is float for value in measured.values())
     if how == "mixed":
@@ -270,9 +270,9 @@ def test_a_second_piece_of_another_name_counts_as_copied_but_not_as_induction(ta
     predicted = np.where(asked(batch), batch.tokens, -1)
     elsewhere = predicted.copy()
     for row, columns in documents_of(batch):
-        named = (batch.marks["entity"][row] >= 0) & (batch.marks["entity"][row] < 4)
-        seconds = columns[(batch.marks["second_piece"][row] & named)[columns]]
-        for t in seconds[batch.marks["induction"][row, seconds]]:
+        named = (batch.labels["entity"][row] >= 0) & (batch.labels["entity"][row] < 4)
+        seconds = columns[(batch.labels["second_piece"][row] & named)[columns]]
+        for t in seconds[batch.labels["induction"][row, seconds]]:
             others = [s for s in batch.tokens[row, seconds[seconds < t]] if s != batch.tokens[row, t]]
             predicted[row, t] = others[0] if others else batch.tokens[row, t]
             told = set(batch.tokens[row, seconds].tolist())
@@ -291,11 +291,11 @@ def test_excess_is_zero_for_who_states_the_probabilities(name, tasks):
     task = tasks[name]
     batch = task.held_out("test", 60)
     where = asked(batch)
-    told = np.where(where, -np.log(np.where(where, batch.marks["probability"], 1)), np.nan)
+    told = np.where(where, -np.log(np.where(where, batch.labels["probability"], 1)), np.nan)
     predicted = np.where(where, batch.tokens, -1)
     assert task.measures(batch, predicted, told)["excess"] == pytest.approx(0, abs=1e-6)
     assert task.measures(batch, predicted, told + 0.5)["excess"] == pytest.approx(0.5)
-    expected = np.where(where, batch.marks["entropy"], np.nan)
+    expected = np.where(where, batch.labels["entropy"], np.nan)
     spread = np.std((expected - told)[where]) / np.sqrt(where.sum())
     assert abs(task.measures(batch, predicted, expected)["excess"]) < 4 * spread
 
@@ -308,7 +308,7 @@ def test_what_was_not_asked_measures_nothing(tasks):
     measured = reversed_.measures(batch, batch.tokens, np.zeros(batch.tokens.shape))
     assert measured["path"] == 1 and np.isnan(measured["choice"])
     batch = tasks["polynomials"].held_out("test", 1)
-    cut = Batch(batch.tokens, batch.documents, batch.marks | {"answer": np.zeros(batch.tokens.shape, bool)})
+    cut = Batch(batch.tokens, batch.documents, batch.labels | {"answer": np.zeros(batch.tokens.shape, bool)})
     assert tasks["polynomials"].measures(cut, batch.tokens, np.zeros(batch.tokens.shape)) == {}
 
 
@@ -432,7 +432,7 @@ def test_every_task_can_be_trained(name, tasks, tmp_path):
         evaluate_rows=6,
         precision="fp32",
     )
-    run = runs.get(config, tmp_path)
+    run = runs.get_run(config, tmp_path)
     assert runs.open_run(run.path) == run
     log = run.log()
     assert [("measures" in row, "validation" in row) for row in log] == [(False,) * 2, (True,) * 2] * 2
@@ -447,4 +447,4 @@ def test_every_task_can_be_trained(name, tasks, tmp_path):
     assert last == pytest.approx(log[-1]["measures"], nan_ok=True)
 
     rows = task.held_out("validation", 6)
-    assert last == pytest.approx(task.measures(rows, *next_token(run.model(), rows)), nan_ok=True, abs=1e-5)
+    assert last == pytest.approx(task.measures(rows, *next_token_predictions(run.model(), rows)), nan_ok=True, abs=1e-5)

@@ -13,17 +13,17 @@ import torch
 
 from data_gen.batch import Batch, pack
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab.model.predictions import token_nats
+from mtp_lab.model.predictions import token_nll
 from mtp_lab.model.targets import IGNORE, future_targets, target_weights, token_weights
 from mtp_lab.theory import implicit_weights
 
 N = 4
 SMALL = {
-    "copied": (ChoiceProcess(options=3, forced=3, relevance=(3,)), 13),
-    "in turn": (ChoiceProcess(options=2, probabilities=(0.8, 0.2), forced=2, relevance=(5, 0)), 12),
-    "overlap": (ChoiceProcess(options=3, probabilities=(0.5, 0.3, 0.2), forced=1, relevance=(4, 1, 9)), 9),
-    "choices only": (ChoiceProcess(options=2, probabilities=(0.7, 0.3), forced=0), 6),
-    "shorter than the horizons": (ChoiceProcess(options=2, forced=1, relevance=(1,)), 3),
+    "copied": (ChoiceProcess(n_choices=3, forced=3, relevance=(3,)), 13),
+    "in turn": (ChoiceProcess(n_choices=2, probabilities=(0.8, 0.2), forced=2, relevance=(5, 0)), 12),
+    "overlap": (ChoiceProcess(n_choices=3, probabilities=(0.5, 0.3, 0.2), forced=1, relevance=(4, 1, 9)), 9),
+    "choices only": (ChoiceProcess(n_choices=2, probabilities=(0.7, 0.3), forced=0), 6),
+    "shorter than the horizons": (ChoiceProcess(n_choices=2, forced=1, relevance=(1,)), 3),
 }
 each_small = pytest.mark.parametrize("process, seq", SMALL.values(), ids=SMALL)
 
@@ -38,7 +38,7 @@ def entropy(documents: np.ndarray, mass: np.ndarray, positions: list[int]) -> fl
 
 def all_documents(process: ChoiceProcess, seq: int) -> tuple[np.ndarray, np.ndarray]:
     """(documents, seq) tokens and (documents,) probabilities."""
-    opening = 2 * process.options
+    opening = 2 * process.n_choices
     futures, mass = process.joint(np.array([opening]), seq - 1)
     return np.column_stack([np.full(len(futures), opening), futures]), mass
 
@@ -105,11 +105,11 @@ def test_every_term_is_counted_once(seed):
 
 def test_counts_are_the_exact_weights_in_units_of_a_choice():
     """Where each forced token copies one choice, counting is exact, at the ends of a document too."""
-    process, seq = ChoiceProcess(options=4, forced=5, relevance=(5, 0, 2)), 40
-    marks = process.documents(1, seq, np.random.default_rng(0)).marks
-    terms = implicit_weights.loss_terms(marks["cause"], 6)
-    weights = implicit_weights.implicit_weights(implicit_weights.exact_nats(process, 6, seq))[:, 0]
-    choice = marks["choice"]
+    process, seq = ChoiceProcess(n_choices=4, forced=5, relevance=(5, 0, 2)), 40
+    labels = process.documents(1, seq, np.random.default_rng(0)).labels
+    terms = implicit_weights.loss_terms(labels["cause"], 6)
+    weights = implicit_weights.implicit_weights(implicit_weights.exact_nll(process, 6, seq))[:, 0]
+    choice = labels["choice"]
     assert weights[:, choice] == pytest.approx(terms[:, choice] * log(4), abs=1e-12)
     assert weights[:, ~choice][:, 1:] == pytest.approx(0, abs=1e-12)  # the first: the opening token, nan
 
@@ -121,8 +121,8 @@ def test_counts_are_the_exact_weights_in_units_of_a_choice():
 def test_weights_follow_the_definition(process, seq):
     """All pairs of a token read and a target, one by one, with information from the enumerated joint distribution."""
     documents, mass = all_documents(process, seq)
-    weights = implicit_weights.implicit_weights(implicit_weights.exact_nats(process, N, seq))
-    gains = implicit_weights.attributed(implicit_weights.exact_nats(process, N, seq))
+    weights = implicit_weights.implicit_weights(implicit_weights.exact_nll(process, N, seq))
+    gains = implicit_weights.attributed(implicit_weights.exact_nll(process, N, seq))
     assert weights.shape == gains.shape == (N, 1, seq)
     assert np.isnan(weights[:, 0, 0]).all() and not np.isnan(weights[:, 0, 1:]).any()
     shares = np.zeros((N, seq))
@@ -140,20 +140,20 @@ def test_weights_follow_the_definition(process, seq):
 
 @each_small
 def test_tokens_sum_to_the_entropies_of_the_horizons(process, seq):
-    weights = implicit_weights.implicit_weights(implicit_weights.exact_nats(process, N, seq))
+    weights = implicit_weights.implicit_weights(implicit_weights.exact_nll(process, N, seq))
     losses = np.nansum(process.horizon_entropy(N, seq), axis=1).cumsum()
     assert np.nansum(weights, axis=(1, 2)) == pytest.approx(losses, abs=1e-9)
 
 
 def test_gains_are_the_closed_form_of_information():
     """A second closed form of the process, on documents too long to list."""
-    process, seq = ChoiceProcess(options=4, probabilities=(0.7, 0.1, 0.1, 0.1), forced=3, relevance=(7, 2)), 64
-    nats = implicit_weights.exact_nats(process, 8, seq)
-    gains = implicit_weights.attributed(nats)
+    process, seq = ChoiceProcess(n_choices=4, probabilities=(0.7, 0.1, 0.1, 0.1), forced=3, relevance=(7, 2)), 64
+    nll = implicit_weights.exact_nll(process, 8, seq)
+    gains = implicit_weights.attributed(nll)
     closed = process.mutual_information(8, seq)[:, :-1]
     np.testing.assert_allclose(gains[:, 0, 1:], closed, atol=1e-12)  # nan in the same places
     assert np.isnan(gains[:, 0, 0]).all()
-    inside, weights = implicit_weights.whole(nats), implicit_weights.implicit_weights(nats)
+    inside, weights = implicit_weights.whole(nll), implicit_weights.implicit_weights(nll)
     by_formula = implicit_weights.information_weights(gains)[:, inside]
     assert inside.sum() == seq - 15 and by_formula == pytest.approx(weights[:, inside], abs=1e-12)
 
@@ -162,12 +162,12 @@ def test_gains_are_the_closed_form_of_information():
 def test_the_ideal_case_is_n_terms_of_choices_and_of_the_rest(n):
     """A choice that the next n - 1 tokens copy weighs n(n + 1)/2 entropies, one of no consequence n."""
     process, seq = (
-        ChoiceProcess(options=3, probabilities=(0.6, 0.3, 0.1), forced=n - 1, relevance=(n - 1, 0)),
+        ChoiceProcess(n_choices=3, probabilities=(0.6, 0.3, 0.1), forced=n - 1, relevance=(n - 1, 0)),
         8 * n + 9,
     )
-    nats = implicit_weights.exact_nats(process, n, seq)
-    weights = implicit_weights.implicit_weights(nats)[n - 1, 0]
-    inside = implicit_weights.whole(nats)[0]
+    nll = implicit_weights.exact_nll(process, n, seq)
+    weights = implicit_weights.implicit_weights(nll)[n - 1, 0]
+    inside = implicit_weights.whole(nll)[0]
     assert np.flatnonzero(inside).tolist() == list(range(n, seq - n + 1))
     choices = np.arange(1, seq, n)
     for positions, terms in ((choices[::2], n * (n + 1) / 2), (choices[1::2], n)):
@@ -181,8 +181,8 @@ def test_the_ideal_case_is_n_terms_of_choices_and_of_the_rest(n):
 def test_relative_weight_lies_between_1_and_theory(process, seq):
     """n H <= W_n <= n(n + 1)/2 H for all tokens away from the ends, forced ones included."""
     for n in range(1, N + 1):
-        nats = implicit_weights.exact_nats(process, n, seq)
-        weights, inside = implicit_weights.implicit_weights(nats), implicit_weights.whole(nats)
+        nll = implicit_weights.exact_nll(process, n, seq)
+        weights, inside = implicit_weights.implicit_weights(nll), implicit_weights.whole(nll)
         low, high = n * weights[0][inside], n * (n + 1) / 2 * weights[0][inside]
         assert (low - 1e-12 <= weights[-1][inside]).all() and (weights[-1][inside] <= high + 1e-12).all()
 
@@ -195,31 +195,31 @@ def test_relative_weight_lies_between_1_and_theory(process, seq):
 def test_sums_are_exact_on_packed_documents(seed, n):
     """Any numbers, documents shorter than the horizons, padding: nothing lost, nothing given across a boundary."""
     batch = packed(seed)
-    nats = np.where(asked(batch, n), np.random.default_rng(seed).exponential(size=(n, *batch.tokens.shape)), np.nan)
-    weights = implicit_weights.implicit_weights(nats)
+    nll = np.where(asked(batch, n), np.random.default_rng(seed).exponential(size=(n, *batch.tokens.shape)), np.nan)
+    weights = implicit_weights.implicit_weights(nll)
     for document in range(batch.documents.max() + 1):
         own = batch.documents == document
-        losses = np.nansum(nats[:, own], axis=1).cumsum()
+        losses = np.nansum(nll[:, own], axis=1).cumsum()
         assert np.nansum(weights[:, own], axis=1) == pytest.approx(losses, abs=1e-12)
     first = np.diff(batch.documents, axis=1, prepend=-2) != 0
     assert (np.isnan(weights) == (first | (batch.documents < 0))).all()
 
 
 def test_a_trained_models_nats_fit(three_heads):
-    """`token_nats` comes in the layout that is asked for."""
+    """`token_nll` comes in the layout that is asked for."""
     batch = packed(5)
-    nats = token_nats(three_heads, batch)
-    weights = implicit_weights.implicit_weights(nats)
-    losses = np.nansum(nats, axis=(1, 2)).cumsum()
+    nll = token_nll(three_heads, batch)
+    weights = implicit_weights.implicit_weights(nll)
+    losses = np.nansum(nll, axis=(1, 2)).cumsum()
     assert np.nansum(weights, axis=(1, 2)) == pytest.approx(losses, rel=1e-9)
-    assert weights[0] == pytest.approx(nats[0], nan_ok=True)
+    assert weights[0] == pytest.approx(nll[0], nan_ok=True)
 
 
 def test_whole_tokens_have_all_their_pairs():
     """One row of two documents and padding, n = 2: two tokens before and one after, in the same document."""
     batch = pack([np.arange(5), np.arange(4)], 10)
-    nats = np.where(asked(batch, 2), 1.0, np.nan)
-    assert np.flatnonzero(implicit_weights.whole(nats)[0]).tolist() == [2, 3, 7]
+    nll = np.where(asked(batch, 2), 1.0, np.nan)
+    assert np.flatnonzero(implicit_weights.whole(nll)[0]).tolist() == [2, 3, 7]
     assert not implicit_weights.whole(np.full((4, 1, 3), np.nan)).any()
 
 
@@ -228,13 +228,13 @@ def test_whole_tokens_have_all_their_pairs():
 
 def test_relative_weights_of_classes_read_as_theory():
     """(n + 1)/2, 1 and nothing, whatever the entropy; without `whole` the ends would lower the first."""
-    process, seq = ChoiceProcess(options=5, forced=3, relevance=(3, 0)), 64
-    marks = process.documents(1, seq, np.random.default_rng(0)).marks
-    nats = implicit_weights.exact_nats(process, N, seq)
-    inside = implicit_weights.whole(nats)
-    choice, consequential = marks["choice"][None], marks["consequential"][None]
+    process, seq = ChoiceProcess(n_choices=5, forced=3, relevance=(3, 0)), 64
+    labels = process.documents(1, seq, np.random.default_rng(0)).labels
+    nll = implicit_weights.exact_nll(process, N, seq)
+    inside = implicit_weights.whole(nll)
+    choice, consequential = labels["choice"][None], labels["consequential"][None]
     classes = {"consequential": consequential, "other choices": choice & ~consequential, "forced": ~choice}
-    weights = implicit_weights.implicit_weights(nats)
+    weights = implicit_weights.implicit_weights(nll)
     table = implicit_weights.by_class(weights, {name: members & inside for name, members in classes.items()})
     table = table.pivot(index="n", columns="class")
     assert table.relative.consequential.tolist() == pytest.approx([1, 1.5, 2, 2.5])
@@ -248,16 +248,16 @@ def test_relative_weights_of_classes_read_as_theory():
 
 def test_training_weights_stand_at_the_mark():
     """In the form that training takes, and with the counted value."""
-    process = ChoiceProcess(options=2, forced=3, relevance=(3, 0))
+    process = ChoiceProcess(n_choices=2, forced=3, relevance=(3, 0))
     batch = process.sample(2, 20, np.random.default_rng(0))
     for n, relative in implicit_weights.counted(5)[["n", "relative"]].itertuples(index=False):
         weights = token_weights(batch, implicit_weights.theoretical_weights(int(n), "consequential")).numpy()
-        assert (weights == np.where(batch.marks["consequential"], relative, 1)).all()
+        assert (weights == np.where(batch.labels["consequential"], relative, 1)).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
 def test_targets_whose_causes_are_read_belong_to_themselves(n):
-    """What training leaves out (`causes_read`) is what the paper counts for the choice beyond its own n terms.
+    """What training leaves out (`mask_unread_causes`) is what the paper counts for the choice beyond its own n terms.
 
     Then all tokens before the consequences have n terms, the choice too: its relative weight is 1.
     """

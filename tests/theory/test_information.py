@@ -10,7 +10,7 @@ from scipy.stats import entropy
 
 from data_gen.batch import pack
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab.model.predictions import token_nats
+from mtp_lab.model.predictions import token_nll
 from mtp_lab.model.targets import IGNORE, future_targets
 from mtp_lab.theory.information import decompose, total_correlation
 
@@ -81,7 +81,7 @@ def test_independent_heads_share_nothing():
 
 def test_the_choice_process_has_the_parts_that_it_says():
     """The next two tokens after a past, at a choice that is copied, one that is not, and amid forced tokens."""
-    process, seq = ChoiceProcess(options=3, probabilities=(0.6, 0.3, 0.1), forced=2, relevance=(2, 0)), 12
+    process, seq = ChoiceProcess(n_choices=3, probabilities=(0.6, 0.3, 0.1), forced=2, relevance=(2, 0)), 12
     document = process.documents(1, seq, np.random.default_rng(0)).tokens
     horizon, information = process.horizon_entropy(2, seq), process.total_correlation(2, seq)
     for t in range(seq - 2):
@@ -99,49 +99,49 @@ def test_the_choice_process_has_the_parts_that_it_says():
 
 def exact_document_nats(process: ChoiceProcess, n: int, seq: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, documents, seq) what an ideal predictor pays on each document there is, and each one's probability."""
-    opening = 2 * process.options
+    opening = 2 * process.n_choices
     futures, mass = process.joint(np.array([opening]), seq - 1)
     documents = np.column_stack([np.full(len(futures), opening), futures])
-    nats = np.full((n, *documents.shape), np.nan)
+    nll = np.full((n, *documents.shape), np.nan)
     for t in range(seq - 1):
         for past in np.unique(documents[:, : t + 1], axis=0):
             rows = (documents[:, : t + 1] == past).all(axis=1)
             for i in range(1, min(n, seq - 1 - t) + 1):
                 came = documents[rows, t + i]
                 same = came[:, None] == came  # (rows, rows)
-                nats[i - 1, rows, t + i] = -np.log(same @ mass[rows] / mass[rows].sum())
-    return nats, mass
+                nll[i - 1, rows, t + i] = -np.log(same @ mass[rows] / mass[rows].sum())
+    return nll, mass
 
 
 @pytest.mark.parametrize(
     "process, seq",
     [
-        (ChoiceProcess(options=2, probabilities=(0.8, 0.2), forced=2, relevance=(5, 0)), 12),
-        (ChoiceProcess(options=3, probabilities=(0.5, 0.3, 0.2), forced=1, relevance=(4, 1, 9)), 9),
+        (ChoiceProcess(n_choices=2, probabilities=(0.8, 0.2), forced=2, relevance=(5, 0)), 12),
+        (ChoiceProcess(n_choices=3, probabilities=(0.5, 0.3, 0.2), forced=1, relevance=(4, 1, 9)), 9),
     ],
     ids=["in turn", "overlap"],
 )
 def test_the_expectation_is_exact(process, seq):
     """Over all documents, at every position: the process' total correlation, for two tokens mutual information."""
-    nats, mass = exact_document_nats(process, 4, seq)
+    nll, mass = exact_document_nats(process, 4, seq)
     for n in range(1, 5):
         expected = process.total_correlation(n, seq)
-        found = mass @ total_correlation(nats[:n])
+        found = mass @ total_correlation(nll[:n])
         np.testing.assert_allclose(found, expected, atol=1e-12)  # nan in the same places
-    np.testing.assert_allclose(mass @ total_correlation(nats[:2]), process.mutual_information(2, seq)[1], atol=1e-12)
+    np.testing.assert_allclose(mass @ total_correlation(nll[:2]), process.mutual_information(2, seq)[1], atol=1e-12)
 
 
 def test_it_is_asked_inside_documents_only(three_heads):
     """On a model: the two sums by the definition, and nan exactly where the last of the tokens is no target."""
     rng = np.random.default_rng(0)
     batch = pack([rng.integers(0, 200, length) for length in (3, 7, 2, 4, 6)], 12)
-    nats = token_nats(three_heads, batch)
-    found = total_correlation(nats)
+    nll = token_nll(three_heads, batch)
+    found = total_correlation(nll)
     targets = future_targets(torch.from_numpy(batch.tokens).long(), 3, torch.from_numpy(batch.documents).long())
     assert (np.isnan(found) == (targets[-1] == IGNORE).numpy()).all()
     for row, t in np.argwhere(~np.isnan(found)):
-        heads = nats[0, row, t + 1] + nats[1, row, t + 2] + nats[2, row, t + 3]
-        assert found[row, t] == pytest.approx(heads - nats[0, row, t + 1 : t + 4].sum(), abs=1e-9)
+        heads = nll[0, row, t + 1] + nll[1, row, t + 2] + nll[2, row, t + 3]
+        assert found[row, t] == pytest.approx(heads - nll[0, row, t + 1 : t + 4].sum(), abs=1e-9)
 
 
 def test_rows_shorter_than_the_horizons_have_none():

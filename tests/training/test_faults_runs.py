@@ -71,7 +71,7 @@ def get_noted(configs: Sequence[TrainConfig], runs_dir: Path, workers: int, batc
     """Asks for all runs from this process; every batch is noted in `batches`."""
     os.environ[BATCHES] = str(batches)
     noted = [replace(config, task=NotedTask(**asdict(config.task))) for config in configs]
-    for run, config in zip(runs.get_all(noted, runs_dir, workers, threads=1), configs, strict=True):
+    for run, config in zip(runs.get_runs(noted, runs_dir, workers, threads=1), configs, strict=True):
         assert run.path == runs_dir / config.folder and len(run.log()) == config.steps
         assert run.model() is not None
 
@@ -97,7 +97,7 @@ def test_two_batches_at_once_train_every_run_once(corpus, finished, tmp_path, su
     assert [caller.exitcode for caller in callers] == [0, 0]
     assert noted(tmp_path / "batches") == {(seed, step): 1 for seed in range(3) for step in range(20)}
     for config in configs:
-        assert weights(runs.get(config, tmp_path / "runs")) == weights(runs.get(config, finished))
+        assert weights(runs.get_run(config, tmp_path / "runs")) == weights(runs.get_run(config, finished))
     survived(1, "two batches at once on one runs directory: each run trained once")
 
 
@@ -132,7 +132,7 @@ def test_a_batch_of_trainings_that_is_killed_leaves_no_worker_and_loses_no_run(
     resumed = int(newest.name.split("-")[1])
     assert 0 < resumed <= reached + 1 < long.steps
     assert again == {(2, step): 1 for step in range(resumed, long.steps)}
-    assert weights(runs.get(long, tmp_path)) == weights(runs.get(long, finished))
+    assert weights(runs.get_run(long, tmp_path)) == weights(runs.get_run(long, finished))
     survived(1, "SIGKILL of a batch of trainings: no worker left, no run trained again")
 
 
@@ -168,7 +168,7 @@ def read_only(corpus, finished, tmp_path, monkeypatch) -> Iterator[TrainConfig]:
     """The config of a finished run in ./runs, beside which lies an unfinished one; nothing below ./runs may be written.
     Paths are relative to the test's folder, since those above it cannot be entered without rights."""
     config = tiny(corpus)
-    shutil.copytree(runs.get(config, finished).path, tmp_path / "runs" / config.folder)
+    shutil.copytree(runs.get_run(config, finished).path, tmp_path / "runs" / config.folder)
     unfinished = tmp_path / "runs" / tiny(corpus, seed=1).folder
     unfinished.mkdir()
     shutil.copy(tmp_path / "runs" / config.folder / "config.json", unfinished)
@@ -188,7 +188,7 @@ def test_runs_that_may_only_be_read_are_read(read_only, survived):
     path, unfinished = f"runs/{read_only.folder}", replace(read_only, seed=1).folder
 
     def results() -> list[tuple[int, str, str]]:
-        assert weights(runs.get(read_only)) == weights(runs.get_all([read_only] * 2)[1])
+        assert weights(runs.get_run(read_only)) == weights(runs.get_runs([read_only] * 2)[1])
         assert runs.open_run(path).model() is not None
         commands = [["runs"], ["runs", "show", path], ["runs", "show", unfinished], ["evaluate", "--run", path]]
         return [outcome(*command) for command in commands]
@@ -210,7 +210,7 @@ def test_what_would_be_written_there_is_refused(read_only, survived):
     with without_rights():
         for config in (missing, unfinished):
             with pytest.raises(OSError, match=f"Permission denied: '.*runs/{config.folder}"):
-                runs.get(config)
+                runs.get_run(config)
     survived(2, "read-only runs directory: training refused, the folder named")
 
 
@@ -220,7 +220,7 @@ def test_a_file_system_that_nobody_may_write_to_is_named(corpus, survived):
     Catches: a traceback where the folder cannot be made."""
     config = tiny(corpus)
     with pytest.raises(OSError, match="/sys/kernel/runs"):
-        runs.get(config, "/sys/kernel/runs")
+        runs.get_run(config, "/sys/kernel/runs")
     code, out, err = outcome("train", "--task.paths", corpus, "--runs-dir", "/sys/kernel/runs", "--steps", "1")
     assert (code, out) == (2, "") and re.fullmatch(r"error: [^\n]*/sys/kernel/runs[^\n]*\n", err)
     survived(2, "read-only runs directory: training refused, the folder named")
@@ -254,8 +254,8 @@ def test_a_config_of_a_later_version_is_named_and_hides_no_other_run(case, corpu
     Catches: an AttributeError of a config in another form, one foreign run for which nothing can be listed any more."""
     change, said = LATER[case]
     config, folder = tiny(corpus), tmp_path / "next" / "run-0123456789"
-    shutil.copytree(runs.get(config, finished).path, folder)
-    shutil.copytree(runs.get(config, finished).path, tmp_path / config.folder)
+    shutil.copytree(runs.get_run(config, finished).path, folder)
+    shutil.copytree(runs.get_run(config, finished).path, tmp_path / config.folder)
     (folder / "config.json").write_text(json.dumps(change(json.loads((folder / "config.json").read_text()))))
     with pytest.raises(ValueError, match=re.escape(said)):
         runs.open_run(folder)
@@ -267,7 +267,7 @@ def test_a_config_of_a_later_version_is_named_and_hides_no_other_run(case, corpu
     assert (code, err) == (0, "") and config.folder in listed and "next/run-0123456789" in listed
     code, shown, err = outcome("runs", "show", str(folder))
     assert code == 0 and shown.startswith("next/run-0123456789: done\n") or case == "a list" and "not a config" in err
-    assert weights(runs.get(config, tmp_path)) == weights(runs.open_run(tmp_path / config.folder))
+    assert weights(runs.get_run(config, tmp_path)) == weights(runs.open_run(tmp_path / config.folder))
 
     prune = ["runs", "prune", "--runs-dir", str(tmp_path), "--days", "0", "--yes"]
     assert "cannot read its config; done, so its weights are kept" in outcome(*prune)[1]

@@ -79,7 +79,7 @@ def assert_ends_undisturbed(config: TrainConfig, place: Path, whole: Run) -> Non
     """As assert_undisturbed, of the run in `place` once it is asked for again. A kill just after done.json leaves the
     checkpoints that were about to be removed: those, and only of a run that was done, `mtp-lab runs prune` takes."""
     was_done = (place / config.folder / "done.json").exists()
-    run = runs.get(config, place)
+    run = runs.get_run(config, place)
     pruned = housekeeping.prune(place, 0, unfinished=False, snapshots=False, delete=True)
     assert not pruned or was_done
     if pruned:
@@ -99,7 +99,7 @@ def train_and_tell(config: TrainConfig, runs_dir: Path, telling: Connection) -> 
             return super().batch(rows, step, seed)
 
     torch.set_num_threads(1)
-    runs.get(replace(config, task=Telling(**asdict(config.task))), runs_dir)
+    runs.get_run(replace(config, task=Telling(**asdict(config.task))), runs_dir)
 
 
 def killed_at(moment: float, seconds_a_step: float, config: TrainConfig, runs_dir: Path) -> bool:
@@ -127,7 +127,7 @@ def test_twenty_kills_at_random_moments_change_nothing(corpus, finished, tmp_pat
     is drawn for another training. Catches: a checkpoint that is read before it is whole, rows of the log that are
     missing or come twice, fragments of files that pile up with every kill."""
     config = tiny(corpus, steps=60, checkpoint_every=2, snapshot_every=15)
-    whole = runs.get(config, finished)
+    whole = runs.get_run(config, finished)
     seconds = 2 * runs.logged(whole.path)[-1]["seconds"] / config.steps  # evaluations and checkpoints need more
     rng = random.Random(0)
     places, kills = [tmp_path / "0"], 0
@@ -161,7 +161,7 @@ def train_until_operation(last: int, config: TrainConfig, runs_dir: Path, count:
             done += 1
 
     sys.addaudithook(note)  # cannot be removed, but this process is about to end
-    runs.get(config, runs_dir)
+    runs.get_run(config, runs_dir)
     count.write_text(str(done))
 
 
@@ -169,7 +169,7 @@ def test_a_kill_before_any_operation_on_files_changes_nothing(corpus, finished, 
     """From the making of the folder to the removal of the last checkpoint, before every third operation on a file.
     Catches: an order of writing in which a kill leaves done.json without weights, or a log ahead of its checkpoint."""
     config = tiny(corpus, steps=4, evaluate_every=2, checkpoint_every=2, snapshot_every=2)
-    whole = runs.get(config, finished)
+    whole = runs.get_run(config, finished)
 
     def train(last: int, place: Path) -> int | None:
         child = CHILDREN.Process(target=train_until_operation, args=(last, config, place, tmp_path / "count"))
@@ -209,7 +209,7 @@ def half_done(corpus, tmp_path_factory) -> Path:
     """A runs directory whose one run stopped after 11 of 12 steps, with checkpoints of 4 and 8."""
     folder, config = tmp_path_factory.mktemp("half done"), tiny(corpus)
     with pytest.raises(Stop):
-        runs.get(replace(config, task=StoppingTask(**asdict(config.task))), folder)
+        runs.get_run(replace(config, task=StoppingTask(**asdict(config.task))), folder)
     return folder
 
 
@@ -268,7 +268,7 @@ def test_damage_anywhere_in_a_checkpoint_is_noticed(damage, stopped, corpus, fin
         if place % 20 == 0:
             copy = stopped.parents[1] / f"copy-{place}"
             shutil.copytree(stopped, copy / config.folder)
-            assert_undisturbed(runs.get(config, copy), runs.get(config, finished))
+            assert_undisturbed(runs.get_run(config, copy), runs.get_run(config, finished))
             assert f"passed over: {copy / newest.relative_to(stopped.parents[1])}" in capfd.readouterr().err
     newest.write_bytes(content)
     assert restored(config, stopped)[0] == 8
@@ -278,19 +278,19 @@ def test_damage_anywhere_in_a_checkpoint_is_noticed(damage, stopped, corpus, fin
 class Bomb:
     """Makes a file when it is unpickled."""
 
-    def __init__(self, mark: Path):
-        self.mark = mark
+    def __init__(self, label: Path):
+        self.label = label
 
     def __reduce__(self):
-        return Path.touch, (self.mark,)
+        return Path.touch, (self.label,)
 
 
-def pickled(mark: Path, place: Path) -> bytes:
-    return pickle.dumps(Bomb(mark))
+def pickled(label: Path, place: Path) -> bytes:
+    return pickle.dumps(Bomb(label))
 
 
-def saved_by_torch(mark: Path, place: Path) -> bytes:
-    torch.save({"embed.weight": Bomb(mark)}, place)
+def saved_by_torch(label: Path, place: Path) -> bytes:
+    torch.save({"embed.weight": Bomb(label)}, place)
     return place.read_bytes()
 
 
@@ -299,12 +299,12 @@ def test_a_pickle_in_place_of_weights_is_refused(hostile, stopped, corpus, finis
     """With digits that are those of its content, as a checkpoint: named and passed over; as snapshot and as weights:
     refused by name, on the command line in one line. Nothing in it is run.
     Catches: torch.load, pickle as a fallback, a traceback of the reader where the digits are right."""
-    mark, config = tmp_path / "mark", tiny(corpus)
-    content = hostile(mark, tmp_path / "saved")
+    label, config = tmp_path / "mark", tiny(corpus)
+    content = hostile(label, tmp_path / "saved")
     (stopped / "checkpoints" / f"step-00000010-{digest(content)}.safetensors").write_bytes(content)
-    run = runs.get(config, tmp_path)
+    run = runs.get_run(config, tmp_path)
     assert re.search(rf"passed over: \S+step-00000010-{digest(content)}\.safetensors holds no", capfd.readouterr().err)
-    assert_undisturbed(run, runs.get(config, finished))
+    assert_undisturbed(run, runs.get_run(config, finished))
 
     (run.path / "weights.safetensors").write_bytes(content)
     done = json.loads((run.path / "done.json").read_text())
@@ -317,9 +317,9 @@ def test_a_pickle_in_place_of_weights_is_refused(hostile, stopped, corpus, finis
         run.model(3)
     assert main(["evaluate", "--run", str(run.path)]) == 2
     assert re.fullmatch(r"error: \S+ holds no tensors [^\n]+\n", capfd.readouterr().err)
-    assert not mark.exists()
+    assert not label.exists()
     torch.load(tmp_path / "saved", weights_only=False) if hostile is saved_by_torch else pickle.loads(content)
-    assert mark.exists()  # it was armed
+    assert label.exists()  # it was armed
     survived(3, "malicious pickle as checkpoint, snapshot or weights: refused, not run")
 
 
@@ -354,8 +354,8 @@ def test_a_disk_that_is_full_at_any_file_is_told_by_its_name(file, corpus, finis
     config = tiny(corpus, **changes)
     path = tmp_path / config.folder / file
     with largest_file(size), pytest.raises(OSError, match=f"cannot write {path}.*: File too large; free some space"):
-        runs.get(config, tmp_path)
+        runs.get_run(config, tmp_path)
     left = {name for name in names(path.parent) if name.startswith((".", path.name))} - {".lock"}
     assert left == ({"metrics.jsonl"} if file == "metrics.jsonl" else set())  # half a row in it
-    assert_undisturbed(runs.get(config, tmp_path), runs.get(config, finished))
+    assert_undisturbed(runs.get_run(config, tmp_path), runs.get_run(config, finished))
     survived(1, "full disk in the middle of a file: named, nothing lost")

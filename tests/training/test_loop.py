@@ -70,7 +70,7 @@ def train_until_killed(config: TrainConfig, runs_dir: Path, step: int) -> None:
             return super().batch(rows, at, seed)
 
     torch.set_num_threads(1)
-    runs.get(replace(config, task=Deadly(**asdict(config.task))), runs_dir)
+    runs.get_run(replace(config, task=Deadly(**asdict(config.task))), runs_dir)
 
 
 def killed(config: TrainConfig, runs_dir: Path, step: int) -> Path:
@@ -131,10 +131,10 @@ def test_one_seed_gives_one_set_of_weights(corpus, finished, tmp_path):
     """The same config gives the same bits, whatever random numbers were drawn before; another seed gives others.
     Catches: weights or batches drawn from a global generator, and a seed that nothing depends on."""
     config = tiny(corpus)
-    first = runs.get(config, finished)
+    first = runs.get_run(config, finished)
     torch.rand(3), np.random.rand(3)
-    assert same(first, runs.get(config, tmp_path))
-    assert not same(first, runs.get(replace(config, seed=1), tmp_path))
+    assert same(first, runs.get_run(config, tmp_path))
+    assert not same(first, runs.get_run(replace(config, seed=1), tmp_path))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -151,8 +151,8 @@ def test_killed_and_resumed_gives_the_bits_of_an_uninterrupted_run(variant, corp
         log.write('{"step": 20, "tok')  # as when the disk was full
     killed(config, tmp_path, step=28)
     assert [path.name[:13] for path in checkpoints(folder)] == ["step-00000010", "step-00000020"]
-    resumed = runs.get(config, tmp_path)
-    assert same(runs.get(config, finished), resumed)
+    resumed = runs.get_run(config, tmp_path)
+    assert same(runs.get_run(config, finished), resumed)
     assert list((folder / "checkpoints").iterdir()) == []
 
 
@@ -172,14 +172,14 @@ def test_a_killed_command_goes_on_where_it_stopped(corpus, finished, tmp_path):
         process.kill()
         process.wait()
     assert process.returncode == -signal.SIGKILL and checkpoints(folder)
-    assert same(runs.get(config, finished), runs.get(config, tmp_path))
+    assert same(runs.get_run(config, finished), runs.get_run(config, tmp_path))
 
 
 def test_accumulated_parts_give_the_step_of_the_whole_batch(corpus, finished):
     """accumulate=2 trains as accumulate=1 does, up to rounding, though the parts hold different numbers of targets.
     Catches: means of the parts' means, gradients added without sharing out, a clip or step after every part."""
     config = tiny(corpus, precision="fp32", steps=10, log_every=1)
-    whole, parts = (runs.get(replace(config, accumulate=k), finished) for k in (1, 2))
+    whole, parts = (runs.get_run(replace(config, accumulate=k), finished) for k in (1, 2))
     counts = [[len(set(row)) for row in config.task.batch(4, step, 0).documents] for step in range(10)]
     assert len({sum(row[:2]) - sum(row[2:]) for row in counts}) > 1  # the halves differ
     for one, other in zip(rows(whole.path), rows(parts.path), strict=True):
@@ -207,7 +207,7 @@ def test_torchrun_with_two_processes_trains_as_one_does(corpus, finished, tmp_pa
         [sys.executable, "-m", *launcher, *options(shared)], env=environment, capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stderr
-    alone, together = runs.get(config, finished), tmp_path / shared.folder
+    alone, together = runs.get_run(config, finished), tmp_path / shared.folder
     assert [row["step"] for row in rows(together)] == list(range(1, 13))
     for one, two in zip(rows(alone.path), rows(together), strict=True):
         assert one.keys() == two.keys()
@@ -222,12 +222,12 @@ def test_the_precision_of_a_run_is_the_one_asked_for(precision, corpus, finished
     """done.json says in which precision a run was trained; auto is bf16 where that is fast, and gives the same bits.
     Catches: fp32 asked for and bf16 trained, auto that decides otherwise than it says."""
     config = tiny(corpus, precision=precision, steps=5)
-    run = runs.get(config, finished)
+    run = runs.get_run(config, finished)
     meant = precision if precision != "auto" else "bf16" if bf16_is_fast("cpu") else "fp32"
     assert json.loads((run.path / "done.json").read_text())["precision"] == meant
-    assert same(run, runs.get(replace(config, precision=meant), finished))
+    assert same(run, runs.get_run(replace(config, precision=meant), finished))
     other = {"bf16": "fp32", "fp32": "bf16"}[meant]
-    assert not same(run, runs.get(replace(config, precision=other), finished))
+    assert not same(run, runs.get_run(replace(config, precision=other), finished))
 
 
 # --- What is trained -----------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_the_log_tells_the_weights_of_the_curriculum(curriculum, opened, corpus,
     config = tiny(
         corpus, model=replace(tiny(corpus).model, n_future=3, n_layers=4), horizon_weights=base, curriculum=curriculum
     )
-    log = rows(runs.get(replace(config, steps=6, log_every=1), finished).path)
+    log = rows(runs.get_run(replace(config, steps=6, log_every=1), finished).path)
     assert [row["weights"] for row in log] == [[*base[:k], *[0.0] * (3 - k)] for k in opened]
     assert all(len(row["train"]) == 3 and min(row["train"]) > 1 for row in log)
 
@@ -253,7 +253,7 @@ def test_a_horizon_of_weight_zero_moves_nothing(corpus, finished):
     Catches: weights that are logged but not applied."""
     still = OptimizerConfig(weight_decay=0.0, warmup=0)
     config = tiny(corpus, horizon_weights=(1.0, 0.0), optimizer=still, steps=3)
-    trained = load_weights(runs.get(config, finished).path)
+    trained = load_weights(runs.get_run(config, finished).path)
     torch.manual_seed(config.seed)
     for name, first in MTPTransformer(config.model).state_dict().items():
         assert torch.equal(trained[name], first) == name.startswith("heads.2"), name
@@ -263,18 +263,18 @@ def test_tokens_that_weigh_nothing_move_nothing(finished):
     """With weight on answers alone, a model must learn as it would if the questions' targets did not exist."""
     task = PolynomialsTask(stream=Polynomials(p=2, d=2, max_operations=1), seq=16)
     model = ModelConfig(vocab_size=task.vocab_size, d_model=16, n_attention_heads=2, n_layers=3, n_future=2, max_seq=16)
-    config = tiny("", task=task, model=model, steps=1, mark_weights=(("answer", 2), ("rest", 0)), precision="fp32")
+    config = tiny("", task=task, model=model, steps=1, label_weights=(("answer", 2), ("rest", 0)), precision="fp32")
     batch = task.batch(config.batch_size, 0, config.seed)
     torch.manual_seed(config.seed)
     expected, losses = MTPTransformer(model), []
     logits = expected.all_logits(*tensors(batch))  # (n_future, rows, seq, vocab)
     for i in (1, 2):
-        answer = torch.from_numpy(batch.marks["answer"][:, i:])  # always of the document that predicts it
+        answer = torch.from_numpy(batch.labels["answer"][:, i:])  # always of the document that predicts it
         wanted = torch.from_numpy(batch.tokens[:, i:]).long()
         losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][answer], wanted[answer]))
     sum(losses).backward()
     norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1e9)
-    row = runs.get(config, finished).log()[-1]
+    row = runs.get_run(config, finished).log()[-1]
     assert row["train"] == pytest.approx([float(loss.detach()) for loss in losses], rel=1e-5)
     assert row["gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
 
@@ -295,14 +295,14 @@ def test_teacherless_answers_are_learnt_without_being_read(finished, accumulate)
         for start in (0, stream.seq):
             document = slice(start, start + stream.seq)
             spoken[row, start + stream.answer_start : document.stop] = stream.solve(batch.tokens[row, document])
-    assert (spoken < stream.nodes)[batch.marks["answer"]].all() and not (spoken == stream.nodes + DUMMY).any()
+    assert (spoken < stream.nodes)[batch.labels["answer"]].all() and not (spoken == stream.nodes + DUMMY).any()
     torch.manual_seed(config.seed)
     logits, losses = MTPTransformer(model).all_logits(*tensors(batch)), []  # (n_future, rows, seq, vocab)
     for i in (1, 2):
         inside = torch.from_numpy(batch.documents[:, i:] == batch.documents[:, :-i])
         said = torch.from_numpy(spoken[:, i:]).long()
         losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][inside], said[inside]))
-    row = runs.get(config, finished).log()[-1]
+    row = runs.get_run(config, finished).log()[-1]
     assert row["train"] == pytest.approx([float(loss.detach()) for loss in losses], rel=1e-5)
 
 
@@ -310,7 +310,7 @@ def test_targets_of_unread_causes_move_nothing(finished):
     """Horizons learn as if what a choice forces had no targets before the choice, however a step is cut into parts."""
     task = ChoiceProcessTask(seq=16)
     model = ModelConfig(vocab_size=task.vocab_size, d_model=16, n_attention_heads=2, n_layers=4, n_future=3, max_seq=16)
-    config = tiny("", task=task, model=model, steps=1, causes_read=True, accumulate=2, precision="fp32")
+    config = tiny("", task=task, model=model, steps=1, mask_unread_causes=True, accumulate=2, precision="fp32")
     batch = task.batch(config.batch_size, 0, config.seed)
     torch.manual_seed(config.seed)
     expected, losses = MTPTransformer(model), []
@@ -323,7 +323,7 @@ def test_targets_of_unread_causes_move_nothing(finished):
         losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][known], wanted[known]))
     sum(losses).backward()
     norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1e9)
-    row = runs.get(config, finished).log()[-1]
+    row = runs.get_run(config, finished).log()[-1]
     assert row["train"] == pytest.approx([float(loss.detach()) for loss in losses], rel=1e-5)
     assert row["gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
 
@@ -332,7 +332,7 @@ def test_training_learns(corpus, finished):
     """After 30 steps the losses of train and validation are well below those at the start, at both horizons.
     Catches: a step that is taken against the gradient, or not at all."""
     config = tiny(corpus, optimizer=OptimizerConfig(learning_rate=1e-2, warmup=5))
-    log = rows(runs.get(config, finished).path)
+    log = rows(runs.get_run(config, finished).path)
     for i in range(2):
         assert log[-1]["train"][i] < log[0]["train"][i] - 1
         assert log[-1]["validation"][i] < log[0]["train"][i] - 1
@@ -343,7 +343,7 @@ def test_training_learns(corpus, finished):
 
 @pytest.fixture(scope="module")
 def four_heads(corpus, finished) -> Run:
-    return runs.get(tiny(corpus, model=heads(4), steps=3, precision="fp32"), finished)
+    return runs.get_run(tiny(corpus, model=heads(4), steps=3, precision="fp32"), finished)
 
 
 def heads(n: int, **changes) -> ModelConfig:
@@ -363,21 +363,21 @@ def test_init_from_starts_at_the_weights_of_the_source(n, four_heads, corpus, fi
 
     name = four_heads.path.relative_to(finished).as_posix()
     config = tiny(corpus, model=heads(n), init_from=name, steps=1, precision="fp32", seed=7)
-    first = rows(runs.get(config, finished).path)[0]["train"]
+    first = rows(runs.get_run(config, finished).path)[0]["train"]
     assert first == pytest.approx(loss_per_horizon(source, config.task.batch(4, 0, 7))[:n].tolist(), rel=1e-5)
 
 
 def test_init_from_refuses_a_source_that_lacks_heads(corpus, finished):
     """n = 1 cannot start n = 2, nor one width another; the message names weights that are missing, and nothing trains.
     Catches: a head silently left at its random start."""
-    source = runs.get(tiny(corpus, model=heads(1), steps=1), finished)
+    source = runs.get_run(tiny(corpus, model=heads(1), steps=1), finished)
     name = source.path.relative_to(finished).as_posix()
     with pytest.raises(ValueError, match=rf"init_from={source.path.name} does not fit: it lacks heads\.2\.\S+"):
-        runs.get(tiny(corpus, model=heads(2), init_from=name), finished)
+        runs.get_run(tiny(corpus, model=heads(2), init_from=name), finished)
     with pytest.raises(ValueError, match="it lacks embed.weight"):
-        runs.get(tiny(corpus, model=heads(1, d_model=32), init_from=name), finished)
+        runs.get_run(tiny(corpus, model=heads(1, d_model=32), init_from=name), finished)
     with pytest.raises(ValueError, match="none holds no finished run"):
-        runs.get(tiny(corpus, init_from="bytes/none"), finished)
+        runs.get_run(tiny(corpus, init_from="bytes/none"), finished)
 
 
 # --- When it cannot go on ------------------------------------------------------------------------------------------
@@ -386,11 +386,11 @@ def test_init_from_refuses_a_source_that_lacks_heads(corpus, finished):
 def test_a_loss_that_is_not_a_number_stops_the_run(corpus, tmp_path):
     """NaN weights stop the training at its first step; the message names run, step and seed, and the run is not done.
     Catches: training on NaN to the end and calling that a run."""
-    source = runs.get(tiny(corpus, model=heads(1), steps=1), tmp_path)
+    source = runs.get_run(tiny(corpus, model=heads(1), steps=1), tmp_path)
     overwrite_weights(source, **{"embed.weight": torch.full((257, 16), torch.nan)})
     config = tiny(corpus, model=heads(1), init_from=source.path.relative_to(tmp_path).as_posix(), seed=3)
     with pytest.raises(Diverged, match=rf"{Path(config.folder).name}: the loss is nan, .* at step 0 \(seed 3\)"):
-        runs.get(config, tmp_path)
+        runs.get_run(config, tmp_path)
     assert not (tmp_path / config.folder / "done.json").exists()
 
 
@@ -403,12 +403,12 @@ def test_a_gradient_that_is_not_a_number_leaves_the_last_good_checkpoint(corpus,
     config = tiny(corpus, steps=20, checkpoint_every=1, seed=3, **exploding)
     for _ in range(2):
         with pytest.raises(Diverged, match=r"at step 10 \(seed 3\)"):
-            runs.get(config, tmp_path)
+            runs.get_run(config, tmp_path)
         kept = checkpoints(tmp_path / config.folder)
         assert [path.name[:13] for path in kept] == ["step-00000009", "step-00000010"]
         assert all(tensor.isfinite().all() for path in kept for tensor in load_file(path).values())
     with pytest.raises(Diverged, match="at step 1 "):
-        runs.get(tiny(corpus, steps=2, **exploding), tmp_path)
+        runs.get_run(tiny(corpus, steps=2, **exploding), tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -440,11 +440,11 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(damage, damaged, half_don
     newest_first = checkpoints(tmp_path / config.folder)[::-1]
     for path in newest_first[:damaged]:
         damage(path)
-    resumed = runs.get(config, tmp_path)
+    resumed = runs.get_run(config, tmp_path)
     said = "".join(capfd.readouterr())
     assert [f"passed over: {path} is damaged" in said for path in newest_first] == [True, damaged == 2]
     assert json.loads((resumed.path / "done.json").read_text())["steps_in_seconds"] == {1: 20, 2: 30}[damaged]
-    assert same(runs.get(config, finished), resumed)
+    assert same(runs.get_run(config, finished), resumed)
 
 
 @contextmanager
@@ -473,7 +473,7 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(half_done, corpus
     assert message.startswith("error: ") and message.count("\n") == 1, message
     assert f"cannot write {folder / 'checkpoints'}" in message and "File too large; free some space" in message
     assert {path.name: path.read_bytes() for path in (folder / "checkpoints").iterdir()} == before and len(before) == 1
-    assert same(runs.get(config, finished), runs.get(config, tmp_path))
+    assert same(runs.get_run(config, finished), runs.get_run(config, tmp_path))
 
 
 def test_a_step_that_is_done_again_has_one_file(tmp_path):

@@ -20,7 +20,7 @@ from mtp_lab.serialization import to_mapping
 from mtp_lab.tasks import BytesTask
 from mtp_lab.training import housekeeping, runs
 from mtp_lab.training.checkpoints import DamagedFile
-from mtp_lab.training.runs import Held
+from mtp_lab.training.runs import RunLocked
 
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["mtp_lab.training.loop", "torch._dynamo"])  # imported once for all children
@@ -57,7 +57,7 @@ def tiny(corpus: str, **changes) -> TrainConfig:
 @pytest.fixture
 def copied(corpus, finished, tmp_path) -> Path:
     """Folder of a finished run that a test may damage."""
-    return Path(shutil.copytree(runs.get(tiny(corpus), finished).path, tmp_path / "bytes" / "copy"))
+    return Path(shutil.copytree(runs.get_run(tiny(corpus), finished).path, tmp_path / "bytes" / "copy"))
 
 
 class Stop(Exception):
@@ -76,7 +76,7 @@ class StoppingTask(BytesTask):
 def unfinished(config: TrainConfig, runs_dir: Path) -> Path:
     """Folder of a run that stopped after 3 steps."""
     with pytest.raises(Stop):
-        runs.get(replace(config, task=StoppingTask(**asdict(config.task))), runs_dir)
+        runs.get_run(replace(config, task=StoppingTask(**asdict(config.task))), runs_dir)
     return runs_dir / config.folder
 
 
@@ -96,10 +96,10 @@ def test_a_run_is_trained_once(corpus, tmp_path):
     """Asking again gives the same run and touches no file of it; any other config gets another folder.
     Catches: training over a finished run, and a field left out of a run's identity."""
     config = tiny(corpus, name="once")
-    first = runs.get(config, tmp_path)
+    first = runs.get_run(config, tmp_path)
     before = files(first.path)
     assert {"config.json", "metrics.jsonl", "weights.safetensors", "done.json"} <= before.keys()
-    again = runs.get(config, str(tmp_path), wait=False)
+    again = runs.get_run(config, str(tmp_path), wait=False)
     assert files(first.path) == before and again == first
     changes = [dict(seed=1), dict(steps=5), dict(name="twice"), dict(model=replace(config.model, smeared_keys=True))]
     assert len({replace(config, **change).folder for change in changes} | {config.folder}) == 5
@@ -108,7 +108,7 @@ def test_a_run_is_trained_once(corpus, tmp_path):
 def test_a_run_opens_as_the_config_it_was_asked_for(corpus, finished):
     """config.json gives back an equal config with the same folder, and the model in it predicts.
     Catches: tuples that come back as lists, a config that another default changes later."""
-    run = runs.get(tiny(corpus), finished)
+    run = runs.get_run(tiny(corpus), finished)
     opened = runs.open_run(str(run.path))
     assert opened == run and opened.config.folder == tiny(corpus).folder
     model = opened.model()
@@ -119,7 +119,7 @@ def test_a_run_opens_as_the_config_it_was_asked_for(corpus, finished):
 def test_metrics_are_one_tidy_table(corpus, finished):
     """One row a split, step and horizon, with the values of the log.
     Catches: horizons counted from 0, train and validation swapped, rows without validation filled up."""
-    run = runs.get(tiny(corpus), finished)
+    run = runs.get_run(tiny(corpus), finished)
     table = run.metrics()
     logged = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in logged] == [1, 2, 3, 4]
@@ -136,7 +136,7 @@ def test_metrics_are_one_tidy_table(corpus, finished):
 def test_measures_are_one_tidy_table(corpus, finished, copied):
     """One row a measure and step that was evaluated, with the values of the log; none for a log that has no measures.
     Catches: rows without measures filled up, a run of before that can no longer be read."""
-    run = runs.get(tiny(corpus), finished)
+    run = runs.get_run(tiny(corpus), finished)
     table = run.measures()
     logged = [row for row in run.log() if "measures" in row]
     assert table["step"].tolist() == [row["step"] for row in logged] == [2, 4]
@@ -164,7 +164,7 @@ def get_together(config: TrainConfig, runs_dir: Path, log: Path, start) -> None:
 
     torch.set_num_threads(1)
     start.wait(60)
-    assert runs.get(replace(config, task=NotedTask(**asdict(config.task))), runs_dir).model() is not None
+    assert runs.get_run(replace(config, task=NotedTask(**asdict(config.task))), runs_dir).model() is not None
 
 
 def test_two_processes_that_ask_at_once_train_the_run_once(corpus, tmp_path):
@@ -198,13 +198,13 @@ def test_a_run_that_another_process_trains_is_held(corpus, tmp_path):
     child.start()
     try:
         assert held.wait(60)
-        with pytest.raises(Held, match=f"^{path} is being trained by another process"):
-            runs.get(config, tmp_path, wait=False)
+        with pytest.raises(RunLocked, match=f"^{path} is being trained by another process"):
+            runs.get_run(config, tmp_path, wait=False)
         assert not (path / "config.json").exists()
     finally:
         child.kill()
         child.join()
-    assert (runs.get(config, tmp_path, wait=False).path / "done.json").exists()
+    assert (runs.get_run(config, tmp_path, wait=False).path / "done.json").exists()
 
 
 def test_get_all_trains_what_serial_calls_would(corpus, finished, tmp_path):
@@ -212,9 +212,9 @@ def test_get_all_trains_what_serial_calls_would(corpus, finished, tmp_path):
     Catches: runs in the order of training or of completion, workers that share random state or use other numbers of
     threads."""
     configs = [tiny(corpus), tiny(corpus, steps=12, seed=1), tiny(corpus)]
-    parallel = runs.get_all(configs, tmp_path, workers=2, threads=1)
+    parallel = runs.get_runs(configs, tmp_path, workers=2, threads=1)
     assert [run.config for run in parallel] == configs
-    assert [weights(run) for run in parallel] == [weights(runs.get(config, finished)) for config in configs]
+    assert [weights(run) for run in parallel] == [weights(runs.get_run(config, finished)) for config in configs]
 
 
 def test_a_run_that_goes_on_from_another_waits_for_it(corpus, tmp_path):
@@ -222,7 +222,7 @@ def test_a_run_that_goes_on_from_another_waits_for_it(corpus, tmp_path):
     first = tiny(corpus)
     second = tiny(corpus, steps=3, init_from=first.folder)
     third = tiny(corpus, steps=2, init_from=second.folder)
-    found = runs.get_all([third, second, first], tmp_path, workers=2, threads=1)
+    found = runs.get_runs([third, second, first], tmp_path, workers=2, threads=1)
     assert [run.config for run in found] == [third, second, first]
 
 
@@ -231,7 +231,7 @@ def test_a_run_that_fails_does_not_take_the_others_with_it(corpus, tmp_path):
     Catches: a pool that is shut down, or an exception that cannot travel between processes."""
     failing, others = tiny(corpus, steps=9, init_from="bytes/none"), [tiny(corpus), tiny(corpus, seed=1)]
     with pytest.raises(ValueError, match="none holds no finished run"):
-        runs.get_all([others[0], failing, others[1]], tmp_path, threads=1)
+        runs.get_runs([others[0], failing, others[1]], tmp_path, threads=1)
     assert not (tmp_path / failing.folder / "done.json").exists()
     assert all((tmp_path / other.folder / "done.json").exists() for other in others)
 
@@ -303,7 +303,9 @@ def test_prune_deletes_what_it_listed_and_nothing_else(kept_runs, unfinished, sn
         found = housekeeping.prune(kept_runs, days, unfinished, snapshots, delete=False)
         listed = {waste.folder.relative_to(kept_runs).as_posix() for waste in found if waste.folder}
         assert listed == expected and paths(kept_runs) == before
-        assert [w.folder for w in housekeeping.prune(kept_runs, days, unfinished, snapshots, True)] == [w.folder for w in found]
+        assert [w.folder for w in housekeeping.prune(kept_runs, days, unfinished, snapshots, True)] == [
+            w.folder for w in found
+        ]
         gone = {path for path in before if any(f"{path}/".startswith(f"{folder}/") for folder in expected)}
         assert paths(kept_runs) == before - gone
     (sparing,) = [waste for waste in found if not waste.folder]
@@ -321,9 +323,9 @@ def test_prune_refuses_an_age_that_is_none(tmp_path):
 
 def test_a_run_whose_snapshots_went_is_still_a_result(corpus, tmp_path):
     """Catches: a prune that takes something without which a finished run cannot be opened."""
-    run = runs.get(tiny(corpus, steps=2, snapshot_every=1), tmp_path)
+    run = runs.get_run(tiny(corpus, steps=2, snapshot_every=1), tmp_path)
     assert housekeeping.prune(tmp_path, 0, True, True, delete=True) and run.snapshots() == []
-    assert runs.get(run.config, tmp_path, wait=False).model() is not None and len(run.metrics())
+    assert runs.get_run(run.config, tmp_path, wait=False).model() is not None and len(run.metrics())
 
 
 # --- What there is, and what is wrong with it ----------------------------------------------------------------------
@@ -334,7 +336,7 @@ def test_list_runs_tells_of_every_run(corpus, tmp_path):
     Catches: one broken run hiding all others."""
     assert housekeeping.list_runs(tmp_path).empty
     whole, stopped = tiny(corpus, name="a"), tiny(corpus, name="b", seed=1)
-    run = runs.get(whole, tmp_path)
+    run = runs.get_run(whole, tmp_path)
     with (unfinished(stopped, tmp_path) / "metrics.jsonl").open("a") as log:
         log.write('{"step": 4, "tok')
     (tmp_path / "c" / "foreign").mkdir(parents=True)
@@ -355,7 +357,7 @@ def test_half_a_row_of_the_log_is_none(corpus, finished, tmp_path, left):
     with (folder / "metrics.jsonl").open("a") as log:
         log.write(left)
     assert housekeeping.list_runs(tmp_path)["step"].tolist() == [3]
-    assert weights(runs.get(tiny(corpus), tmp_path)) == weights(runs.get(tiny(corpus), finished))
+    assert weights(runs.get_run(tiny(corpus), tmp_path)) == weights(runs.get_run(tiny(corpus), finished))
 
 
 def test_open_run_refuses_what_is_no_finished_run(corpus, copied, tmp_path):
@@ -395,7 +397,7 @@ def test_a_corpus_that_changed_under_a_run_is_noticed(tmp_path):
     """Evaluating a run on other files than it was trained beside is refused, with both hashes.
     Catches: a test split that holds what was trained on."""
     folder = write_corpus(tmp_path / "corpus")
-    run = runs.get(tiny(str(folder), steps=1), tmp_path / "runs")
+    run = runs.get_run(tiny(str(folder), steps=1), tmp_path / "runs")
     write_corpus(folder, seed=1)
     changed = replace(run.config.task, paths=(str(write_corpus(tmp_path / "elsewhere", seed=1)),), corpus_hash="")
     with ProcessPoolExecutor(1, CHILDREN) as another_process, pytest.raises(ValueError) as caught:
@@ -408,7 +410,7 @@ def test_a_file_where_the_runs_should_go_is_named(corpus, tmp_path):
     Catches: training for an hour before the first write fails."""
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OSError, match=str(tmp_path / "file")):
-        runs.get(tiny(corpus), tmp_path / "file")
+        runs.get_run(tiny(corpus), tmp_path / "file")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -416,14 +418,14 @@ def test_a_folder_without_the_right_to_write_is_named(corpus, tmp_path):
     """The same for a folder that may only be read."""
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(OSError, match=str(tmp_path / "locked")):
-        runs.get(tiny(corpus), tmp_path / "locked")
+        runs.get_run(tiny(corpus), tmp_path / "locked")
 
 
 def test_snapshots_are_the_models_on_the_way(corpus, tmp_path):
     """Kept at step 0, on the way and at the end; the last is the trained model, the first the initial one.
     Catches: weights saved before the step, snapshots removed with the checkpoints."""
     config = tiny(corpus, steps=5, snapshot_every=2)
-    run = runs.get(config, tmp_path)
+    run = runs.get_run(config, tmp_path)
     assert run.snapshots() == [0, 2, 4, 5]
     last, final = run.model(5).state_dict(), run.model().state_dict()
     assert all(torch.equal(last[name], final[name]) for name in final)

@@ -18,7 +18,7 @@ from mtp_lab.tasks import BytesTask
 from mtp_lab.training import runs
 from mtp_lab.training.loop import load_weights
 from mtp_lab.training.runs import Run
-from mtp_lab.training.self_distillation import WRITTEN, continued, freeze_next_token
+from mtp_lab.training.self_distillation import GENERATED, continue_rows, freeze_next_token
 
 SEQ, COUNT, N = 32, 20, 3
 KINDS = ("parallel", "causal", "linear", "sequential")
@@ -55,7 +55,7 @@ def config_of(corpus: str, **changes) -> TrainConfig:
 
 
 def on_own_text(source: Run, **changes) -> TrainConfig:
-    return replace(source.config, init_from=source.config.folder, written=COUNT, **changes)
+    return replace(source.config, init_from=source.config.folder, self_distilled_tokens=COUNT, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +65,20 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(corpus, folder) -> Run:
-    return runs.get(config_of(corpus), folder)
+    return runs.get_run(config_of(corpus), folder)
 
 
 def test_rows_go_on_as_head_1_does(source):
     """Of each row the beginning is the task's, and every later token the one that head 1 finds likeliest behind all
     before it, by the model's plain forward. Catches: a continuation off by one, of another row, or of the real text."""
     model, batch = source.model(), source.config.task.batch(5, 0, 0)
-    rows = continued(model, batch, COUNT)
+    rows = continue_rows(model, batch, COUNT)
     assert np.array_equal(rows.tokens[:, : SEQ - COUNT], batch.tokens[:, : SEQ - COUNT])
     with torch.no_grad():
         best = model(torch.from_numpy(rows.tokens).long()).argmax(-1).numpy()
     assert np.array_equal(rows.tokens[:, SEQ - COUNT :], best[:, SEQ - COUNT - 1 : -1])
     assert not np.array_equal(rows.tokens, batch.tokens)
-    assert np.array_equal(rows.marks[WRITTEN], np.broadcast_to(np.arange(SEQ) >= SEQ - COUNT, (5, SEQ)))
+    assert np.array_equal(rows.labels[GENERATED], np.broadcast_to(np.arange(SEQ) >= SEQ - COUNT, (5, SEQ)))
     assert (rows.documents == 0).all()
 
 
@@ -86,8 +86,8 @@ def test_rows_go_on_as_head_1_does(source):
 def test_training_leaves_plain_decoding_as_it_was(kind, corpus, folder):
     """Weights that head 1 is made of are the source's to the bit, the others are not; so is what plain decoding writes.
     Catches: weight decay on frozen weights, an unembedding that drafts train, a head that does not learn."""
-    source = runs.get(config_of(corpus, model=model_of(kind), steps=3), folder)
-    taught = runs.get(on_own_text(source, steps=4), folder)
+    source = runs.get_run(config_of(corpus, model=model_of(kind), steps=3), folder)
+    taught = runs.get_run(on_own_text(source, steps=4), folder)
     before, after = load_weights(source.path), load_weights(taught.path)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if name.startswith(("heads.2.", "heads.3.", "joins."))}
@@ -99,15 +99,15 @@ def test_training_leaves_plain_decoding_as_it_was(kind, corpus, folder):
 def test_loss_counts_written_tokens_alone(source, folder):
     """The first logged loss is the mean over targets that head 1 wrote, whichever horizon and wherever it is asked.
     Catches: prompts that count, drafts of the first written tokens left out, real text trained on instead."""
-    taught = runs.get(on_own_text(source, steps=1, seed=5), folder)
-    model, written = source.model(), continued(source.model(), source.config.task.batch(8, 0, 5), COUNT)
+    taught = runs.get_run(on_own_text(source, steps=1, seed=5), folder)
+    model, written = source.model(), continue_rows(source.model(), source.config.task.batch(8, 0, 5), COUNT)
     tokens = torch.from_numpy(written.tokens).long()
     with torch.no_grad():
         log_p = model.all_logits(tokens).log_softmax(-1)  # (n, rows, seq, vocab)
     expected = []
     for i in range(1, N + 1):
-        nats = -log_p[i - 1, :, :-i].gather(-1, tokens[:, i:, None])[..., 0]  # (rows, seq - i), of the token i further
-        expected.append(float(nats[:, SEQ - COUNT - i :].mean()))
+        nll = -log_p[i - 1, :, :-i].gather(-1, tokens[:, i:, None])[..., 0]  # (rows, seq - i), of the token i further
+        expected.append(float(nll[:, SEQ - COUNT - i :].mean()))
     assert runs.logged(taught.path)[0]["train"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -126,21 +126,21 @@ def test_resumed_is_uninterrupted(source, folder, tmp_path):
     whole = on_own_text(source, steps=5, checkpoint_every=2, seed=3)
     shutil.copytree(source.path, tmp_path / source.config.folder)
     with pytest.raises(OSError, match="the disk is gone"):
-        runs.get(replace(whole, task=Failing(**asdict(whole.task))), tmp_path)
+        runs.get_run(replace(whole, task=Failing(**asdict(whole.task))), tmp_path)
     broken = tmp_path / whole.folder
     assert not (broken / "done.json").exists() and list((broken / "checkpoints").iterdir())
-    resumed, one_go = load_weights(runs.get(whole, tmp_path).path), load_weights(runs.get(whole, folder).path)
+    resumed, one_go = load_weights(runs.get_run(whole, tmp_path).path), load_weights(runs.get_run(whole, folder).path)
     assert all(torch.equal(resumed[name], one_go[name]) for name in one_go)
 
 
 def test_drafts_get_better_at_what_is_written(source, folder):
     """A forward commits clearly more tokens of the model's own text behind prompts that training did not show.
     Catches: heads that learn text which decoding does not write (other positions, other continuations)."""
-    taught = runs.get(on_own_text(source, steps=150), folder)
+    taught = runs.get_run(on_own_text(source, steps=150), folder)
     prompts = source.config.task.held_out("test", 16).tokens[:, : SEQ - COUNT].tolist()
     before, after = (generate(run.model(), prompts, COUNT) for run in (source, taught))
     assert torch.equal(before.tokens, after.tokens)
-    assert after.tokens_per_forward > before.tokens_per_forward + 0.2
+    assert after.tokens_per_forward_pass > before.tokens_per_forward_pass + 0.2
 
 
 def test_no_gradient_where_the_trunk_reads_nothing_from_drafts(source):
@@ -161,13 +161,13 @@ def test_no_gradient_where_the_trunk_reads_nothing_from_drafts(source):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(written=SEQ), "written=32 must be a number of tokens below task.seq=32"),
-        (dict(written=-1), "written=-1 must be"),
-        (dict(written=True), "written=True must be"),
-        (dict(written=8, init_from=""), "written=8 needs a trained head 1"),
-        (dict(written=8, model=model_of(n_future=1, n_layers=2)), "n_future=1, head_kind='parallel'"),
-        (dict(written=8, model=model_of("anticausal")), "no head that head 1 does not stand on"),
-        (dict(written=8, mark_weights=(("rest", 2.0),)), "weighs written tokens alone"),
+        (dict(self_distilled_tokens=SEQ), "self_distilled_tokens=32 must be a number of tokens below task.seq=32"),
+        (dict(self_distilled_tokens=-1), "self_distilled_tokens=-1 must be"),
+        (dict(self_distilled_tokens=True), "self_distilled_tokens=True must be"),
+        (dict(self_distilled_tokens=8, init_from=""), "self_distilled_tokens=8 needs a trained head 1"),
+        (dict(self_distilled_tokens=8, model=model_of(n_future=1, n_layers=2)), "n_future=1, head_kind='parallel'"),
+        (dict(self_distilled_tokens=8, model=model_of("anticausal")), "no head that head 1 does not stand on"),
+        (dict(self_distilled_tokens=8, label_weights=(("rest", 2.0),)), "weighs written tokens alone"),
     ],
 )
 def test_configs_that_cannot_be(changes, message, corpus):
@@ -181,7 +181,7 @@ def test_presets_teach_the_drafts_of_the_model_trained_longest(preset):
     """One run a seed, and one more for each training with linear heads, goes on from the longest training on code and
     writes as much as the notebook's texts are long. Heads of both kinds share out as many layers."""
     configs, chosen = speculation_configs(preset, 2), SPECULATION[preset]
-    taught = [config for config in configs if config.written]
+    taught = [config for config in configs if config.self_distilled_tokens]
     folders = {config.folder: config for config in configs}
     longest = ("parallel", max((chosen.steps, *chosen.longer)), chosen.batch_size)
     lengths = [longest, *(("linear", *length) for length in chosen.linear)]
@@ -192,11 +192,11 @@ def test_presets_teach_the_drafts_of_the_model_trained_longest(preset):
         assert source.model.n_future == chosen.prose_future and source.task == config.task
         assert source.model.head_kind == config.model.head_kind
         assert source.model.n_layers == chosen.size["trunk_layers"] + chosen.prose_future
-        assert config.written == config.task.seq - chosen.prompt
+        assert config.self_distilled_tokens == config.task.seq - chosen.prompt
 
 
 def test_marks_of_the_task_do_not_stay(source):
     """What the task says of its tokens is not true of written ones. Catches: a written token weighed as an answer."""
     batch = source.config.task.batch(2, 0, 0)
     marked = Batch(batch.tokens, batch.documents, {"answer": np.ones(batch.tokens.shape, bool)})
-    assert set(continued(source.model(), marked, COUNT).marks) == {WRITTEN}
+    assert set(continue_rows(source.model(), marked, COUNT).labels) == {GENERATED}

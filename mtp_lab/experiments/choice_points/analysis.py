@@ -13,51 +13,51 @@ import torch
 from data_gen.choice_process import ChoiceProcess
 from mtp_lab.config import TrainConfig
 from mtp_lab.decoding.generation import generate
-from mtp_lab.experiments import conditions
+from mtp_lab.experiments import measures
 from mtp_lab.experiments.choice_points.conditions import CHOICE
 from mtp_lab.interp.gradients import class_shares, target_norms
-from mtp_lab.model.predictions import next_token, tensors, token_nats
-from mtp_lab.theory.implicit_weights import by_class, exact_nats, implicit_weights, owners, whole
+from mtp_lab.model.predictions import next_token_predictions, tensors, token_nll
+from mtp_lab.theory.implicit_weights import by_class, exact_nll, implicit_weights, owners, whole
 from mtp_lab.training.runs import Run
 
-CELL = ["n", "weight", "cancelled"]
-"""Columns that tell cells of trainings apart; see `choice_presets.ChoiceCell`."""
+CONDITION = ["n", "weight", "cancelled"]
+"""Columns that tell cells of trainings apart; see `choice_presets.ChoiceCondition`."""
 
 
-def cell_of(config: TrainConfig) -> dict[str, object]:
+def condition_of(config: TrainConfig) -> dict[str, object]:
     """The cell and the seed that a training belongs to, and the cell in words (label)."""
-    n, weight = config.model.n_future, dict(config.mark_weights).get(CHOICE, 1.0)
-    label = f"n = {n}" + (f", choices ×{weight:g}" if weight != 1 else "") + ", cancelled" * config.causes_read
-    return {"n": n, "weight": weight, "cancelled": config.causes_read, "label": label, "seed": config.seed}
+    n, weight = config.model.n_future, dict(config.label_weights).get(CHOICE, 1.0)
+    label = f"n = {n}" + (f", choices ×{weight:g}" if weight != 1 else "") + ", cancelled" * config.mask_unread_causes
+    return {"n": n, "weight": weight, "cancelled": config.mask_unread_causes, "label": label, "seed": config.seed}
 
 
 def _columns(config: TrainConfig) -> dict[str, object]:
-    """`cell_of` with n as n_future: measures have an n of their own, that of the loss whose weights they tell."""
-    cell = cell_of(config)
-    return {"n_future": cell.pop("n"), **cell}
+    """`condition_of` with n as n_future: measures have an n of their own, that of the loss whose weights they tell."""
+    condition = condition_of(config)
+    return {"n_future": condition.pop("n"), **condition}
 
 
-of_all = partial(conditions.of_all, _columns)
-"""`cells.of_all` with this study's columns."""
+measure_runs = partial(measures.measure_runs, _columns)
+"""`cells.measure_runs` with this study's columns."""
 
 
 # --- what losses weigh, exactly
 
 
-def classes_of(marks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def classes_of(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The process' tokens by class, (rows, seq) bool each: consequential and inconsequential choices, forced tokens."""
-    choice = marks["choice"]
+    choice = labels["choice"]
     return {
-        "consequential": marks[CHOICE],
-        "inconsequential": choice & ~marks[CHOICE],
-        "forced": marks["forced"],
+        "consequential": labels[CHOICE],
+        "inconsequential": choice & ~labels[CHOICE],
+        "forced": labels["forced"],
     }
 
 
 def exact_weights(process: ChoiceProcess, n: int, seq: int) -> pd.DataFrame:
     """`choice_points.by_class` of an ideal predictor, losses of 1..n tokens, for the classes that the process has."""
-    nats = exact_nats(process, n, seq)  # (n, 1, seq)
-    return _by_class(nats, process.sample(1, seq, np.random.default_rng(0)).marks)
+    nll = exact_nll(process, n, seq)  # (n, 1, seq)
+    return _by_class(nll, process.sample(1, seq, np.random.default_rng(0)).labels)
 
 
 def emphasis(process: ChoiceProcess, n: int, weight: float, cancelled: bool = False, seq: int = 128) -> float:
@@ -71,13 +71,13 @@ def emphasis(process: ChoiceProcess, n: int, weight: float, cancelled: bool = Fa
         Implicit weight of a consequential choice over n times its entropy: weight + (n - 1)/2 at most, so (n + 1)/2 at
         most for weight 1; cancelled, it is the weight.
     """
-    nats = exact_nats(process, n, seq)  # (n, 1, seq)
-    marks = process.sample(1, seq, np.random.default_rng(0)).marks
-    of_target = np.where(marks[CHOICE], weight, 1.0)  # (1, seq)
+    nll = exact_nll(process, n, seq)  # (n, 1, seq)
+    labels = process.sample(1, seq, np.random.default_rng(0)).labels
+    of_target = np.where(labels[CHOICE], weight, 1.0)  # (1, seq)
     if cancelled:
-        of_target = of_target * (owners(marks["cause"][0], n)[:, None] == np.arange(seq))  # (n, 1, seq)
-    mine = marks[CHOICE] & whole(nats)
-    return float(implicit_weights(nats * of_target)[-1, mine].mean() / (n * nats[0, mine].mean()))
+        of_target = of_target * (owners(labels["cause"][0], n)[:, None] == np.arange(seq))  # (n, 1, seq)
+    mine = labels[CHOICE] & whole(nll)
+    return float(implicit_weights(nll * of_target)[-1, mine].mean() / (n * nll[0, mine].mean()))
 
 
 def by_phase(values: np.ndarray, process: ChoiceProcess) -> np.ndarray:
@@ -96,19 +96,19 @@ def by_phase(values: np.ndarray, process: ChoiceProcess) -> np.ndarray:
 def trained_weights(run: Run, rows: int) -> pd.DataFrame:
     """`choice_points.by_class` of a model's own nats on test rows: class, n, tokens, weight, relative."""
     batch = run.config.task.held_out("test", rows)
-    return _by_class(token_nats(run.model(), batch), batch.marks)
+    return _by_class(token_nll(run.model(), batch), batch.labels)
 
 
 def pulls(run: Run, rows: int) -> pd.DataFrame:
     """Shares of the squared gradient at the trunk's output by class: see `gradients.class_shares`."""
     batch = run.config.task.held_out("test", rows)
-    return class_shares(target_norms(run.model(), *tensors(batch)), classes_of(batch.marks))
+    return class_shares(target_norms(run.model(), *tensors(batch)), classes_of(batch.labels))
 
 
-def _by_class(nats: np.ndarray, marks: dict[str, np.ndarray]) -> pd.DataFrame:
-    inside = whole(nats)
-    members = {name: mask & inside for name, mask in classes_of(marks).items()}
-    return by_class(implicit_weights(nats), {name: mask for name, mask in members.items() if mask.any()})
+def _by_class(nll: np.ndarray, labels: dict[str, np.ndarray]) -> pd.DataFrame:
+    inside = whole(nll)
+    members = {name: mask & inside for name, mask in classes_of(labels).items()}
+    return by_class(implicit_weights(nll), {name: mask for name, mask in members.items() if mask.any()})
 
 
 # --- how good models are
@@ -122,15 +122,15 @@ def scores(run: Run, rows: int) -> pd.DataFrame:
         (accuracy) of "forced" tokens, of those "after a choice", and of each distance to their latest cause, as text.
     """
     batch = run.config.task.held_out("test", rows)
-    predicted, nats = next_token(run.model(), batch)  # (rows, seq) twice
-    marks, right = batch.marks, predicted == batch.tokens
-    above = nats + np.log(marks["probability"])
-    groups = classes_of(marks)
+    predicted, nll = next_token_predictions(run.model(), batch)  # (rows, seq) twice
+    labels, right = batch.labels, predicted == batch.tokens
+    above = nll + np.log(labels["probability"])
+    groups = classes_of(labels)
     forced = groups["forced"]
     table = [("excess", name, above[groups[name]].mean()) for name in ("consequential", "inconsequential")]
-    after = forced & np.roll(marks["choice"], 1, axis=1)  # the first token is no choice, so nothing wraps around
+    after = forced & np.roll(labels["choice"], 1, axis=1)  # the first token is no choice, so nothing wraps around
     table += [("right", "forced", right[forced].mean()), ("right", "after a choice", right[after].mean())]
-    cause = marks["cause"]
+    cause = labels["cause"]
     distances = np.unique(cause[forced & (cause > 0)]).astype(int)
     table += [("right", str(d), right[forced & (cause == d)].mean()) for d in distances]
     return pd.DataFrame(table, columns=["measure", "of", "value"])
@@ -154,7 +154,7 @@ def follows(tokens: np.ndarray, process: ChoiceProcess) -> np.ndarray:
     tokens = np.asarray(tokens)
     if tokens.ndim != 2:
         raise ValueError(f"tokens must be (rows, seq), got shape {tokens.shape}; for one document use tokens[None]")
-    k, at = process.options, np.arange(tokens.shape[1])
+    k, at = process.n_choices, np.arange(tokens.shape[1])
     places = at[1 :: process.period]  # (choices,) where a choice is due
     after = at - places[:, None]  # (choices, seq)
     reach = np.resize(process.relevance, len(places))[:, None]  # (choices, 1)
@@ -188,7 +188,7 @@ def continuations(run: Run, prompts: int, temperature: float = 1.0) -> pd.DataFr
     return pd.DataFrame(
         {
             "ahead": np.arange(1, new + 1),
-            "forced": batch.marks["forced"][0, start : start + new],
+            "forced": batch.labels["forced"][0, start : start + new],
             "follows": obeys.mean(axis=0),
             "unbroken": np.logical_and.accumulate(obeys, axis=1).mean(axis=0),
         }

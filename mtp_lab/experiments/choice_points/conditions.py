@@ -15,7 +15,7 @@ from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.experiments.induction_heads.conditions import GIVEN, INDUCTION
 from mtp_lab.tasks import ChoiceProcessTask, StoriesTask
 
-PROCESS = ChoiceProcess(options=4, forced=3, relevance=(23, 0))
+PROCESS = ChoiceProcess(n_choices=4, forced=3, relevance=(23, 0))
 """Every other choice is of no consequence; each forced token is the sum of the last three that are."""
 CHOICE = "consequential"
 """The mark of the choices that weights are about."""
@@ -23,7 +23,7 @@ STORY_HEADS = 8
 
 
 @dataclass(frozen=True)
-class ChoiceCell:
+class ChoiceCondition:
     """Trainings of notebook 06 that differ in their seed alone."""
 
     n: int = 1
@@ -37,7 +37,7 @@ class ChoiceCell:
 class ChoicePreset:
     """The job of notebook 06."""
 
-    cells: tuple[ChoiceCell, ...]
+    conditions: tuple[ChoiceCondition, ...]
     """The first is what the others are compared with."""
     seeds: int
     steps: int
@@ -56,15 +56,15 @@ class ChoicePreset:
 
 
 _CELLS = (
-    ChoiceCell(1),
-    ChoiceCell(1, 1.5),  # weighs as n = 2 does
-    ChoiceCell(1, 2.5),  # as n = 4
-    ChoiceCell(2),
-    ChoiceCell(2, cancelled=True),  # as n = 1
-    ChoiceCell(4),
-    ChoiceCell(4, cancelled=True),  # as n = 1
+    ChoiceCondition(1),
+    ChoiceCondition(1, 1.5),  # weighs as n = 2 does
+    ChoiceCondition(1, 2.5),  # as n = 4
+    ChoiceCondition(2),
+    ChoiceCondition(2, cancelled=True),  # as n = 1
+    ChoiceCondition(4),
+    ChoiceCondition(4, cancelled=True),  # as n = 1
 )
-_TWO = tuple(cell for cell in _CELLS if cell.n <= 2 and cell.weight < 2)
+_TWO = tuple(condition for condition in _CELLS if condition.n <= 2 and condition.weight < 2)
 _MUON = OptimizerConfig(kind="muon", learning_rate=1e-2)
 _SMALL = dict(d_model=64, n_attention_heads=4)
 
@@ -120,24 +120,24 @@ def choice_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
             model=ModelConfig(
                 vocab_size=task.vocab_size,
                 **chosen.size,
-                n_layers=chosen.trunk + cell.n,
+                n_layers=chosen.trunk + condition.n,
                 trunk_layers=chosen.trunk,
-                n_future=cell.n,
+                n_future=condition.n,
                 max_seq=chosen.seq,
             ),
             optimizer=chosen.optimizer,
-            name=f"{preset}-choices-n{cell.n}",
+            name=f"{preset}-choices-n{condition.n}",
             steps=chosen.steps,
             batch_size=chosen.batch_size,
-            mark_weights=() if cell.weight == 1 else ((CHOICE, cell.weight),),
-            causes_read=cell.cancelled,
+            label_weights=() if condition.weight == 1 else ((CHOICE, condition.weight),),
+            mask_unread_causes=condition.cancelled,
             seed=seed,
             log_every=max(1, chosen.steps // 40),
             evaluate_every=max(1, chosen.steps // 20),
             evaluate_rows=min(64, chosen.rows),
             checkpoint_every=max(1, chosen.steps // 4),
         )
-        for cell in chosen.cells
+        for condition in chosen.conditions
         for seed in range(seeds or chosen.seeds)
     ]
 

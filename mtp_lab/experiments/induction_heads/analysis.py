@@ -14,16 +14,16 @@ from data_gen.stories.generator import of_characters
 from mtp_lab.config import TrainConfig
 from mtp_lab.evaluation.flops import flops_per_token
 from mtp_lab.evaluation.statistics import first_reached
-from mtp_lab.model.predictions import next_token
+from mtp_lab.model.predictions import next_token_predictions
 from mtp_lab.tasks import Split
 from mtp_lab.training.runs import Run
 
-CELL = ["given", "n", "trunk", "stopped", "names", "scattered", "width", "rate", "weight"]
-"""Columns that tell cells of trainings apart; see `induction_presets.InductionCell`. Width is d_model, rate the peak
+CONDITION = ["given", "n", "trunk", "stopped", "names", "scattered", "width", "rate", "weight"]
+"""Columns that tell cells of trainings apart; see `induction_presets.InductionCondition`. Width is d_model, rate the peak
 learning rate."""
 
 
-def cell_of(config: TrainConfig) -> dict[str, object]:
+def condition_of(config: TrainConfig) -> dict[str, object]:
     """The cell and the seed that a training belongs to."""
     model = config.model
     return {
@@ -55,7 +55,7 @@ def curves(trained: Sequence[Run]) -> pd.DataFrame:
             if "measures" in row:
                 at = {"step": row["step"], "tokens": row["tokens"], "flops": cost * row["tokens"]}
                 told = {"seconds": row["seconds"], "loss": row["validation"][0], **row["measures"]}
-                rows.append(cell_of(config) | at | told)
+                rows.append(condition_of(config) | at | told)
     return pd.DataFrame(rows)
 
 
@@ -67,8 +67,8 @@ def reached(table: pd.DataFrame, threshold: float = 0.5, measure: str = "inducti
     Args:
         table: as `curves` gives it.
     """
-    kept = [*CELL, "seed", "step", "tokens", "flops", "seconds", "reached"]
-    runs = table.groupby([*CELL, "seed"], sort=False)
+    kept = [*CONDITION, "seed", "step", "tokens", "flops", "seconds", "reached"]
+    runs = table.groupby([*CONDITION, "seed"], sort=False)
     return pd.DataFrame([first_reached(run, measure, threshold) for _, run in runs])[kept]
 
 
@@ -80,11 +80,11 @@ def final(run: Run, split: Split, rows: int) -> dict[str, float]:
     loss           nats a token of all text
     """
     batch = run.config.task.held_out(split, rows)
-    predicted, nats = next_token(run.model(), batch)
+    predicted, nll = next_token_predictions(run.model(), batch)
     asked = of_characters(batch, "induction")
     return {
-        **run.config.task.measures(batch, predicted, nats),
-        "probability": float(np.exp(-nats[asked]).mean()),
-        "nats": float(nats[asked].mean()),
-        "loss": float(np.nanmean(nats)),
+        **run.config.task.measures(batch, predicted, nll),
+        "probability": float(np.exp(-nll[asked]).mean()),
+        "nats": float(nll[asked].mean()),
+        "loss": float(np.nanmean(nll)),
     }

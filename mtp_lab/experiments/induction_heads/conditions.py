@@ -22,7 +22,7 @@ GIVEN: dict[Given, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class InductionCell:
+class InductionCondition:
     """Trainings of notebook 04 that differ in their seed alone."""
 
     given: Given
@@ -51,7 +51,7 @@ class InductionCell:
 class InductionPreset:
     """The job of notebook 04: models of stories, with and without the previous-token half of induction given."""
 
-    cells: tuple[InductionCell, ...]
+    conditions: tuple[InductionCondition, ...]
     seeds: int
     steps: int
     batch_size: int
@@ -65,32 +65,32 @@ class InductionPreset:
 _STEADY = OptimizerConfig(kind="muon", learning_rate=1e-2, warmup=50, final=1.0)  # no step is the last one
 _LONG = 1.5  # n = 1 with smeared keys needs half of the preset's steps
 _CELLS = (
-    *(InductionCell("smeared", n, longer=4) for n in (1, 2)),  # long after both have settled
-    InductionCell("smeared", 2, trunk=2, longer=_LONG),
-    InductionCell("smeared", 4, longer=_LONG),
-    *(InductionCell("rotary", n, longer=4) for n in (1, 2)),  # do they ever leave the plateau?
-    *(InductionCell("rotary", n, longer=4, rate=0.5) for n in (1, 2)),
-    InductionCell("relative", 1, longer=_LONG),
-    InductionCell("smeared", 2, stopped=True),
-    InductionCell("smeared", 1, names=0),
-    InductionCell("smeared", 2, names=0, longer=_LONG),
-    *(InductionCell("smeared", n, names=128, longer=3, more_seeds=5) for n in (1, 2)),
-    InductionCell("smeared", 2, names=128, stopped=True, longer=3),
-    InductionCell("smeared", 1, wider=2),
-    InductionCell("smeared", 2, longer=_LONG, wider=2),
-    InductionCell("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters
-    *(InductionCell("smeared", 1, longer=_LONG, rate=rate) for rate in (0.5, 2.0, 4.0)),
-    *(InductionCell("smeared", 2, longer=_LONG, rate=rate) for rate in (0.5, 2.0)),
-    InductionCell("smeared", 2, longer=_LONG, weight=0.5),
-    *(InductionCell("smeared", 2, longer=_LONG, rate=rate, weight=0.25) for rate in (1.0, 2.0, 4.0)),
-    InductionCell("smeared", 2, names=128, longer=3, weight=0.25),
+    *(InductionCondition("smeared", n, longer=4) for n in (1, 2)),  # long after both have settled
+    InductionCondition("smeared", 2, trunk=2, longer=_LONG),
+    InductionCondition("smeared", 4, longer=_LONG),
+    *(InductionCondition("rotary", n, longer=4) for n in (1, 2)),  # do they ever leave the plateau?
+    *(InductionCondition("rotary", n, longer=4, rate=0.5) for n in (1, 2)),
+    InductionCondition("relative", 1, longer=_LONG),
+    InductionCondition("smeared", 2, stopped=True),
+    InductionCondition("smeared", 1, names=0),
+    InductionCondition("smeared", 2, names=0, longer=_LONG),
+    *(InductionCondition("smeared", n, names=128, longer=3, more_seeds=5) for n in (1, 2)),
+    InductionCondition("smeared", 2, names=128, stopped=True, longer=3),
+    InductionCondition("smeared", 1, wider=2),
+    InductionCondition("smeared", 2, longer=_LONG, wider=2),
+    InductionCondition("smeared", 1, trunk=2),  # as deep as n = 2 at equal parameters
+    *(InductionCondition("smeared", 1, longer=_LONG, rate=rate) for rate in (0.5, 2.0, 4.0)),
+    *(InductionCondition("smeared", 2, longer=_LONG, rate=rate) for rate in (0.5, 2.0)),
+    InductionCondition("smeared", 2, longer=_LONG, weight=0.5),
+    *(InductionCondition("smeared", 2, longer=_LONG, rate=rate, weight=0.25) for rate in (1.0, 2.0, 4.0)),
+    InductionCondition("smeared", 2, names=128, longer=3, weight=0.25),
 )
 # as the zoo has them
-_QUICK = tuple(InductionCell("smeared", n, scattered=False) for n in (1, 2))
+_QUICK = tuple(InductionCondition("smeared", n, scattered=False) for n in (1, 2))
 
 INDUCTION: dict[str, InductionPreset] = {
     "smoke": InductionPreset(
-        (InductionCell("smeared", n=1, trunk=1), InductionCell("rotary", n=2, trunk=1)),
+        (InductionCondition("smeared", n=1, trunk=1), InductionCondition("rotary", n=2, trunk=1)),
         2,
         4,
         2,
@@ -102,7 +102,7 @@ INDUCTION: dict[str, InductionPreset] = {
     "full": InductionPreset(_CELLS, 5, 800, 8, dict(d_model=64, n_attention_heads=4), _STEADY, 128),
     # Section 4.1: 30M parameters, Adam, 100k steps of .25M tokens; the stories' length takes the place of context 2048.
     "paper": InductionPreset(
-        (InductionCell("rotary", 1, 9), InductionCell("rotary", 2, 8), InductionCell("rotary", 2, 9)),
+        (InductionCondition("rotary", 1, 9), InductionCondition("rotary", 2, 8), InductionCondition("rotary", 2, 9)),
         2,
         100_000,
         1280,
@@ -123,27 +123,29 @@ def induction_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
         raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(INDUCTION)}")
     chosen = INDUCTION[preset]
     configs = []
-    for cell in chosen.cells:
-        for seed in range((seeds or chosen.seeds) + cell.more_seeds):
-            task = StoriesTask(stream=Stories(names=NamePools(names=cell.names, seed=seed, scattered=cell.scattered)))
+    for condition in chosen.conditions:
+        for seed in range((seeds or chosen.seeds) + condition.more_seeds):
+            task = StoriesTask(
+                stream=Stories(names=NamePools(names=condition.names, seed=seed, scattered=condition.scattered))
+            )
             model = ModelConfig(
                 vocab_size=task.vocab_size,
-                **{of: cell.wider * value for of, value in chosen.size.items()},
-                **GIVEN[cell.given],
-                n_layers=cell.trunk + cell.n,
-                trunk_layers=cell.trunk,
-                n_future=cell.n,
+                **{of: condition.wider * value for of, value in chosen.size.items()},
+                **GIVEN[condition.given],
+                n_layers=condition.trunk + condition.n,
+                trunk_layers=condition.trunk,
+                n_future=condition.n,
                 max_seq=task.seq,
-                stop_gradient=tuple(range(2, cell.n + 1)) if cell.stopped else (),
+                stop_gradient=tuple(range(2, condition.n + 1)) if condition.stopped else (),
             )
             configs.append(
                 TrainConfig(
                     task=task,
                     model=model,
-                    optimizer=replace(chosen.optimizer, learning_rate=cell.rate * chosen.optimizer.learning_rate),
-                    horizon_weights=(1.0, *[cell.weight] * (cell.n - 1)),
-                    name=f"{preset}-{cell.given}-n{cell.n}",
-                    steps=round(chosen.steps * cell.longer),
+                    optimizer=replace(chosen.optimizer, learning_rate=condition.rate * chosen.optimizer.learning_rate),
+                    horizon_weights=(1.0, *[condition.weight] * (condition.n - 1)),
+                    name=f"{preset}-{condition.given}-n{condition.n}",
+                    steps=round(chosen.steps * condition.longer),
                     batch_size=chosen.batch_size,
                     seed=seed,
                     log_every=max(1, chosen.steps // 32),

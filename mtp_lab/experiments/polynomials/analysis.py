@@ -16,27 +16,34 @@ from data_gen import Batch
 from data_gen.polynomials.expressions import OPERATIONS
 from data_gen.polynomials.stream import HeldOut, Polynomials
 from mtp_lab.config import TrainConfig
-from mtp_lab.evaluation.answers import answer_probability, exact_match, expected_pass_at_k, modal, one_pass, questions
-from mtp_lab.experiments import conditions
-from mtp_lab.experiments.polynomials.conditions import MARK_WEIGHTS, MOST_OPERATIONS
+from mtp_lab.evaluation.answers import (
+    answer_probability,
+    exact_match,
+    expected_pass_at_k,
+    majority_baseline,
+    questions,
+    teacher_forced,
+)
+from mtp_lab.experiments import measures
+from mtp_lab.experiments.polynomials.conditions import LABEL_WEIGHTS, MOST_OPERATIONS
 from mtp_lab.interp.gradients import target_norms
-from mtp_lab.model.predictions import tensors, token_nats
+from mtp_lab.model.predictions import tensors, token_nll
 from mtp_lab.model.targets import token_weights
 from mtp_lab.training.runs import Run
 
-CELL = ["n", "trunk", "learns", "stopped", "pause", "fading"]
-"""Columns that tell cells of trainings apart; see `polynomial_presets.PolynomialCell`."""
+CONDITION = ["n", "trunk", "learns", "stopped", "pause", "fading"]
+"""Columns that tell cells of trainings apart; see `polynomial_presets.PolynomialCondition`."""
 ASKED = range(1, MOST_OPERATIONS + 1)
 MODAL_SAMPLES = 20_000  # training questions behind the modal answer
 
 
-def cell_of(config: TrainConfig) -> dict[str, object]:
+def condition_of(config: TrainConfig) -> dict[str, object]:
     """The cell and the seed that a training belongs to."""
     model = config.model
     return {
         "n": model.n_future,
         "trunk": model.trunk_depth,
-        "learns": next(name for name, weights in MARK_WEIGHTS.items() if weights == config.mark_weights),
+        "learns": next(name for name, weights in LABEL_WEIGHTS.items() if weights == config.label_weights),
         "stopped": bool(model.stop_gradient),
         "pause": config.task.stream.pause,
         "fading": config.horizon_weights[-1] ** (1 / max(1, model.n_future - 1)),
@@ -44,8 +51,8 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
     }
 
 
-of_all = partial(conditions.of_all, cell_of)
-"""`cells.of_all` with this study's columns."""
+measure_runs = partial(measures.measure_runs, condition_of)
+"""`cells.measure_runs` with this study's columns."""
 
 
 def scores(run: Run, split: HeldOut = "test", items: int = 2000, operations: Sequence[int] = ASKED) -> pd.DataFrame:
@@ -58,9 +65,9 @@ def scores(run: Run, split: HeldOut = "test", items: int = 2000, operations: Seq
     stream, model, rows = replace(run.config.task.stream, zeros=0.0), run.model(), []
     for m in operations:
         documents = stream.held_out(split, m)[:items]
-        judged = one_pass(model, documents)
+        judged = teacher_forced(model, documents)
         degrees = [f"X^{k}" for k in range(stream.d)[:: -1 if stream.high_first else 1]]
-        root = documents.marks["root"][documents.ends - 1]
+        root = documents.labels["root"][documents.ends - 1]
         rows.append((m, "all", "", judged.exact.mean(), len(judged.exact)))
         for number in np.unique(root).astype(int):
             mine = root == number
@@ -76,7 +83,7 @@ def baselines(stream: Polynomials, split: HeldOut, items: int, operations: Seque
     """What needs no reading: m, value: how often the most frequent answer of m operations is right."""
     rng, rows = np.random.default_rng(0), []
     for m in operations:
-        said = modal(stream.of(m).documents(MODAL_SAMPLES, rng))
+        said = majority_baseline(stream.of(m).documents(MODAL_SAMPLES, rng))
         rows.append((m, exact_match(said, questions(stream.held_out(split, m)[:items])[1]).mean()))
     return pd.DataFrame(rows, columns=["m", "value"])
 
@@ -106,7 +113,7 @@ def loss_shares(run: Run, rows: int = 120) -> pd.DataFrame:
         horizon's), share (of the whole training loss, over all horizons, with the weights it was trained with).
     """
     batch = run.config.task.held_out("validation", rows)
-    return _shares(run.config, batch, token_nats(run.model(), batch), power=1)
+    return _shares(run.config, batch, token_nll(run.model(), batch), power=1)
 
 
 def gradient_shares(run: Run, rows: int = 12) -> pd.DataFrame:
@@ -120,14 +127,14 @@ def gradient_shares(run: Run, rows: int = 12) -> pd.DataFrame:
 
 def _shares(config: TrainConfig, batch: Batch, values: np.ndarray, power: int) -> pd.DataFrame:
     """Values of targets, (n_future, rows, seq), by class; weights count to a power."""
-    marks = {name: batch.marks[name] for name in ("answer", "operand", "operator")}
-    marks["the rest"] = ~np.logical_or.reduce(list(marks.values()))
-    weights, table = token_weights(batch, config.mark_weights).numpy(), []  # (rows, seq)
+    labels = {name: batch.labels[name] for name in ("answer", "operand", "operator")}
+    labels["the rest"] = ~np.logical_or.reduce(list(labels.values()))
+    weights, table = token_weights(batch, config.label_weights).numpy(), []  # (rows, seq)
     for i, (each, horizon_weight) in enumerate(zip(values, config.horizon_weights, strict=True), start=1):
         told = ~np.isnan(each)
         parts = (horizon_weight * weights / weights[told].sum()) ** power * each
-        for name, mark in marks.items():
-            mine = told & mark
+        for name, label in labels.items():
+            mine = told & label
             table.append((i, name, each[mine].mean(), mine.sum() / told.sum(), parts[mine].sum()))
     table = pd.DataFrame(table, columns=["horizon", "token", "value", "targets", "share"])
     return table.assign(share=table.share / table.share.sum())

@@ -13,7 +13,7 @@ from mtp_lab.tasks import PolynomialsTask
 from mtp_lab.tasks.base import REST
 
 Learns = Literal["all tokens", "answers", "answers x1.1", "answers x2", "answers x4"]
-MARK_WEIGHTS: dict[Learns, tuple[tuple[str, float], ...]] = {
+LABEL_WEIGHTS: dict[Learns, tuple[tuple[str, float], ...]] = {
     "all tokens": (),
     "answers": (("answer", 1.0), (REST, 0.0)),
     "answers x1.1": (("answer", 1.1),),
@@ -34,7 +34,7 @@ MOST_OPERATIONS = 10
 
 
 @dataclass(frozen=True)
-class PolynomialCell:
+class PolynomialCondition:
     """Trainings of notebook 05 that differ in their seed alone."""
 
     n: int = 1
@@ -58,9 +58,9 @@ class PolynomialCell:
 class PolynomialPreset:
     """The job of notebook 05."""
 
-    main: tuple[PolynomialCell, ...]
+    main: tuple[PolynomialCondition, ...]
     """Cells of the main table."""
-    controls: tuple[PolynomialCell, ...]
+    controls: tuple[PolynomialCondition, ...]
     seeds: int
     control_seeds: int
     """Seeds of a control; the first of the main table's, so that pairs share data and order."""
@@ -74,19 +74,19 @@ class PolynomialPreset:
     """Test questions of each number of operations."""
 
 
-def compute_matched(n: int, layers: int = 6, **changes: object) -> PolynomialCell:
+def compute_matched(n: int, layers: int = 6, **changes: object) -> PolynomialCondition:
     """n heads of one layer each take n layers of the budget."""
-    return PolynomialCell(n, layers - n, **changes)
+    return PolynomialCondition(n, layers - n, **changes)
 
 
 _MAIN = tuple(compute_matched(n) for n in (1, 2, 3, 4))
 _CONTROLS = (
     *(compute_matched(n, learns="answers") for n in (1, 2, 4)),
-    PolynomialCell(2, trunk=5),  # as deep as n = 1
-    PolynomialCell(4, trunk=5),
-    PolynomialCell(1, trunk=4),  # as deep as n = 2
-    PolynomialCell(1, trunk=2),  # as deep as n = 4
-    PolynomialCell(2, trunk=5, stopped=True),
+    PolynomialCondition(2, trunk=5),  # as deep as n = 1
+    PolynomialCondition(4, trunk=5),
+    PolynomialCondition(1, trunk=4),  # as deep as n = 2
+    PolynomialCondition(1, trunk=2),  # as deep as n = 4
+    PolynomialCondition(2, trunk=5, stopped=True),
     compute_matched(1, layers=9),  # a larger model
     compute_matched(1, learns="answers x2"),
     compute_matched(1, learns="answers x4"),
@@ -101,8 +101,8 @@ _SMALL = dict(d_model=64, n_attention_heads=4)
 
 POLYNOMIALS: dict[str, PolynomialPreset] = {
     "smoke": PolynomialPreset(
-        (PolynomialCell(1, 1), PolynomialCell(2, 1)),
-        (PolynomialCell(1, 1, learns="answers"),),
+        (PolynomialCondition(1, 1), PolynomialCondition(2, 1)),
+        (PolynomialCondition(1, 1, learns="answers"),),
         2,
         2,
         4,
@@ -163,18 +163,18 @@ def papers_ring_configs(preset: str, seeds: int = 0) -> dict[str, list[TrainConf
     chosen, ring = replace(POLYNOMIALS[preset], steps=steps), RINGS["F7X5"]
     for seed in range((seeds or PAPERS_RING_SEEDS) if steps else 0):
         for n in (1, 2):
-            cell = replace(chosen.main[0], n=n, trunk=chosen.main[0].layers - n, learns="answers")
-            every = _config(f"{preset}-F7X5-n{n}", cell, chosen, ring, seed)
+            condition = replace(chosen.main[0], n=n, trunk=chosen.main[0].layers - n, learns="answers")
+            every = _config(f"{preset}-F7X5-n{n}", condition, chosen, ring, seed)
             one = replace(every, task=replace(every.task, stream=replace(ring, max_operations=1)))
             found = {"one operation": one, "then all": replace(every, init_from=one.folder)}
             products = replace(one.task.stream, operations=("*",), zeros=1.0)
             sparse = replace(
-                _config(f"{every.name}-products", cell, replace(chosen, steps=8 * steps), products, seed),
+                _config(f"{every.name}-products", condition, replace(chosen, steps=8 * steps), products, seed),
                 batch_size=2 * chosen.batch_size,
                 init_from=one.folder,
             )
             found |= {"sparse products": sparse, "then one operation": replace(one, init_from=sparse.folder)}
-            found["all at once"] = _config(every.name, cell, replace(chosen, steps=2 * steps), ring, seed)
+            found["all at once"] = _config(every.name, condition, replace(chosen, steps=2 * steps), ring, seed)
             for kind, config in found.items():
                 kinds.setdefault(f"n = {n}, {kind}", []).append(config)
     return kinds
@@ -195,25 +195,27 @@ def polynomial_configs(preset: str, seeds: int = 0, ring: str = "F2X4") -> list[
             raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
     chosen = POLYNOMIALS[preset]
     return [
-        _config(f"{preset}-{ring}-n{cell.n}", cell, chosen, RINGS[ring], seed)
-        for cells, own in ((chosen.main, chosen.seeds), (chosen.controls, chosen.control_seeds))
-        for cell in cells
+        _config(f"{preset}-{ring}-n{condition.n}", condition, chosen, RINGS[ring], seed)
+        for conditions, own in ((chosen.main, chosen.seeds), (chosen.controls, chosen.control_seeds))
+        for condition in conditions
         for seed in range(seeds or own)
     ]
 
 
-def _config(name: str, cell: PolynomialCell, chosen: PolynomialPreset, ring: Polynomials, seed: int) -> TrainConfig:
-    stream = replace(ring, pause=cell.pause)
+def _config(
+    name: str, condition: PolynomialCondition, chosen: PolynomialPreset, ring: Polynomials, seed: int
+) -> TrainConfig:
+    stream = replace(ring, pause=condition.pause)
     seq = max(chosen.seq, stream.of(MOST_OPERATIONS).longest)
     task = PolynomialsTask(stream=stream, seq=seq)
     model = ModelConfig(
         vocab_size=task.vocab_size,
         **chosen.size,
-        n_layers=cell.layers,
-        trunk_layers=cell.trunk,
-        n_future=cell.n,
+        n_layers=condition.layers,
+        trunk_layers=condition.trunk,
+        n_future=condition.n,
         max_seq=seq,
-        stop_gradient=tuple(range(2, cell.n + 1)) if cell.stopped else (),
+        stop_gradient=tuple(range(2, condition.n + 1)) if condition.stopped else (),
     )
     return TrainConfig(
         task=task,
@@ -222,8 +224,8 @@ def _config(name: str, cell: PolynomialCell, chosen: PolynomialPreset, ring: Pol
         name=name,
         steps=chosen.steps,
         batch_size=chosen.batch_size,
-        horizon_weights=tuple(cell.fading**i for i in range(cell.n)),
-        mark_weights=MARK_WEIGHTS[cell.learns],
+        horizon_weights=tuple(condition.fading**i for i in range(condition.n)),
+        label_weights=LABEL_WEIGHTS[condition.learns],
         seed=seed,
         log_every=max(1, chosen.steps // 40),
         evaluate_every=max(1, chosen.steps // 12),

@@ -131,7 +131,7 @@ def _written_config(preset: str, config: TrainConfig) -> TrainConfig:
         config,
         name=f"{config.name}-written",
         init_from=config.folder,
-        written=chosen.seq - chosen.prompt,
+        self_distilled_tokens=chosen.seq - chosen.prompt,
         # the trunk learns nothing anyway
         model=replace(config.model, stop_gradient=tuple(range(1, config.model.n_future + 1))),
         steps=chosen.written_steps,

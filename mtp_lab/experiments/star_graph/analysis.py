@@ -16,20 +16,20 @@ from data_gen import Batch
 from data_gen.star_graph import StarGraphs
 from mtp_lab.config import TrainConfig
 from mtp_lab.evaluation import statistics
-from mtp_lab.experiments import conditions
+from mtp_lab.experiments import measures
 from mtp_lab.interp.pairs.star_graphs import on_edge
 from mtp_lab.interp.patching import attentive
-from mtp_lab.model.predictions import next_token, tensors, wanted
+from mtp_lab.model.predictions import next_token_predictions, target_tokens, tensors
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.training.runs import Run
 
-CELL = ["n", "heads", "variant", "stopped", "trunk"]
-"""Columns that tell cells of trainings apart; see `star_presets.StarCell`."""
+CONDITION = ["n", "heads", "variant", "stopped", "trunk"]
+"""Columns that tell cells of trainings apart; see `star_presets.StarCondition`."""
 SUCCESS = 0.9
 """Share of first steps right from which a model is said to plan; guessing is right once in `degree` times."""
 
 
-def cell_of(config: TrainConfig) -> dict[str, object]:
+def condition_of(config: TrainConfig) -> dict[str, object]:
     """The cell and the seed that a training belongs to."""
     model = config.model
     return {
@@ -42,21 +42,21 @@ def cell_of(config: TrainConfig) -> dict[str, object]:
     }
 
 
-def labels(cells: pd.DataFrame) -> pd.Series:
-    """Cells in words, for rows of `cell_of`; what is as in the first row, or as usual, is not said."""
+def labels(conditions: pd.DataFrame) -> pd.Series:
+    """Cells in words, for rows of `condition_of`; what is as in the first row, or as usual, is not said."""
 
-    def words(cell: pd.Series) -> str:
-        said = [f"n = {cell.n}"]
-        said += [cell.heads] if cell.heads != "parallel" else []
-        said += ["heads stopped"] if cell.stopped else []
-        said += [f"trunk of {cell.trunk}"] if cell.trunk != cells.trunk.iloc[0] else []
-        return ", ".join(said + ([cell.variant] if cell.variant != "forward" else []))
+    def words(condition: pd.Series) -> str:
+        said = [f"n = {condition.n}"]
+        said += [condition.heads] if condition.heads != "parallel" else []
+        said += ["heads stopped"] if condition.stopped else []
+        said += [f"trunk of {condition.trunk}"] if condition.trunk != conditions.trunk.iloc[0] else []
+        return ", ".join(said + ([condition.variant] if condition.variant != "forward" else []))
 
-    return cells.apply(words, axis=1)
+    return conditions.apply(words, axis=1)
 
 
-of_all = partial(conditions.of_all, cell_of)
-"""`cells.of_all` with this study's columns."""
+measure_runs = partial(measures.measure_runs, condition_of)
+"""`cells.measure_runs` with this study's columns."""
 
 
 def planned(config: TrainConfig) -> str:
@@ -84,8 +84,8 @@ def final(run: Run, rows: int) -> pd.DataFrame:
         of, value: "planned" (see there), "path" (all of it), and "node 0", "node 1", ... of the answer, in its order.
     """
     batch = _graphs(run, rows)
-    stream, (predicted, _) = run.config.task.stream, next_token(run.model(), batch)
-    right = (predicted == batch.wanted)[:, stream.answer_start :]  # (rows, length)
+    stream, (predicted, _) = run.config.task.stream, next_token_predictions(run.model(), batch)
+    right = (predicted == batch.target_tokens)[:, stream.answer_start :]  # (rows, length)
     table = [("planned", right.all(axis=1).mean() if stream.variant == "reversed" else right[:, 1].mean())]
     table += [("path", right.all(axis=1).mean())]
     table += [(f"node {k}", right[:, k].mean()) for k in range(stream.length)]
@@ -102,7 +102,7 @@ def known(run: Run, rows: int) -> pd.DataFrame:
     """
     batch, model, stream = _graphs(run, rows), run.model(), run.config.task.stream
     tokens, documents = tensors(batch)
-    said = wanted(batch)  # (rows, seq)
+    said = target_tokens(batch)  # (rows, seq)
     predicted = torch.stack([logits.argmax(-1) for logits in model.all_logits(tokens, documents)])  # (n, rows, seq)
     places = {"goal": stream.answer_start - 2, "=": stream.answer_start - 1}
     places |= {f"node {k}": stream.answer_start + k for k in range(stream.length - 1)}
@@ -141,7 +141,7 @@ def _graphs(run: Run, rows: int) -> Batch:
 def _groups(stream: StarGraphs, batch: Batch) -> dict[str, np.ndarray]:
     """(rows, seq) bool each: the parts of a graph that a token can stand in, for documents one a row."""
     place, start = np.arange(batch.seq), stream.answer_start
-    path = batch.wanted[:, start:]  # (rows, length)
+    path = batch.target_tokens[:, start:]  # (rows, length)
     steps = range(1, stream.length)
     groups = {f"edge to node {k}": on_edge(stream, batch.tokens, path[:, k]) for k in steps}
     mine = np.logical_or.reduce(list(groups.values()))

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 from data_gen.star_graph import StarGraphs, Variant
 from mtp_lab.config import HeadKind, ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.experiments.polynomials.conditions import MARK_WEIGHTS
+from mtp_lab.experiments.polynomials.conditions import LABEL_WEIGHTS
 from mtp_lab.tasks import StarGraphTask
 
 
 @dataclass(frozen=True)
-class StarCell:
+class StarCondition:
     """Trainings of notebook 07 that differ in their seed alone."""
 
     n: int = 1
@@ -32,7 +32,7 @@ class StarPreset:
     """The job of notebook 07."""
 
     graphs: StarGraphs
-    cells: tuple[StarCell, ...]
+    conditions: tuple[StarCondition, ...]
     """The first is what the others are compared with."""
     seeds: int
     steps: int
@@ -47,16 +47,16 @@ class StarPreset:
 
 
 _CELLS = (
-    StarCell(1),
-    StarCell(2),
-    StarCell(3),
-    StarCell(4),
-    StarCell(2, "causal"),
-    StarCell(2, "sequential"),
-    StarCell(2, stopped=True),
-    StarCell(1, deeper=1),
-    StarCell(1, variant="reversed"),
-    StarCell(1, variant="teacherless"),
+    StarCondition(1),
+    StarCondition(2),
+    StarCondition(3),
+    StarCondition(4),
+    StarCondition(2, "causal"),
+    StarCondition(2, "sequential"),
+    StarCondition(2, stopped=True),
+    StarCondition(1, deeper=1),
+    StarCondition(1, variant="reversed"),
+    StarCondition(1, variant="teacherless"),
 )
 _SMALL = dict(d_model=64, n_attention_heads=4)
 _STEADY = OptimizerConfig(kind="muon", learning_rate=1e-2, final=1.0)  # no step is the last one
@@ -65,7 +65,12 @@ _GRAPHS = StarGraphs(degree=2, length=3, nodes=8)
 STARS: dict[str, StarPreset] = {
     "smoke": StarPreset(
         _GRAPHS,
-        (StarCell(1), StarCell(2), StarCell(1, variant="reversed"), StarCell(1, variant="teacherless")),
+        (
+            StarCondition(1),
+            StarCondition(2),
+            StarCondition(1, variant="reversed"),
+            StarCondition(1, variant="teacherless"),
+        ),
         2,
         2,
         4,
@@ -75,7 +80,15 @@ STARS: dict[str, StarPreset] = {
         8,
     ),
     "quick": StarPreset(
-        _GRAPHS, (StarCell(1), StarCell(2), StarCell(1, variant="reversed")), 3, 300, 64, 3, _SMALL, _STEADY, 256
+        _GRAPHS,
+        (StarCondition(1), StarCondition(2), StarCondition(1, variant="reversed")),
+        3,
+        300,
+        64,
+        3,
+        _SMALL,
+        _STEADY,
+        256,
     ),
     "full": StarPreset(_GRAPHS, _CELLS, 10, 500, 64, 3, _SMALL, _STEADY, 1024),
     # Bachmann & Nagarajan's hardest graph, at the paper's 30M model and training (section 4: Adam, 100k steps).
@@ -108,30 +121,30 @@ def star_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
     if preset not in STARS:
         raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(STARS)}")
     chosen, configs = STARS[preset], []
-    for cell in chosen.cells:
-        stream = replace(chosen.graphs, variant=cell.variant)
+    for condition in chosen.conditions:
+        stream = replace(chosen.graphs, variant=condition.variant)
         task = StarGraphTask(stream=stream, seq=stream.seq)
-        trunk = chosen.trunk + cell.deeper
+        trunk = chosen.trunk + condition.deeper
         model = ModelConfig(
             vocab_size=task.vocab_size,
             **chosen.size,
             position="relative",
-            n_layers=trunk + cell.n,
+            n_layers=trunk + condition.n,
             trunk_layers=trunk,
-            n_future=cell.n,
-            head_kind=cell.heads,
+            n_future=condition.n,
+            head_kind=condition.heads,
             max_seq=task.seq,
-            stop_gradient=tuple(range(2, cell.n + 1)) if cell.stopped else (),
+            stop_gradient=tuple(range(2, condition.n + 1)) if condition.stopped else (),
         )
         configs += [
             TrainConfig(
                 task=task,
                 model=model,
                 optimizer=chosen.optimizer,
-                name=f"{preset}-{cell.variant}-n{cell.n}",
+                name=f"{preset}-{condition.variant}-n{condition.n}",
                 steps=chosen.steps,
                 batch_size=chosen.batch_size,
-                mark_weights=MARK_WEIGHTS["answers"],
+                label_weights=LABEL_WEIGHTS["answers"],
                 seed=seed,
                 log_every=max(1, chosen.steps // 40),
                 evaluate_every=max(1, chosen.steps // 25),

@@ -69,7 +69,7 @@ def _drawn(stream: Polynomials, n: int, rng: np.random.Generator) -> dict[str, n
     """What `gather` asks for, from those of n questions whose answer changes."""
     documents = stream.documents(n, rng)
     starts = documents.ends - documents.lengths  # (n,)
-    operands = np.flatnonzero(documents.marks["operand"]).reshape(-1, stream.d)  # (operands, d) flat positions
+    operands = np.flatnonzero(documents.labels["operand"]).reshape(-1, stream.d)  # (operands, d) flat positions
     before = np.searchsorted(operands[:, 0], starts)  # (n,) operands of earlier documents
     chosen = rng.integers(before, np.append(before[1:], len(operands)))  # (n,)
     degree, shift = rng.integers(stream.d, size=n), rng.integers(1, stream.p, n)
@@ -79,7 +79,7 @@ def _drawn(stream: Polynomials, n: int, rng: np.random.Generator) -> dict[str, n
     edited[changed] += ((value + shift) % stream.p - value).astype(np.int32)
 
     values, new_values = (partial_results(stream, replace(documents, tokens=t)) for t in (documents.tokens, edited))
-    last = np.flatnonzero(documents.marks["equals"]) - stream.pause - 1  # (n,) flat, of each question
+    last = np.flatnonzero(documents.labels["equals"]) - stream.pause - 1  # (n,) flat, of each question
     difference = (new_values - values)[last, :: -1 if stream.high_first else 1]  # (n, d) as the answer is written
     kept = difference.any(axis=1)
     first = (difference != 0).argmax(axis=1)  # (n,) place in the answer
@@ -95,7 +95,7 @@ def _drawn(stream: Polynomials, n: int, rng: np.random.Generator) -> dict[str, n
         rows[inside] = flat
         return rows
 
-    passed = rows_of((values != new_values).any(axis=1) & documents.marks["operator"])
+    passed = rows_of((values != new_values).any(axis=1) & documents.labels["operator"])
     start, end = ((at - starts)[:, None] for at in (changed, operands[chosen, -1]))  # (n, 1) of the changed operand
     over, at = ((at - starts)[:, None] for at in (last, query))  # (n, 1)
     cases = [

@@ -57,8 +57,8 @@ def _found(documents: Documents, width: int, exchanged: Piece, rng: np.random.Ge
     def rows_of(values: np.ndarray, fill: int | bool) -> np.ndarray:  # (stories, seq)
         return np.where(inside, values[source], fill)
 
-    tokens, entity = rows_of(documents.tokens, 0), rows_of(documents.marks["entity"], NO_VALUE)
-    second, again = (rows_of(documents.marks[name], False) for name in ("second_piece", "induction"))
+    tokens, entity = rows_of(documents.tokens, 0), rows_of(documents.labels["entity"], NO_VALUE)
+    second, again = (rows_of(documents.labels[name], False) for name in ("second_piece", "induction"))
     told = second[:, :, None] & (entity[:, :, None] == np.arange(N_CHARACTERS))  # (stories, seq, characters)
     known = told.cumsum(axis=1) > 0  # (stories, seq, characters) by here, a mention has been told
     piece = (tokens[:, :, None] * told).max(axis=1)  # (stories, characters) 0: never mentioned

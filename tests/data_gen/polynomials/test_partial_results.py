@@ -59,8 +59,8 @@ def test_every_subexpression_has_its_value_where_it_is_complete(stream):
 def test_the_last_operator_has_the_answer(stream):
     """Catches: documents of different lengths that run into each other."""
     documents = stream.held_out("validation", stream.max_operations, 500)
-    answers = documents.tokens[documents.marks["answer"]].reshape(-1, stream.d) % stream.p
-    last = np.flatnonzero(documents.marks["equals"]) - stream.pause - 1
+    answers = documents.tokens[documents.labels["answer"]].reshape(-1, stream.d) % stream.p
+    last = np.flatnonzero(documents.labels["equals"]) - stream.pause - 1
     assert (partial_results(stream, documents)[last] == answers[:, :: -1 if stream.high_first else 1]).all()
 
 
@@ -68,7 +68,7 @@ def test_values_come_from_the_question():
     """Catches: values that were read off the answer, which an edited question no longer has."""
     stream = Polynomials(p=5, d=2).of(1)
     documents = stream.documents(50, np.random.default_rng(0))
-    wrong = np.where(documents.marks["answer"], 0, documents.tokens)
+    wrong = np.where(documents.labels["answer"], 0, documents.tokens)
     assert (partial_results(stream, replace(documents, tokens=wrong)) == partial_results(stream, documents)).all()
 
 
@@ -78,13 +78,13 @@ def test_labels_of_a_probe_stand_on_the_token_itself(stream):
     a row's end to its beginning."""
     documents = stream.documents(60, np.random.default_rng(0))
     batch = with_partial_results(stream, documents).pack(2 * stream.longest)
-    assert {"operand", "root"} <= set(batch.marks)
+    assert {"operand", "root"} <= set(batch.labels)
     for degree in range(stream.d):
-        mark = torch.from_numpy(batch.marks[f"value_{degree}"]).long()
-        asked = future_targets(mark.roll(1, dims=1), 1, torch.from_numpy(batch.documents))[0]
-        assert torch.equal(asked >= 0, mark >= 0) and torch.equal(asked[mark >= 0], mark[mark >= 0])
+        label = torch.from_numpy(batch.labels[f"value_{degree}"]).long()
+        asked = future_targets(label.roll(1, dims=1), 1, torch.from_numpy(batch.documents))[0]
+        assert torch.equal(asked >= 0, label >= 0) and torch.equal(asked[label >= 0], label[label >= 0])
         flat = partial_results(stream, documents)[:, degree]
-        assert batch.marks[f"value_{degree}"][batch.documents >= 0].tolist() == flat.tolist()
+        assert batch.labels[f"value_{degree}"][batch.documents >= 0].tolist() == flat.tolist()
 
 
 def test_infix_is_refused():

@@ -133,11 +133,11 @@ def test_answers_are_those_of_sympy():
 def test_operations_and_coefficients_are_uniform(m, split):
     """For every m: a split or a stack that favours an operation would change what m operations mean."""
     documents = Polynomials(3, 3, split=split).of(m).documents(4000, np.random.default_rng(m))
-    coefficients, symbols_from = documents.tokens[documents.marks["operand"]], 3 * 3
-    operators = documents.tokens[documents.marks["operator"]] - symbols_from
-    assert len(operators) == 4000 * m and (documents.marks["m"] == m).all()
+    coefficients, symbols_from = documents.tokens[documents.labels["operand"]], 3 * 3
+    operators = documents.tokens[documents.labels["operator"]] - symbols_from
+    assert len(operators) == 4000 * m and (documents.labels["m"] == m).all()
     assert_uniform(np.bincount(operators, minlength=4))
-    assert_uniform(np.bincount(documents.marks["root"][documents.ends - 1].astype(int), minlength=4))
+    assert_uniform(np.bincount(documents.labels["root"][documents.ends - 1].astype(int), minlength=4))
     for degree in range(3):
         assert_uniform(np.bincount(coefficients[degree::3] - 3 * degree, minlength=3))
 
@@ -149,10 +149,10 @@ def test_questions_are_made_of_the_chosen_operations_alone(operations, split):
     Catches: an operation that was not chosen, the chosen ones known by their places among themselves."""
     task = Polynomials(3, 2, max_operations=6, split=split, operations=operations)
     documents = task.documents(600, np.random.default_rng(1))
-    names = [task.token_names[token] for token in documents.tokens[documents.marks["operator"]]]
-    assert set(names) == set(operations) and len(names) == documents.marks["m"][documents.ends - 1].sum()
+    names = [task.token_names[token] for token in documents.tokens[documents.labels["operator"]]]
+    assert set(names) == set(operations) and len(names) == documents.labels["m"][documents.ends - 1].sum()
     assert len(operations) == 1 or chisquare(list(Counter(names).values())).pvalue > 1e-4
-    for tokens, root in zip(each(documents), documents.marks["root"][documents.ends - 1], strict=True):
+    for tokens, root in zip(each(documents), documents.labels["root"][documents.ends - 1], strict=True):
         tree = task.parse(tokens)
         assert answer_of(task, tokens) == brute_force(tree, 3, 2) and OPERATIONS[int(root)] == tree[0]
     assert task.token_names == Polynomials(3, 2).token_names
@@ -160,7 +160,7 @@ def test_questions_are_made_of_the_chosen_operations_alone(operations, split):
 
 def test_m_is_uniform_over_its_range():
     documents = Polynomials(min_operations=2, max_operations=6).documents(20_000, np.random.default_rng(0))
-    counts = np.bincount(documents.marks["m"][documents.ends - 1].astype(int), minlength=7)
+    counts = np.bincount(documents.labels["m"][documents.ends - 1].astype(int), minlength=7)
     assert counts[:2].sum() == 0
     assert_uniform(counts[2:])
 
@@ -253,7 +253,7 @@ def test_high_first_turns_each_polynomial_around_and_nothing_else():
     for tagged in (True, False):
         low, high = (Polynomials(tagged=tagged, high_first=high_first) for high_first in (False, True))
         pair = [t.documents(200, np.random.default_rng(2)) for t in (low, high)]
-        coefficient = pair[0].marks["operand"] | pair[0].marks["answer"]
+        coefficient = pair[0].labels["operand"] | pair[0].labels["answer"]
         tokens, turned = (documents.tokens[coefficient].reshape(-1, 5) for documents in pair)
         assert (tokens == turned[:, ::-1]).all() and (tokens != turned).any()
         assert (pair[0].tokens[~coefficient] == pair[1].tokens[~coefficient]).all()
@@ -266,7 +266,7 @@ def test_marks_select_exactly_their_tokens(task):
     assert documents.lengths.sum() == len(documents.tokens) and documents.tokens.dtype == np.int32
     first = 0
     for tokens in each(documents):
-        marks = {name: mark[first : first + len(tokens)].tolist() for name, mark in documents.marks.items()}
+        labels = {name: label[first : first + len(tokens)].tolist() for name, label in documents.labels.items()}
         first += len(tokens)
         names = [task.token_names[token] for token in tokens]
         tree, equals = task.parse(tokens), names.index("=")
@@ -275,7 +275,7 @@ def test_marks_select_exactly_their_tokens(task):
         degrees = iter([task.d - 1 - i for i in in_order] if task.high_first else in_order)
         assert names[equals - task.pause : equals] == ["pause"] * task.pause == [n for n in names if n == "pause"]
         assert names[-1] == "end" and len(tokens) == equals + task.d + 2 and all(coefficient[equals + 1 : -1])
-        assert marks == {
+        assert labels == {
             "operand": [is_one and i < equals for i, is_one in enumerate(coefficient)],
             "operator": [name in OPERATIONS for name in names],
             "pause": [name == "pause" for name in names],
@@ -287,7 +287,7 @@ def test_marks_select_exactly_their_tokens(task):
         }
         if task.tagged:
             powers = [["", "X"].index(n[1:]) if n[1:] in ("", "X") else int(n[3:]) for n in names if n[0].isdigit()]
-            assert powers == [degree for degree in marks["degree"] if degree >= 0]
+            assert powers == [degree for degree in labels["degree"] if degree >= 0]
 
 
 @pytest.mark.parametrize("task", FORMATS, ids=str)
@@ -305,8 +305,8 @@ def test_packed_rows_hold_whole_documents():
     """Cut anywhere, a question would have another answer."""
     task = Polynomials(3, 3, notation="infix", pause=1)
     batch = task.sample(40, task.longest + 30, np.random.default_rng(0))
-    assert batch.tokens.shape == (40, task.longest + 30) and set(batch.marks) == set(
-        task.documents(1, np.random.default_rng(0)).marks
+    assert batch.tokens.shape == (40, task.longest + 30) and set(batch.labels) == set(
+        task.documents(1, np.random.default_rng(0)).labels
     )
     for row, owner in zip(batch.tokens, batch.documents, strict=True):
         assert np.count_nonzero(owner == -1) < task.longest
@@ -324,7 +324,7 @@ def test_tight_rows_hold_whole_documents_and_little_padding():
     assert batch.tokens.shape == (96, 64) and batch.real_tokens > 0.92 * 96 * 64
     assert task.sample(96, 64, np.random.default_rng(5)).real_tokens < 0.86 * 96 * 64
     assert (batch.tokens == again.tokens).all() and (batch.documents == again.documents).all()
-    for row, owner, m in zip(batch.tokens, batch.documents, batch.marks["m"], strict=True):
+    for row, owner, m in zip(batch.tokens, batch.documents, batch.labels["m"], strict=True):
         for document in np.unique(owner[owner >= 0]):
             tokens = row[owner == document].tolist()
             assert tokens[-1] == task.end and tokens.count(task.equals) == 1
@@ -376,7 +376,7 @@ def test_held_out_sets_are_fixed_and_differ():
     task, sets = Polynomials(), {}
     for split, m in product(("validation", "test"), range(1, 11)):
         documents = task.held_out(split, m)
-        assert len(documents) == 2000 and (documents.marks["m"] == m).all()
+        assert len(documents) == 2000 and (documents.labels["m"] == m).all()
         sets[split, m] = set(map(tuple, each(documents)))
     for m in range(1, 11):
         assert len(sets["validation", m] & sets["test", m]) < 40  # by chance: 500 negations each, of 16,807
@@ -387,7 +387,7 @@ def test_held_out_sets_are_fixed_and_differ():
 def test_each_choice_of_operations_has_held_out_sets_of_its_own():
     """Catches: one seed for "+" and "*", whose sets would then be the same questions with other signs."""
     sets = [Polynomials(operations=chosen).held_out("test", 3, 20) for chosen in CHOICES]
-    assert len({documents.tokens[documents.marks["operand"]].tobytes() for documents in sets}) == len(CHOICES)
+    assert len({documents.tokens[documents.labels["operand"]].tobytes() for documents in sets}) == len(CHOICES)
     assert (sets[-1].tokens == Polynomials().held_out("test", 3, 20).tokens).all()
 
 
@@ -395,7 +395,7 @@ def test_sparse_operands_are_as_sparse_as_stated():
     """Questions differ in their share of zeros, up to the highest. Catches: one share for all, zeros in answers."""
     task = Polynomials(max_operations=1, operations=("*",), zeros=0.8)
     documents = task.documents(20_000, np.random.default_rng(0))
-    values = documents.tokens[documents.marks["operand"]].reshape(-1, 10) % 7  # (questions, coefficients)
+    values = documents.tokens[documents.labels["operand"]].reshape(-1, 10) % 7  # (questions, coefficients)
     blank = (values == 0).mean(axis=1)
     assert blank.mean() == pytest.approx(0.4 + 0.6 / 7, abs=0.005)
     binomial = np.mean([z * (1 - z) for z in 1 / 7 + 6 / 7 * np.linspace(0, 0.8, 1001)]) / 10
@@ -473,8 +473,8 @@ def test_output_of_a_seed_does_not_change(task, digest):
     """Results are reproducible across machines and versions only as long as the stream is."""
     documents = task.documents(500, np.random.default_rng(7))
     hashed = hashlib.sha256(documents.tokens.astype("<i4").tobytes() + documents.lengths.astype("<i8").tobytes())
-    for name in sorted(documents.marks):
-        hashed.update(documents.marks[name].astype("<f4").tobytes())
+    for name in sorted(documents.labels):
+        hashed.update(documents.labels[name].astype("<f4").tobytes())
     assert hashed.hexdigest()[:16] == digest
 
 

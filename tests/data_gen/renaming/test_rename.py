@@ -328,7 +328,7 @@ def test_new_names_and_their_pieces_are_new_to_the_document(kind):
 def test_the_drawn_names_cover_the_grid_of_pieces_evenly():
     """A bias to some pieces makes them guessable; 6 x 5 pieces, so each of 30 names is drawn about 50 times."""
     firsts, seconds = ["Bor", "Kam", "Dil", "Fen", "Gup", "Hox"], ["vik", "zat", "que", "mip", "low"]
-    tokenizer = of_pieces([mark + first for first in firsts for mark in ("Ġ", "")] + seconds)
+    tokenizer = of_pieces([label + first for first in firsts for label in ("Ġ", "")] + seconds)
     maker = TwoTokenNames(tokenizer)
     maker.firsts, maker.seconds = tuple(firsts), tuple(seconds)  # without the "Bo" and "vi" that BPE passes through
     generator = rng()
@@ -392,21 +392,21 @@ def slow_marks(tokenizer, text: str, new_names: list[str]) -> dict[str, list]:
     """By the definitions, mention by mention and token by token."""
     encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    marks = {name: [-1.0] * len(ids) for name in ("entity", "mention")}
-    marks |= {name: [False] * len(ids) for name in ("first_piece", "second_piece", "induction")}
+    labels = {name: [-1.0] * len(ids) for name in ("entity", "mention")}
+    labels |= {name: [False] * len(ids) for name in ("first_piece", "second_piece", "induction")}
     for entity, new in enumerate(new_names):
         shown = set()
         for n, match in enumerate(re.finditer(f"{new}|{new.upper()}", text), start=1):
             tokens = [t for t, (a, b) in enumerate(offsets) if a < match.end() and b > match.start()]
             for t in tokens:
-                marks["entity"][t], marks["mention"][t] = entity, n
+                labels["entity"][t], labels["mention"][t] = entity, n
             parts = [text[slice(*offsets[t])].strip() for t in tokens]
             if len(parts) == 2 and "".join(parts) == match[0] and [*map(len, parts)] == cut(tokenizer, new):
                 first, second = tokens
-                marks["first_piece"][first] = marks["second_piece"][second] = True
-                marks["induction"][second] = ids[second] in shown
+                labels["first_piece"][first] = labels["second_piece"][second] = True
+                labels["induction"][second] = ids[second] in shown
                 shown.add(ids[second])
-    return marks
+    return labels
 
 
 def cut(tokenizer, new: str) -> list[int]:
@@ -419,17 +419,17 @@ def test_marks_agree_with_their_definitions(kind):
     tokenizer = tokenizer_of(kind)
     result = renamed(sample_tales() + ["No names here."], tokenizer, rng(3))
     documents = result.documents
-    assert documents.tokens.dtype == np.int32 and documents.marks["entity"].dtype == np.float32
+    assert documents.tokens.dtype == np.int32 and documents.labels["entity"].dtype == np.float32
     for i, (text, renaming) in enumerate(zip(result.texts, result.renamings, strict=True)):
         document = documents[i : i + 1]
         assert document.tokens.tolist() == tokenizer.encode(text, add_special_tokens=False)
-        assert {name: mark.tolist() for name, mark in document.marks.items()} == slow_marks(
+        assert {name: label.tolist() for name, label in document.labels.items()} == slow_marks(
             tokenizer, text, list(renaming.values())
         )
     mentions = sum(len(find_mentions(tale, find_names(tale))) for tale in sample_tales())
     shouted = 0 if kind == "uncased WordPiece" else 4  # PIP, LILY, TOM, NIA
-    assert documents.marks["second_piece"].sum() == mentions - shouted
-    assert documents.pack(1024).marks["induction"].sum() == documents.marks["induction"].sum() > 150
+    assert documents.labels["second_piece"].sum() == mentions - shouted
+    assert documents.pack(1024).labels["induction"].sum() == documents.labels["induction"].sum() > 150
 
 
 @pytest.mark.parametrize("capitals, whole", [([], [2, 3]), (["BOR", "VIK"], [1, 2, 3])])
@@ -438,10 +438,10 @@ def test_a_mention_in_capitals_counts_but_shows_no_piece(capitals, whole):
     tokenizer = of_pieces(["Bor", "ĠBor", "vik", *capitals])
     result = renamed(["LILY! Lily ran to Lily."], tokenizer, rng(), names=["Lily"])
     assert result.texts == ("BORVIK! Borvik ran to Borvik.",)
-    marks = result.documents.marks
-    assert marks["mention"][marks["first_piece"]].tolist() == whole
-    assert marks["mention"][marks["induction"]].tolist() == [3]
-    assert (marks["mention"] == 1).sum() == len(tokenizer.encode("BORVIK"))
+    labels = result.documents.labels
+    assert labels["mention"][labels["first_piece"]].tolist() == whole
+    assert labels["mention"][labels["induction"]].tolist() == [3]
+    assert (labels["mention"] == 1).sum() == len(tokenizer.encode("BORVIK"))
 
 
 def test_given_names_are_those_replaced():
@@ -455,7 +455,7 @@ def test_given_names_are_those_replaced():
 def test_the_same_seed_gives_the_same_stories_and_another_one_others():
     """Vocabularies list their pieces in another order in every process; the names must not depend on it."""
     tokenizer = of_pieces(
-        [mark + first for first in ("Bor", "Kam", "Dil", "Fen") for mark in ("Ġ", "")] + ["vik", "zat"]
+        [label + first for first in ("Bor", "Kam", "Dil", "Fen") for label in ("Ġ", "")] + ["vik", "zat"]
     )
     texts = [renamed(sample_tales()[:1], tokenizer, rng(seed), names=["Pip", "Fox"]).texts[0] for seed in (5, 5, 6)]
     assert texts[0] == texts[1] != texts[2]
@@ -464,9 +464,9 @@ def test_the_same_seed_gives_the_same_stories_and_another_one_others():
 def test_the_output_of_a_seed_is_pinned():
     """A change of what is drawn would make published numbers those of other stories."""
     firsts, seconds = ["Bor", "Kam", "Dil", "Fen", "Gup", "Hox", "Jat"], ["vik", "zat", "que", "mip", "low", "rud"]
-    tokenizer = of_pieces([mark + first for first in firsts for mark in ("Ġ", "")] + seconds)
+    tokenizer = of_pieces([label + first for first in firsts for label in ("Ġ", "")] + seconds)
     result = renamed(sample_tales(), tokenizer, rng(0))
     digest = sha256("\0".join(result.texts).encode())
-    for array in (result.documents.tokens, *result.documents.marks.values()):
+    for array in (result.documents.tokens, *result.documents.labels.values()):
         digest.update(array.tobytes())
     assert digest.hexdigest() == "f21c9576c80e7e8e659c24aa7f0282b63a4a330bf0246e62cb467996916080f2"

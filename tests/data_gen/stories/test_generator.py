@@ -133,7 +133,7 @@ def test_chances_are_those_of_the_list_of_all_stories(fresh, shared):
             if story[:t] not in asked:
                 break
             following[story[:t]][story[t]] += chance
-    expected = {"probability": [], "entropy": [], "options": []}
+    expected = {"probability": [], "entropy": [], "n_choices": []}
     for story in stories:
         assert story in every
         for t in range(len(story)):
@@ -141,16 +141,16 @@ def test_chances_are_those_of_the_list_of_all_stories(fresh, shared):
             p = np.array(list(chances.values())) / sum(chances.values())
             expected["probability"].append(chances[story[t]] / sum(chances.values()))
             expected["entropy"].append(-(p * np.log(p)).sum())
-            expected["options"].append(len(p))
+            expected["n_choices"].append(len(p))
     for name, values in expected.items():
-        np.testing.assert_allclose(documents.marks[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(documents.labels[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_a_choice_is_consequential_when_a_later_token_of_the_story_depends_on_it():
     documents, vocabulary = stories_of(TINY, 400, 0.0, 0.0)
     told_by = defaultdict(set)
-    mark = np.split(documents.marks["consequential"], documents.ends[:-1])
-    for story, consequential in zip(read(documents, vocabulary), mark, strict=True):
+    label = np.split(documents.labels["consequential"], documents.ends[:-1])
+    for story, consequential in zip(read(documents, vocabulary), label, strict=True):
         for t, token in enumerate(story):
             told_by[token, story.count(token) > 1].add(bool(consequential[t]))
     assert told_by["very", False] == told_by["hailed", False] == told_by["here", False] == {False}, "synonyms"
@@ -190,7 +190,7 @@ def test_among_100_000_stories_frequencies_after_every_common_beginning_are_as_s
     begins = documents.ends - documents.lengths
     length = 48
     tokens = documents.tokens[begins[:, None] + np.arange(length)]  # (stories, length)
-    stated = documents.marks["probability"][begins[:, None] + np.arange(length)]
+    stated = documents.labels["probability"][begins[:, None] + np.arange(length)]
     group = np.zeros(len(tokens), np.int64)  # stories that begin alike so far
     tests = 0
     for t in range(1, length):
@@ -212,11 +212,11 @@ def test_among_100_000_stories_frequencies_after_every_common_beginning_are_as_s
 @pytest.mark.parametrize("options", [{}, {"fresh": 0.3, "shared_first": 0.5}, {"repeat_spans": False, "scenery": 1.0}])
 def test_surprise_is_what_was_expected(options):
     """The mean of -log p equals the mean entropy, over all tokens, over choices, and by the number of options."""
-    marks = Stories(**options).documents(20_000, np.random.default_rng(5)).marks
-    surplus = -np.log(marks["probability"].astype(float)) - marks["entropy"]
-    for chosen in (marks["options"] > 1, marks["options"] == 2, marks["options"] > 2, marks["consequential"]):
+    labels = Stories(**options).documents(20_000, np.random.default_rng(5)).labels
+    surplus = -np.log(labels["probability"].astype(float)) - labels["entropy"]
+    for chosen in (labels["n_choices"] > 1, labels["n_choices"] == 2, labels["n_choices"] > 2, labels["consequential"]):
         assert abs(surplus[chosen].mean()) < 5 * surplus[chosen].std() / np.sqrt(chosen.sum())
-    assert (marks["probability"][marks["options"] == 1] == 1).all() and (marks["entropy"] >= -1e-6).all()
+    assert (labels["probability"][labels["n_choices"] == 1] == 1).all() and (labels["entropy"] >= -1e-6).all()
 
 
 def test_mentions_are_counted_name_by_name():
@@ -224,17 +224,17 @@ def test_mentions_are_counted_name_by_name():
     world = Stories(scenery=0.3)
     documents = world.documents(300, np.random.default_rng(1))
     names, first = world.token_names, len(world.token_names) - 64
-    story_marks = {name: np.split(mark, documents.ends[:-1]) for name, mark in documents.marks.items()}
+    story_marks = {name: np.split(label, documents.ends[:-1]) for name, label in documents.labels.items()}
     for i, story in enumerate(np.split(documents.tokens, documents.ends[:-1])):
-        marks = {name: mark[i] for name, mark in story_marks.items()}
-        character = (marks["entity"] >= 0) & (marks["entity"] < 4)
+        labels = {name: label[i] for name, label in story_marks.items()}
+        character = (labels["entity"] >= 0) & (labels["entity"] < 4)
         assert (character == (story >= first)).all()
-        assert (marks["first_piece"][:-1] == marks["second_piece"][1:]).all(), "pieces come in pairs"
-        assert (marks["induction"] == (marks["second_piece"] & (marks["mention"] > 1))).all()
+        assert (labels["first_piece"][:-1] == labels["second_piece"][1:]).all(), "pieces come in pairs"
+        assert (labels["induction"] == (labels["second_piece"] & (labels["mention"] > 1))).all()
         seen: dict[float, list] = defaultdict(list)
-        for t in np.flatnonzero(marks["first_piece"]):
-            seen[marks["entity"][t]].append((names[story[t]], names[story[t + 1]]))
-            assert marks["mention"][t] == marks["mention"][t + 1] == len(seen[marks["entity"][t]])
+        for t in np.flatnonzero(labels["first_piece"]):
+            seen[labels["entity"][t]].append((names[story[t]], names[story[t + 1]]))
+            assert labels["mention"][t] == labels["mention"][t + 1] == len(seen[labels["entity"][t]])
         assert all(len(set(spoken)) == 1 for spoken in seen.values()), "one entity, one name"
         people = [spoken for entity, spoken in seen.items() if entity < 4]
         assert 2 <= len(people) <= 4 and len({spoken[0] for spoken in people}) == len(people)
@@ -246,7 +246,7 @@ def test_splits_tell_the_same_stories_with_other_names():
     names = {}
     for split in ("train", "validation", "test"):
         documents = world.of(split).documents(3000, np.random.default_rng(2))
-        first = np.flatnonzero(documents.marks["first_piece"] & (documents.marks["entity"] < 4))
+        first = np.flatnonzero(documents.labels["first_piece"] & (documents.labels["entity"] < 4))
         names[split] = set(zip(documents.tokens[first].tolist(), documents.tokens[first + 1].tolist(), strict=True))
     assert not names["train"] & (names["validation"] | names["test"]) and not names["validation"] & names["test"]
     assert len(names["validation"]) == 32 and len(names["train"]) > 96
@@ -256,10 +256,10 @@ def test_an_adjective_is_told_once_where_spans_are_not_repeated():
     """Leaving it out changes no other token, and no chance of one."""
     whole, vocabulary = stories_of(TINY, 300, 0.0, 0.0)
     short, _ = stories_of(TINY, 300, 0.0, 0.0, spans=False)
-    keep = ~(whole.marks["first_piece"] & (whole.marks["entity"] == 4) & (whole.marks["mention"] > 1))
+    keep = ~(whole.labels["first_piece"] & (whole.labels["entity"] == 4) & (whole.labels["mention"] > 1))
     assert not keep.all()
     assert (whole.tokens[keep] == short.tokens).all()
-    assert (whole.marks["probability"][keep] == short.marks["probability"]).all()
+    assert (whole.labels["probability"][keep] == short.labels["probability"]).all()
     assert short.lengths.sum() == len(short.tokens)
 
 

@@ -149,7 +149,7 @@ def test_all_horizons_are_those_of_the_list_of_all_stories(fresh, shared, spans)
     batch = documents.pack(40)  # rows of several stories
     found = reader.foresee(batch, N)
     at = [np.argwhere(batch.documents == i) for i in range(len(stories))]
-    expected = {name: np.full(found.nats.shape, np.nan) for name in ("nats", "entropy", "information")}
+    expected = {name: np.full(found.nll.shape, np.nan) for name in ("nats", "entropy", "information")}
     for story, places in zip(stories, at, strict=True):
         for s in range(1, len(story)):
             for j in range(min(N, len(story) - s)):
@@ -195,7 +195,7 @@ WORLDS = [
 
 def first_told(batch: Batch, entity: int) -> np.ndarray:
     """(documents,) where in its row a character is first named; seq where it never is."""
-    named = (batch.marks["entity"] == entity) & (batch.marks["mention"] == 1) & batch.marks["first_piece"]
+    named = (batch.labels["entity"] == entity) & (batch.labels["mention"] == 1) & batch.labels["first_piece"]
     place = np.full(batch.documents.max() + 1, batch.seq)
     row, at = np.nonzero(named)
     place[batch.documents[row, at]] = at
@@ -207,20 +207,20 @@ def test_horizon_1_is_what_the_marks_say(world):
     """And all horizons are laid out as a model's. Marks take C's name for read before D's: where D comes first, the two
     are swapped, and their product is the same."""
     batch = world.sample(12, 200, np.random.default_rng(3))
-    marks, found = batch.marks, StoryReader.of(world).foresee(batch, 3)
-    asked = ~np.isnan(found.nats[0])
+    labels, found = batch.labels, StoryReader.of(world).foresee(batch, 3)
+    asked = ~np.isnan(found.nll[0])
     real = batch.documents >= 0
     assert (asked == (real & (np.roll(batch.documents, 1, axis=1) == batch.documents))).all()
-    assert (np.isnan(found.nats) == np.isnan(found.entropy)).all() and asked.sum() > 1500
+    assert (np.isnan(found.nll) == np.isnan(found.entropy)).all() and asked.sum() > 1500
     for i in (2, 3):
         same = batch.documents[:, i:] == batch.documents[:, :-i]
-        assert (~np.isnan(found.nats[i - 1, :, i:]) == (same & real[:, i:])).all()
+        assert (~np.isnan(found.nll[i - 1, :, i:]) == (same & real[:, i:])).all()
     early = np.append(first_told(batch, 3) < first_told(batch, 2), False)[batch.documents]  # (rows, seq)
-    swapped = early & (marks["entity"] >= 2) & (marks["entity"] < 4) & (marks["mention"] == 1)
+    swapped = early & (labels["entity"] >= 2) & (labels["entity"] < 4) & (labels["mention"] == 1)
     chosen = asked & ~swapped
-    np.testing.assert_allclose(found.nats[0][chosen], -np.log(marks["probability"][chosen]), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.entropy[0][chosen], marks["entropy"][chosen], rtol=1e-5, atol=1e-5)
-    assert found.nats[0][swapped].sum() == pytest.approx(-np.log(marks["probability"][swapped]).sum(), rel=1e-4)
+    np.testing.assert_allclose(found.nll[0][chosen], -np.log(labels["probability"][chosen]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.entropy[0][chosen], labels["entropy"][chosen], rtol=1e-5, atol=1e-5)
+    assert found.nll[0][swapped].sum() == pytest.approx(-np.log(labels["probability"][swapped]).sum(), rel=1e-4)
     np.testing.assert_allclose(found.information[0], found.entropy[0], atol=1e-12)
 
 
@@ -231,12 +231,12 @@ def test_no_token_tells_less_than_nothing_or_more_than_itself(world):
     information, there = found.information, ~np.isnan(found.information)
     assert information[there].min() > -1e-9
     assert (information - information[:1])[there].max() < 1e-9 and information[0][there[0]].max() > 1
-    surplus = found.nats - found.entropy
+    surplus = found.nll - found.entropy
     for each in surplus:
         each = each[~np.isnan(each)]
         # tokens of one story are not independent: three times the error of the mean is a bound that holds
         assert abs(each.mean()) < 3 * each.std() / np.sqrt(len(each) / N)
-    means = np.nanmean(np.where(np.isnan(found.nats[-1]), np.nan, found.entropy), axis=(1, 2))
+    means = np.nanmean(np.where(np.isnan(found.nll[-1]), np.nan, found.entropy), axis=(1, 2))
     assert (np.diff(means) > 0.02).all(), "the same targets, from further away"
 
 
@@ -273,7 +273,7 @@ def test_what_cannot_be_read_is_named():
     batch = Documents(np.zeros(1, np.int32), np.array([1])).pack(4)
     with pytest.raises(ValueError, match="n=0 must be at least 1"):
         reader.foresee(batch, 0)
-    assert np.isnan(reader.foresee(batch, 2).nats).all()
+    assert np.isnan(reader.foresee(batch, 2).nll).all()
     cast = CastReader(Pool(POOL), Pool(FRESH))
     with pytest.raises(ValueError, match="piece 0 is told"):
         cast.expected(((1,),), 0, False)

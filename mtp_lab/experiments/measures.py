@@ -10,14 +10,14 @@ from mtp_lab.config import TrainConfig
 from mtp_lab.training.runs import Run
 
 
-def of_all(
-    cell_of: Callable[[TrainConfig], Mapping[str, object]],
+def measure_runs(
+    condition_of: Callable[[TrainConfig], Mapping[str, object]],
     trained: Sequence[Run],
     measure: Callable[..., pd.DataFrame],
     workers: int = 1,
     **options: object,
 ) -> pd.DataFrame:
-    """`measure(run, **options)` of every run, below each other with the columns of `cell_of`.
+    """`measure(run, **options)` of every run, below each other with the columns of `condition_of`.
 
     Args:
         workers: runs at a time, on a thread each: small models do not keep two cores busy together.
@@ -28,5 +28,5 @@ def of_all(
             tables = list(pool.map(lambda run: measure(run, **options), trained))
     finally:
         torch.set_num_threads(threads)
-    told = [table.assign(**cell_of(run.config)) for run, table in zip(trained, tables, strict=True)]
+    told = [table.assign(**condition_of(run.config)) for run, table in zip(trained, tables, strict=True)]
     return pd.concat(told, ignore_index=True)
