@@ -31,7 +31,7 @@ class Bar:
     """Otherwise: at most."""
 
     def told(self) -> Content:
-        met = self.value >= self.target_tokens if self.at_least else self.value <= self.target_tokens
+        met = self.value >= self.wanted if self.at_least else self.value <= self.target_tokens
         return {**vars(self), "met": bool(met)}
 
 
@@ -174,14 +174,14 @@ def data(content: Content) -> Shown:
     rates, shares = pd.DataFrame(content["rates"]), pd.DataFrame(content["shares"])
     wide = rates.pivot(index=["stream", "unit"], columns="call", values="per_second")
     wide = wide.loc[list(dict.fromkeys(zip(rates.stream, rates.unit, strict=True))), list(dict.fromkeys(rates.call))]
-    wanted = rates[rates.target_tokens > 0]
+    wanted = rates[rates.wanted > 0]
     made = wide.rename(columns=lambda call: f"{call}, a second").reset_index()
-    made["wanted, drawn"] = made.stream.map(wanted.set_index("stream").target_tokens)
+    made["wanted, drawn"] = made.stream.map(wanted.set_index("stream").wanted)
     waits = {"task": shares.task, "waiting for data, %": 100 * shares.share, "ms a step": 1e3 * shares.seconds_per_step}
     waits["real tokens/s"] = shares.tokens_per_second
-    bars = [Bar(f"{row.stream}, drawn: {row.unit}/s", row.per_second, row.target_tokens) for row in wanted.itertuples()]
+    bars = [Bar(f"{row.stream}, drawn: {row.unit}/s", row.per_second, row.wanted) for row in wanted.itertuples()]
     bars += [
-        Bar(f"{row.task}: % of a step spent waiting for data", 100 * row.share, 100 * row.target_tokens, at_least=False)
+        Bar(f"{row.task}: % of a step spent waiting for data", 100 * row.share, 100 * row.wanted, at_least=False)
         for row in shares.itertuples()
     ]
     bars += [
@@ -192,7 +192,7 @@ def data(content: Content) -> Shown:
         {
             "panel": "drawn",
             "name": row.stream,
-            "value": row.per_second / row.target_tokens,
+            "value": row.per_second / row.wanted,
             "text": f"{row.per_second:,.0f}/s",
         }
         for row in wanted.itertuples()
@@ -202,7 +202,7 @@ def data(content: Content) -> Shown:
         for row in shares.itertuples()
     ]
     axes = {"drawn": "times what is wanted", "waiting for data": "% of a training step"}
-    lines = {"drawn": 1.0, "waiting for data": 100 * shares.target_tokens.iloc[0]}
+    lines = {"drawn": 1.0, "waiting for data": 100 * shares.wanted.iloc[0]}
     caption = "One core. Dotted: the bar, to be passed on the left and not to be reached on the right."
     figure = bars_in_panels(pd.DataFrame(drawn).assign(ours=True), axes, "Token streams", caption, lines)
     notes = [f"Shares: {content['training']}. No library makes these streams, so bars take the place of peers."]

@@ -68,7 +68,7 @@ class Batch:
         return int(np.count_nonzero(self.documents != PADDING))
 
     @property
-    def wanted(self) -> np.ndarray:
+    def target_tokens(self) -> np.ndarray:
         """(rows, seq) the token to be said in each place: the one that stands there, unless the mark `target` of the
         place before names another (teacherless training: an answer is read as dummies, and still has to be said)."""
         if TARGET not in self.labels:

@@ -323,7 +323,7 @@ figures.show(figure)
 
 # %%
 on_test.groupby(["short", "pool"], sort=False)[
-    ["induction", "induction_any", "probability", "nats", "first_piece", "loss", "excess"]
+    ["induction", "induction_any", "probability", "nll", "first_piece", "loss", "excess"]
 ].mean().round(3)
 
 # %% [markdown]

@@ -50,7 +50,7 @@ def lens(
     tokens: Tensor,
     documents: Tensor | None = None,
     labels: Mapping[str, Tensor] | None = None,
-    wanted: Tensor | None = None,
+    target_tokens: Tensor | None = None,
 ) -> pd.DataFrame:
     """How well each state of the trunk knows the token i ahead, directly and through head i.
 
@@ -58,7 +58,7 @@ def lens(
         tokens: (batch, seq) ids.
         documents: (batch, seq) document of each token, -1 for padding; targets stay inside documents.
         marks: name -> (batch, seq) bool, the tokens that are asked for, e.g. those that call for induction.
-        wanted: (batch, seq) the token to be said in each place, where it is not the one that is read there
+        target_tokens: (batch, seq) the token to be said in each place, where it is not the one that is read there
             (teacherless rows; `data_gen.Batch.target_tokens`).
 
     Returns:
@@ -66,7 +66,7 @@ def lens(
         cross-entropy in fp32), targets (number). Accuracy and nats are nan where there is no target.
 
     Raises:
-        ValueError: for a mark that is not bool of the shape of tokens, or wanted of another shape.
+        ValueError: for a mark that is not bool of the shape of tokens, or target_tokens of another shape.
 
     Example:
         >>> batch = task.held_out("test", 64)
@@ -80,15 +80,15 @@ def lens(
                 f"marks[{name!r}] must be bool of the shape of tokens, {tuple(tokens.shape)}, got {label.dtype} of "
                 f"shape {tuple(label.shape)}"
             )
-    wanted = tokens if wanted is None else wanted
-    if wanted.shape != tokens.shape:
-        raise ValueError(f"wanted {tuple(wanted.shape)} must have the shape of tokens {tuple(tokens.shape)}")
+    target_tokens = tokens if target_tokens is None else target_tokens
+    if target_tokens.shape != tokens.shape:
+        raise ValueError(f"target_tokens {tuple(target_tokens.shape)} must have the shape of tokens {tuple(tokens.shape)}")
     horizons = model.config.n_future
     sums: dict[tuple[str, str, int, str], np.ndarray] = {}  # right, nats, targets
     for start in range(0, len(tokens), ROWS):
         rows = slice(start, start + ROWS)
         ids, owner = tokens[rows], None if documents is None else documents[rows]
-        targets = future_targets(wanted[rows], horizons, owner)  # (n, rows, seq)
+        targets = future_targets(target_tokens[rows], horizons, owner)  # (n, rows, seq)
         asked = {name: future_targets(label[rows].to(ids), horizons, owner) == 1 for name, label in labels.items()}
         for layer, reading, logits in readings(model, ids, owner):
             for i in range(horizons):
@@ -102,7 +102,7 @@ def lens(
                     sums[key] = sums.get(key, np.zeros(3)) + [*told, int(where[i].sum())]
     table = pd.DataFrame(
         [(*key, *known) for key, known in sums.items()],
-        columns=["layer", "reading", "horizon", "mark", "accuracy", "nats", "targets"],
+        columns=["layer", "reading", "horizon", "label", "accuracy", "nll", "targets"],
     )
-    means = table[["accuracy", "nats"]].div(table.targets.where(table.targets > 0), axis=0)
+    means = table[["accuracy", "nll"]].div(table.targets.where(table.targets > 0), axis=0)
     return table.assign(**means, targets=table.targets.astype(int))

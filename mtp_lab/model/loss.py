@@ -48,7 +48,7 @@ def mtp_loss(
     method: Method = "sequential",
     counts: Tensor | None = None,
     token_weights: Tensor | None = None,
-    wanted: Tensor | None = None,
+    target_tokens: Tensor | None = None,
     causes: Tensor | None = None,
 ) -> Loss:
     """Eq. 2 on a batch.
@@ -63,7 +63,7 @@ def mtp_loss(
             (gradient accumulation, several processes); by default this batch's own. A horizon without any gives 0.
         token_weights: (batch, seq) what each token counts where it is a target, none negative; all 1 by default.
             `per_horizon` are means with the same weights.
-        wanted: (batch, seq) the token to be said in each place, where it is not the one that is read there
+        target_tokens: (batch, seq) the token to be said in each place, where it is not the one that is read there
             (teacherless training; `data_gen.Batch.target_tokens`).
         causes: (batch, seq) how far before each token the one that decides it stands, where horizons that have not
             read it are not to count (`targets.target_weights`).
@@ -73,7 +73,7 @@ def mtp_loss(
     """
     check_choice("method", method, Method)
     context = model.context(tokens, documents)  # checks the shapes
-    targets = future_targets(tokens if wanted is None else wanted, model.config.n_future, documents)
+    targets = future_targets(tokens if target_tokens is None else target_tokens, model.config.n_future, documents)
     trunk = model.trunk(tokens, context)
     weights = _checked(weights, model.config.n_future).to(trunk.device, torch.promote_types(trunk.dtype, torch.float32))
     shares = target_weights(targets, token_weights, causes).to(weights.dtype)
@@ -139,7 +139,7 @@ class _Job:
     shares: Tensor  # (n_future, batch, seq) what each target counts
     weights: Tensor  # (n_future,)
     counts: Tensor  # (n_future,)
-    differentiate: bool  # whether gradients are wanted at all
+    differentiate: bool  # whether gradients are needed
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
@@ -239,10 +239,10 @@ def _chunk(
     """
     logits = rows @ matrix.T
     log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)  # (positions, vocab)
-    shares, wanted = shares[:, None], targets.clamp(min=0)[:, None]  # (positions, 1); a target that is none counts 0
-    nll = -(log_p.gather(1, wanted) * shares).sum()
+    shares, correct = shares[:, None], targets.clamp(min=0)[:, None]  # (positions, 1); a target that is none counts 0
+    nll = -(log_p.gather(1, correct) * shares).sum()
     if not differentiate:
         return nll, None, None
-    error = log_p.exp_().scatter_add_(1, wanted, log_p.new_full(wanted.shape, -1.0)).to(rows.dtype)
+    error = log_p.exp_().scatter_add_(1, correct, log_p.new_full(correct.shape, -1.0)).to(rows.dtype)
     shares = shares.to(rows.dtype)
     return nll, error @ matrix * shares, error.T @ (rows * shares)

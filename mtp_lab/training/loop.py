@@ -48,13 +48,13 @@ class Objective(nn.Module):
         self,
         tokens: Tensor,
         documents: Tensor,
-        wanted: Tensor,
+        target_tokens: Tensor,
         token_weights: Tensor,
         causes: Tensor,
         weights: list[float],
         counts: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        options = dict(counts=counts, token_weights=token_weights, wanted=target_tokens, causes=causes)
+        options = dict(counts=counts, token_weights=token_weights, target_tokens=target_tokens, causes=causes)
         loss = mtp_loss(self.model, tokens, documents, weights, **options)
         return loss.total * self.processes, loss.per_horizon
 

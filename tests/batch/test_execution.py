@@ -472,7 +472,7 @@ def test_the_trainings_of_every_notebook_are_known():
         source = (plan.HOME / "notebooks" / f"{name}.py").read_text()
         if found := set(re.findall(r"(\w+_configs)\(preset, seeds", source)):
             called[name] = min(found) if len(found) == 1 else "all_configs"  # which holds them all
-        assert ("get_all(" in source) == bool(found), name
+        assert ("get_runs(" in source) == bool(found), name
     assert called == {name: function.rpartition(".")[2] for name, function in registry.TRAININGS.items()}
     assert report.missing_trainings(plan.NOTEBOOKS[-1], "smoke", 1, "/no/runs") > 0
 

@@ -114,7 +114,7 @@ ZEROS = np.zeros((2, 3), np.int32)
         ((ZEROS, ZEROS.astype(float)), "documents must be int32, got float64"),
         ((ZEROS, ZEROS[:, :2]), "documents must have the shape of tokens, (2, 3), got (2, 2)"),
         ((ZEROS, ZEROS - 2), "documents must be >= 0, or -1 for padding, got -2"),
-        ((ZEROS, ZEROS, [ZEROS]), "marks must map names to arrays, got list; use {'name': array}"),
+        ((ZEROS, ZEROS, [ZEROS]), "labels must map names to arrays, got list; use {'name': array}"),
         (
             (ZEROS, ZEROS, {"answer": ZEROS}),
             "marks['answer'] must be bool or float32, got int32; use .astype",

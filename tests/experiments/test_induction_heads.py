@@ -82,7 +82,7 @@ def test_final_measures_are_those_of_the_right_tokens(trained):
         if 0 <= batch.labels["entity"][row, t] < 4
     ]
     found = analysis.final(run, "test", 6)
-    assert len(nll) > 20 and found["nats"] == pytest.approx(np.mean(nll), rel=1e-5)
+    assert len(nll) > 20 and found["nll"] == pytest.approx(np.mean(nll), rel=1e-5)
     assert found["probability"] == pytest.approx(np.mean(np.exp(-np.array(nll))), rel=1e-5)
     sums, counts = row_losses(run.model(), batch)
     assert found["loss"] == pytest.approx(sums[0].sum() / counts[0].sum(), rel=1e-5)

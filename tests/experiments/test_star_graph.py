@@ -65,7 +65,7 @@ def test_final_counts_what_is_said_in_the_answers_places(variant, monkeypatch):
     start = run.config.task.stream.answer_start
     said = batch.target_tokens.copy()
     said[: ROWS // 2, start + 1] += 1
-    monkeypatch.setattr(analysis, "next_token", lambda model, batch: (said, None))
+    monkeypatch.setattr(analysis, "next_token_predictions", lambda model, batch: (said, None))
     found = analysis.final(run, ROWS).set_index("of").value
     assert found["path"] == found["node 1"] == found["planned"] == 0.5
     assert found["node 0"] == found["node 2"] == found["node 3"] == 1
@@ -79,7 +79,7 @@ def test_a_task_of_several_graphs_a_row_is_measured_on_one(monkeypatch):
         task=replace(run.config.task, seq=2 * run.config.task.seq),
         model=replace(run.config.model, max_seq=2 * run.config.task.seq),
     )
-    monkeypatch.setattr(analysis, "next_token", lambda model, batch: (batch.tokens, None))
+    monkeypatch.setattr(analysis, "next_token_predictions", lambda model, batch: (batch.tokens, None))
     assert set(analysis.final(run, ROWS).value) == {1.0}
     assert len(analysis.looks(run, ROWS))
 

@@ -97,8 +97,8 @@ def test_numbers_are_counts_token_by_token(teacherless):
     model, (tokens, documents) = random_model("causal"), packed()
     said = tokens.flip(0) if teacherless else tokens
     label = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(2)) < 0.5
-    table = lens(model, tokens, documents, {"some": label}, wanted=said if teacherless else None)
-    table = table.set_index(["layer", "reading", "horizon", "mark"])
+    table = lens(model, tokens, documents, {"some": label}, target_tokens=said if teacherless else None)
+    table = table.set_index(["layer", "reading", "horizon", "label"])
     targets = future_targets(said, 3, documents)
     for (layer, reading), logits in as_dict(model, tokens, documents).items():
         for i in (1, 2, 3):
@@ -136,5 +136,5 @@ def test_what_is_never_asked_for_has_no_number(handmade):
     assert table[table.label == "all"].notna().all(axis=None)
     with pytest.raises(ValueError, match=r"marks\['whole'\] must be bool of the shape of tokens, \(2, 25\), got"):
         lens(handmade, tokens, labels={"whole": tokens})
-    with pytest.raises(ValueError, match=r"wanted \(2, 24\) must have the shape of tokens \(2, 25\)"):
-        lens(handmade, tokens, wanted=tokens[:, 1:])
+    with pytest.raises(ValueError, match=r"target_tokens \(2, 24\) must have the shape of tokens \(2, 25\)"):
+        lens(handmade, tokens, target_tokens=tokens[:, 1:])

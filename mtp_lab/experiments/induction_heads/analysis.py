@@ -85,6 +85,6 @@ def final(run: Run, split: Split, rows: int) -> dict[str, float]:
     return {
         **run.config.task.measures(batch, predicted, nll),
         "probability": float(np.exp(-nll[asked]).mean()),
-        "nats": float(nll[asked].mean()),
+        "nll": float(nll[asked].mean()),
         "loss": float(np.nanmean(nll)),
     }

@@ -44,9 +44,9 @@ def stories_of(
     """n stories with names of POOL and FRESH, and the vocabulary with which to read them."""
     rng, teller = np.random.default_rng(seed), Teller(grammar, scenery)
     cast = draw_cast(Pool(POOL), Pool(FRESH), n, 4, rng, fresh, shared)
-    cast.pieces[:] += len(teller.tape.vocabulary) + np.array([0, 4])
+    cast.pieces[:] += len(teller.compiled.vocabulary) + np.array([0, 4])
     pieces = (*(f"N{i}" for i in range(4)), *(f"n{i}" for i in range(3)))
-    return teller.tell(cast, rng, spans), (*teller.tape.vocabulary, *pieces)
+    return teller.tell(cast, rng, spans), (*teller.compiled.vocabulary, *pieces)
 
 
 def read(documents: Documents, vocabulary) -> list[tuple[str, ...]]:
@@ -167,7 +167,7 @@ def test_the_longest_story_is_the_longest_of_all(scenery):
     names, gender = {"A": (0, 0), "B": (1, 1)}, {"A": 0, "B": 0}
     words = {slot: options[0] for slot, options in TINY.words.items()}
     lengths = [len(told(tokens, names, gender, words)) for tokens, chance in paths_of(TINY, scenery) if chance]
-    assert Teller(TINY, scenery).tape.longest() == max(lengths) > min(lengths)
+    assert Teller(TINY, scenery).compiled.longest() == max(lengths) > min(lengths)
 
 
 # --- the real text

@@ -115,10 +115,10 @@ def sample(grammar: Grammar, n: int, fresh: float, shared: float, scenery: float
     """n stories with names of POOL and FRESH, their vocabulary, and the reader who knows all that."""
     rng, teller = np.random.default_rng(seed), compiled(grammar, scenery)
     cast = draw_cast(Pool(POOL), Pool(FRESH), n, 4, rng, fresh, shared)
-    cast.pieces[:] += len(teller.tape.vocabulary) + np.array([0, 4])
+    cast.pieces[:] += len(teller.compiled.vocabulary) + np.array([0, 4])
     pieces = (*(f"N{i}" for i in range(4)), *(f"n{i}" for i in range(3)))
     reader = StoryReader(grammar, scenery, CastReader(Pool(POOL), Pool(FRESH), fresh, shared), spans)
-    return teller.tell(cast, rng, spans), (*teller.tape.vocabulary, *pieces), reader
+    return teller.tell(cast, rng, spans), (*teller.compiled.vocabulary, *pieces), reader
 
 
 def nats_of(chances: dict) -> float:
@@ -149,7 +149,7 @@ def test_all_horizons_are_those_of_the_list_of_all_stories(fresh, shared, spans)
     batch = documents.pack(40)  # rows of several stories
     found = reader.foresee(batch, N)
     at = [np.argwhere(batch.documents == i) for i in range(len(stories))]
-    expected = {name: np.full(found.nll.shape, np.nan) for name in ("nats", "entropy", "information")}
+    expected = {name: np.full(found.nll.shape, np.nan) for name in ("nll", "entropy", "information")}
     for story, places in zip(stories, at, strict=True):
         for s in range(1, len(story)):
             for j in range(min(N, len(story) - s)):
@@ -158,7 +158,7 @@ def test_all_horizons_are_those_of_the_list_of_all_stories(fresh, shared, spans)
                     own[x] += chance
                     later[y] += chance
                 row, target = places[s + j]
-                expected["nats"][j, row, target] = -np.log(later[story[s + j]] / sum(later.values()))
+                expected["nll"][j, row, target] = -np.log(later[story[s + j]] / sum(later.values()))
                 expected["entropy"][j, row, target] = nats_of(later)
                 expected["information"][j, row, places[s][1]] = nats_of(own) + nats_of(later) - nats_of(pair)
     for name, values in expected.items():
