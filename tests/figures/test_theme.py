@@ -117,7 +117,7 @@ def pixels(picture: bytes) -> tuple[int, int, bytes]:
 def broken_renderer(monkeypatch):
     """A kaleido whose browser is not there, as on a machine it was not built for."""
     monkeypatch.setattr(PlotlyScope, "executable_path", classmethod(lambda cls: "/nowhere/kaleido"))
-    monkeypatch.setattr(figures, "_scope", theme._scope.__wrapped__)  # a fresh one each time
+    monkeypatch.setattr(theme, "_scope", theme._scope.__wrapped__)  # a fresh one each time
 
 
 # --- colours
