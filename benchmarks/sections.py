@@ -31,7 +31,7 @@ class Bar:
     """Otherwise: at most."""
 
     def told(self) -> Content:
-        met = self.value >= self.wanted if self.at_least else self.value <= self.target_tokens
+        met = self.value >= self.wanted if self.at_least else self.value <= self.wanted
         return {**vars(self), "met": bool(met)}
 
 

@@ -1,8 +1,8 @@
-"""Rows of tokens that know which document every token belongs to, and the packing of documents into rows.
+"""Rows of tokens with the document and the labels of every token, and the packing of documents into rows.
 
-Every sampler of data_gen returns a `Batch`, so that targets can stop at document boundaries and metrics can
-select tokens by name ("answer", "choice point") without parsing the text again. Left out: targets and shifts
-(they depend on the horizon: mtp_lab.model.targets), vocabularies (each task owns its own), and devices.
+Every sampler of data_gen returns a `Batch`. Targets can therefore stop at document boundaries, and metrics can select
+tokens by name ("answer", "choice") without parsing the text again. Left out: targets and shifts, which depend on the
+horizon (mtp_lab.model.targets), vocabularies (each task has its own), and devices.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,23 +10,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_gen.packing import next_fit, tight_fit
+from data_gen.packing import next_fit, ranks, starts_in_rows, tight_fit
 
 PADDING = -1  # in `documents`: a position that belongs to no document
-NO_VALUE = -1  # in marks that are numbers: a token they say nothing about, and padding
-TARGET = "target"  # a mark of numbers: the token to be said behind this place instead of the next one; see Batch.target_tokens
+NO_VALUE = -1  # in a float label: the label does not apply to this token, or the position is padding
+TARGET = "target"  # float label: the token to predict at this position, where it is not the next token of the row
 LARGEST_TOKEN = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, eq=False)  # == on arrays has no single truth value; compare the fields you mean
 class Batch:
-    """Rows of tokens, with the document and the marks of every token.
+    """Rows of tokens, with the document and the labels of every token.
 
     tokens     (rows, seq) int32, never negative
     documents  (rows, seq) int32, the document of each token; -1 = padding
-    marks      name -> (rows, seq) bool or float32, e.g. {"answer": ...}; where a token has no value: False, -1
+    labels     name -> (rows, seq) bool or float32, e.g. {"answer": ...}; False or -1 where a label does not apply
 
-    Raises ValueError, naming the field, what it got and what is needed, when an array does not fit.
+    Raises ValueError if an array does not fit. The message has the field, what it is and what it must be.
     """
 
     tokens: np.ndarray
@@ -52,7 +52,7 @@ class Batch:
                 f"labels must map names to arrays, got {type(self.labels).__name__}; use {{'name': array}}"
             )
         for name, label in self.labels.items():
-            _check(f"marks[{name!r}]", label, (np.bool_, np.float32), self.tokens.shape)
+            _check(f"labels[{name!r}]", label, (np.bool_, np.float32), self.tokens.shape)
 
     @property
     def rows(self) -> int:
@@ -69,13 +69,16 @@ class Batch:
 
     @property
     def target_tokens(self) -> np.ndarray:
-        """(rows, seq) the token to be said in each place: the one that stands there, unless the mark `target` of the
-        place before names another (teacherless training: an answer is read as dummies, and still has to be said)."""
+        """(rows, seq) int32, the correct token at each position: the row's own token, or the token that replaces it.
+
+        The label `target` at position t replaces the token at t + 1. Teacherless training needs this: the model reads
+        dummy tokens in place of an answer, and has to predict the answer.
+        """
         if TARGET not in self.labels:
             return self.tokens
-        wanted, named = self.tokens.copy(), self.labels[TARGET][:, :-1]
-        np.copyto(wanted[:, 1:], named.astype(np.int32), where=named != NO_VALUE)
-        return wanted
+        targets, replacements = self.tokens.copy(), self.labels[TARGET][:, :-1]
+        np.copyto(targets[:, 1:], replacements.astype(np.int32), where=replacements != NO_VALUE)
+        return targets
 
     def __len__(self) -> int:
         return self.rows
@@ -83,7 +86,7 @@ class Batch:
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> "Batch":
         """The rows that `index` selects: a slice, a 1-D array of row numbers, or a (rows,) bool array.
 
-        Raises TypeError for anything that would not leave whole rows, such as batch[0] or batch[:, :5].
+        Raises TypeError for an index that does not select whole rows, such as batch[0] or batch[:, :5].
         """
         if not isinstance(index, slice):
             rows = np.asarray(index)
@@ -103,31 +106,31 @@ def pack(
     labels: Mapping[str, Sequence[np.ndarray]] | None = None,
     pad: int = 0,
 ) -> Batch:
-    """Packs whole documents into rows of `seq` tokens, in order; one that does not fit opens the next row.
+    """Packs whole documents into rows of `seq` tokens, in order; a document that does not fit opens the next row.
 
-    sequences  one 1-D int array a document; document i of the batch is sequences[i]
-    marks      name -> one 1-D array a document, as long as it; bool stays bool, floats become float32
-    pad        the token under the padding (documents == -1) that fills each row
+    sequences  one 1-D int array per document; document i of the batch is sequences[i]
+    labels     name -> one 1-D array per document, of the same length; bool stays bool, floats become float32
+    pad        the token at padding positions (documents == -1)
 
-    Next-fit, not best-fit: the order stays the one the sampler drew. Raises ValueError for no documents, an
-    empty or too long document, and marks that do not match.
+    Packing is next-fit, so documents keep the order in which they are drawn. Raises ValueError for no documents, an
+    empty or too long document, and labels that do not match.
     """
     documents = [np.asarray(document) for document in sequences]
     lengths = _lengths(documents)  # (n_documents,)
     flat = np.concatenate(documents, dtype=np.int64)  # (n_tokens,) wide: int32 would wrap a token too large
     if flat.min() < 0 or flat.max() > LARGEST_TOKEN:
         raise ValueError(f"tokens must be 0 to {LARGEST_TOKEN}, got {flat.min()} to {flat.max()}")
-    flat_marks = {name: _flat_mark(name, label, lengths) for name, label in (labels or {}).items()}
-    return Documents(flat.astype(np.int32), lengths, flat_marks).pack(seq, pad)
+    flat_labels = {name: _flat_label(name, label, lengths) for name, label in (labels or {}).items()}
+    return Documents(flat.astype(np.int32), lengths, flat_labels).pack(seq, pad)
 
 
 @dataclass(frozen=True, eq=False)
 class Documents:
-    """Documents one after the other, as a sampler draws them, before they are laid out in rows.
+    """Documents one after the other, as a sampler draws them, before they are packed into rows.
 
     tokens   (n_tokens,) int32
     lengths  (n_documents,) int, tokens of each document, at least 1; they add up to n_tokens
-    marks    name -> (n_tokens,) bool or float32
+    labels   name -> (n_tokens,) bool or float32
     """
 
     tokens: np.ndarray
@@ -153,28 +156,29 @@ class Documents:
         return Documents(self.tokens[tokens], self.lengths[index], labels)
 
     def pack(self, seq: int, pad: int = 0) -> Batch:
-        """Rows of `seq` tokens, filled in order; a document that does not fit opens the next row (next-fit).
+        """Rows of `seq` tokens, filled in order (`packing.next_fit`): a document that does not fit opens the next row.
 
-        Raises ValueError, naming the document, for one longer than a row.
+        Raises ValueError, with the document's number, for a document longer than a row.
         """
         self._check_fit(seq, pad)
-        return self._placed(*next_fit(self.lengths, seq), seq, pad)
+        row_of = next_fit(self.lengths, seq)
+        return self._in_rows(row_of, int(row_of[-1]) + 1, seq, pad)
 
     def pack_tightly(self, rows: int, seq: int) -> Batch:
-        """`rows` rows of `seq` tokens, of as many documents from the first on as fit (`packing.tight_fit`).
+        """`rows` rows of `seq` tokens with the longest prefix of the documents that fits (`packing.tight_fit`).
 
-        Documents are numbered in the order of the rows, not as they stand here. Raises ValueError like `pack`.
+        The batch numbers its documents row after row, not in the order given here. Raises ValueError like `pack`.
         """
         _check_rows(rows)
         self._check_fit(seq)
-        first = tight_fit(self.lengths, rows, seq)
-        return self[: len(first)]._placed(rows, first, seq)
+        row_of = tight_fit(self.lengths, rows, seq)
+        return self[: len(row_of)]._in_rows(row_of, rows, seq)
 
     def _check_fit(self, seq: int, pad: int = 0) -> None:
         if seq < 1:
             raise ValueError(f"seq must be >= 1, got {seq}")
         if not 0 <= pad <= LARGEST_TOKEN:
-            raise ValueError(f"pad must be 0 to {LARGEST_TOKEN}, got {pad}; padding is told by documents == -1")
+            raise ValueError(f"pad must be 0 to {LARGEST_TOKEN}, got {pad}; documents == -1 identifies padding")
         if self.lengths.max() > seq:
             i = int(np.argmax(self.lengths > seq))
             raise ValueError(
@@ -182,64 +186,69 @@ class Documents:
                 f"raise seq (max_seq) to {self.lengths.max()} or more, or cut the document"
             )
 
-    def _placed(self, n_rows: int, first: np.ndarray, seq: int, pad: int = 0) -> Batch:
-        """The documents in rows, each from its flat position in `first` (n_documents,) on."""
-        shift = np.repeat(first - (self.ends - self.lengths), self.lengths)  # (n_tokens,)
-        place = shift + np.arange(len(self.tokens))  # (n_tokens,) flat position
-        numbers = np.argsort(np.argsort(first)).astype(np.int32)  # (n_documents,) in the order of the rows
-        owner = np.repeat(numbers, self.lengths)  # (n_tokens,)
+    def _in_rows(self, row_of: np.ndarray, rows: int, seq: int, pad: int = 0) -> Batch:
+        """All documents in rows; row_of (n_documents,) is the row of each."""
+        first_position = starts_in_rows(row_of, self.lengths, seq)  # (n_documents,) row * seq + column
+        first_token = self.ends - self.lengths  # (n_documents,)
+        position = np.repeat(first_position - first_token, self.lengths) + np.arange(len(self.tokens))  # (n_tokens,)
+        document = np.repeat(ranks(row_of).astype(np.int32), self.lengths)  # (n_tokens,) numbered row after row
 
-        def rows_of(values: np.ndarray, fill: int) -> np.ndarray:
-            rows = np.full(n_rows * seq, fill, dtype=values.dtype)
-            rows[place] = values
-            return rows.reshape(n_rows, seq)  # (rows, seq)
+        def in_rows(values: np.ndarray, empty: int) -> np.ndarray:
+            flat = np.full(rows * seq, empty, dtype=values.dtype)
+            flat[position] = values
+            return flat.reshape(rows, seq)
 
         labels = {
-            name: rows_of(label, False if label.dtype == np.bool_ else NO_VALUE) for name, label in self.labels.items()
+            name: in_rows(label, False if label.dtype == np.bool_ else NO_VALUE) for name, label in self.labels.items()
         }
-        return Batch(rows_of(self.tokens, pad), rows_of(owner, PADDING), labels)
+        return Batch(in_rows(self.tokens, pad), in_rows(document, PADDING), labels)
 
 
 def fill(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: float, pad: int = 0) -> Batch:
-    """Exactly `rows` rows of `seq` tokens, packed from as many documents as it takes.
+    """Exactly `rows` rows of `seq` tokens, packed in order (`Documents.pack`) from as many documents as are needed.
 
-    draw         n -> n further documents, drawn independently; asked for more until the rows are full
-    mean_length  tokens of an average document: how many to ask for
+    draw         n -> n more documents, drawn independently; called until the rows are full
+    mean_length  mean tokens of a document, from which the number of documents to draw is estimated
 
     Raises ValueError like `Documents.pack`, and for rows < 1.
     """
     _check_rows(rows)
-    batches, missing, spare = [], rows, 8
-    while missing > 0:
-        batch = draw(int(missing * seq / mean_length) + spare).pack(seq, pad)
-        # the last row is left out: it ends because the drawing did, not because the next document was too long
-        batches.append(batch[: min(missing, batch.rows - 1)])
-        missing -= batches[-1].rows
-        spare *= 2  # ends the loop also where documents are shorter than they were said to be
+    batches, missing_rows, spare_documents = [], rows, 8
+    while missing_rows > 0:
+        batch = draw(int(missing_rows * seq / mean_length) + spare_documents).pack(seq, pad)
+        # the last row is dropped: it ends because no document is left, not because the next one does not fit
+        batches.append(batch[: min(missing_rows, batch.rows - 1)])
+        missing_rows -= batches[-1].rows
+        spare_documents *= 2  # the loop ends even if documents are much shorter than mean_length
     return batches[0] if len(batches) == 1 else stack(batches)
 
 
 def fill_tightly(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: float) -> Batch:
-    """As `fill`, by `Documents.pack_tightly`: fewer positions are padding, and the documents are a prefix all the same.
+    """Like `fill`, but with less padding (`Documents.pack_tightly`). The documents are a prefix of the drawn ones, too.
 
-    All are drawn before any is packed, so that `draw` is asked the same whatever fits.
+    Documents with at least rows * seq tokens are drawn before packing starts, so every row ends because no further
+    document fits. What is drawn does not depend on how documents fit.
     """
     _check_rows(rows)
-    drawn, missing = [], rows * seq
-    while missing > 0:  # rows must end because documents do not fit, not because the drawing did
-        drawn.append(draw(int(missing / mean_length) + 8))
-        missing -= len(drawn[-1].tokens)
-    labels = {name: np.concatenate([part.labels[name] for part in drawn]) for name in drawn[0].labels}
-    tokens, lengths = (np.concatenate([getattr(part, name) for part in drawn]) for name in ("tokens", "lengths"))
-    return Documents(tokens, lengths, labels).pack_tightly(rows, seq)
+    drawn, missing_tokens = [], rows * seq
+    while missing_tokens > 0:
+        drawn.append(draw(int(missing_tokens / mean_length) + 8))
+        missing_tokens -= len(drawn[-1].tokens)
+    documents = Documents(
+        np.concatenate([part.tokens for part in drawn]),
+        np.concatenate([part.lengths for part in drawn]),
+        {name: np.concatenate([part.labels[name] for part in drawn]) for name in drawn[0].labels},
+    )
+    return documents.pack_tightly(rows, seq)
 
 
 def stack(batches: list[Batch]) -> Batch:
-    """Batches one below the other; each one's documents are numbered after those of the one before."""
-    first = np.cumsum([0] + [int(batch.documents.max(initial=PADDING)) + 1 for batch in batches[:-1]])
+    """All rows of the batches in one batch. The documents of each batch are numbered after those of the one before."""
+    n_documents = [int(batch.documents.max(initial=PADDING)) + 1 for batch in batches]
+    first_numbers = np.cumsum([0, *n_documents[:-1]])
     documents = [
-        np.where(batch.documents == PADDING, PADDING, batch.documents + np.int32(n))
-        for batch, n in zip(batches, first, strict=True)
+        np.where(batch.documents == PADDING, PADDING, batch.documents + np.int32(first_number))
+        for batch, first_number in zip(batches, first_numbers, strict=True)
     ]
     labels = {name: np.concatenate([batch.labels[name] for batch in batches]) for name in batches[0].labels}
     return Batch(np.concatenate([batch.tokens for batch in batches]), np.concatenate(documents), labels)
@@ -263,27 +272,29 @@ def _check(name: str, array: np.ndarray, dtypes: tuple, shape: tuple[int, ...] |
 
 
 def _lengths(documents: list[np.ndarray]) -> np.ndarray:
-    """(n_documents,) lengths; ValueError for no documents, or one that is empty or no 1-D ints."""
+    """(n_documents,) lengths. ValueError for no documents, an empty one, and one that is not a 1-D int array."""
     if not documents:
         raise ValueError("nothing to pack: sequences is empty; give at least one document")
     for i, document in enumerate(documents):
         if document.size == 0:
-            raise ValueError(f"document {i} is empty; leave it out, or give it a token that opens documents")
+            raise ValueError(f"document {i} is empty; leave it out, or add a token that opens every document")
         if document.ndim != 1 or document.dtype.kind not in "iu":
             got = f"{document.dtype} of shape {document.shape}"
             raise ValueError(f"document {i} must be a 1-D int array, got {got}")
     return np.fromiter(map(len, documents), np.int64, len(documents))
 
 
-def _flat_mark(name: str, label: Sequence[np.ndarray], lengths: np.ndarray) -> np.ndarray:
-    """(n_tokens,) bool or float32: the mark, document after document; ValueError where it does not match."""
+def _flat_label(name: str, label: Sequence[np.ndarray], lengths: np.ndarray) -> np.ndarray:
+    """(n_tokens,) bool or float32: the label, document after document. ValueError if it does not match them."""
     pieces = [np.asarray(piece) for piece in label]
     if len(pieces) != len(lengths):
-        raise ValueError(f"marks[{name!r}] has {len(pieces)} arrays for {len(lengths)} documents: one each")
+        raise ValueError(
+            f"labels[{name!r}] has {len(pieces)} arrays for {len(lengths)} documents; give one array per document"
+        )
     for i, (piece, length) in enumerate(zip(pieces, lengths, strict=True)):
         if piece.shape != (length,) or piece.dtype.kind not in "bf":
             raise ValueError(
-                f"marks[{name!r}][{i}] must be bool or float, one value for each of the {length} tokens of "
+                f"labels[{name!r}][{i}] must be bool or float, one value for each of the {length} tokens of "
                 f"document {i}, got {piece.dtype} of shape {piece.shape}"
             )
     flat = np.concatenate(pieces)

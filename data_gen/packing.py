@@ -1,8 +1,8 @@
-"""Where whole documents go in rows of equal length, by their lengths alone.
+"""The row in which each whole document goes, from the documents' lengths alone.
 
-Next-fit keeps the order in which they were drawn, and leaves what the next one is too long for. Tight packing leaves a
-third of that; it is a choice of its own because every stored training has seen the rows of next-fit. Left out: tokens
-and marks (data_gen.batch).
+`next_fit` keeps the order in which documents are drawn. `tight_fit` leaves a third of its padding, but is used only
+where a config asks for it, because all older runs were trained on the rows of `next_fit`. Left out: tokens and labels
+(data_gen.batch).
 """
 
 from bisect import bisect_left, insort
@@ -10,56 +10,72 @@ from bisect import bisect_left, insort
 import numpy as np
 
 
-def next_fit(lengths: np.ndarray, seq: int) -> tuple[int, np.ndarray]:
-    """Number of rows, and (n_documents,) the flat position, row * seq + column, of each document's start.
+def ranks(values: np.ndarray) -> np.ndarray:
+    """(n,) the place of each value in sorted order, from 0; equal values keep their order.
 
-    Every length must be 1..seq: a longer document would open rows without end.
+    The first argsort gives the value at each place. The second inverts this permutation.
+    """
+    return np.argsort(np.argsort(values, kind="stable"))
+
+
+def next_fit(lengths: np.ndarray, seq: int) -> np.ndarray:
+    """(n_documents,) the row of each document: the current row, or the next one if the document does not fit.
+
+    Every length must be 1..seq: the loop below would not end for a longer document.
     """
     ends = np.cumsum(lengths)
-    before = ends - lengths
-    following = np.searchsorted(ends, before + seq, side="right").tolist()  # the row after one that i opens
-    opening, document = [], 0  # the document that opens each row: the one step that has to be taken row by row
-    while document < len(following):
+    # if document i opens a row, document next_opening[i] opens the following row
+    next_opening = np.searchsorted(ends, ends - lengths + seq, side="right").tolist()
+    opening, document = [], 0  # the document that opens each row: the only step that goes row by row
+    while document < len(next_opening):
         opening.append(document)
-        document = following[document]
-    rows = np.repeat(np.arange(len(opening)), np.diff([*opening, len(lengths)]))  # (n_documents,)
-    return len(opening), rows * seq + before - before[opening][rows]
+        document = next_opening[document]
+    return np.repeat(np.arange(len(opening)), np.diff([*opening, len(lengths)]))
 
 
 def tight_fit(lengths: np.ndarray, rows: int, seq: int) -> np.ndarray:
-    """(n_packed,) the flat position of each document's start: of the longest prefix that fits into `rows` rows.
+    """(n_packed,) the row of each document of the longest prefix that best-fit decreasing packs into `rows` rows.
 
-    A prefix fits if best-fit decreasing packs it. Because it is a prefix of the stream, no length is preferred beyond
-    what any packing that stops does: the document at which it ends is longer than others on average. Rows come in the
-    order of their first documents, documents within a row as they were drawn, so that no place is one for long ones.
+    The packed documents are a prefix of the stream, so short documents are not preferred. Only the document that ends
+    the prefix is longer than the average, as for any packing that stops. Rows are numbered in the order of their first
+    documents, so that the longest documents are not always in the first rows.
 
-    Every length must be 1..seq. Time grows as the square of `rows`: meant for hundreds, not thousands.
+    Every length must be 1..seq. Time grows with the square of `rows`: use it for hundreds of rows, not thousands.
     """
-    n = int(np.searchsorted(np.cumsum(lengths), rows * seq, side="right"))  # by their tokens alone, no more can fit
-    while (found := _best_fit_decreasing(lengths[:n], rows, seq)) is None:
-        n -= 1
-    _, opening, row = np.unique(found, return_index=True, return_inverse=True)
-    row = np.argsort(np.argsort(opening))[row]  # (n_packed,)
-    order = np.argsort(row, kind="stable")
-    ends = np.cumsum(lengths[order])
-    first = np.empty(n, np.int64)
-    first[order] = ends - lengths[order]  # as if every row before were full to the last token of its documents
-    return row * seq + first - first[np.sort(opening)][row]
+    n_packed = int(np.searchsorted(np.cumsum(lengths), rows * seq, side="right"))  # more tokens than this cannot fit
+    while (row := _best_fit_decreasing(lengths[:n_packed], rows, seq)) is None:
+        n_packed -= 1
+    _, first_document, row = np.unique(row, return_index=True, return_inverse=True)
+    return ranks(first_document)[row]
 
 
 def _best_fit_decreasing(lengths: np.ndarray, rows: int, seq: int) -> list[int] | None:
-    """The row of each document: the longest first, each in the row where it leaves least room. None: one has no room.
+    """The row of each document, or None if one does not fit: longest first, each in the row where it leaves least room.
 
-    Among equal documents the one drawn first goes first, among equal rows into the one with the lowest number.
+    Of equally long documents the earlier one goes first. Of rows with equal room, the one with the lowest number wins.
     """
-    found = [0] * len(lengths)
+    row_of = [0] * len(lengths)
     rooms = [seq * rows + row for row in range(rows)]  # room * rows + row, in rising order
-    order = np.argsort(-lengths, kind="stable")
-    for document, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+    longest_first = np.argsort(-lengths, kind="stable")
+    for document, length in zip(longest_first.tolist(), lengths[longest_first].tolist(), strict=True):
         tightest = bisect_left(rooms, length * rows)
         if tightest == rows:
             return None
         room = rooms.pop(tightest)
-        found[document] = room % rows
+        row_of[document] = room % rows
         insort(rooms, room - length * rows)
-    return found
+    return row_of
+
+
+def starts_in_rows(row_of: np.ndarray, lengths: np.ndarray, seq: int) -> np.ndarray:
+    """(n_documents,) flat position, row * seq + column, of each document's first token.
+
+    Documents of one row lie side by side, in the order in which they are given.
+    """
+    order = np.argsort(row_of, kind="stable")  # (n_documents,) row after row
+    rows = row_of[order]
+    before = np.cumsum(lengths[order]) - lengths[order]  # tokens of all documents earlier in this order
+    opening = np.searchsorted(rows, rows)  # the document that opens the same row
+    starts = np.empty(len(lengths), np.int64)
+    starts[order] = rows * seq + before - before[opening]
+    return starts

@@ -1,7 +1,8 @@
-"""What a model, an optimizer and a training are, as frozen dataclasses, and the sizes people know by name.
+"""The configs of a model, an optimizer and a training as frozen dataclasses, and named model sizes.
 
-Configs are plain data: they validate themselves at construction, and mtp_lab.serialization turns them into canonical JSON
-and hashes it, so that a config is the identity of a trained run. Nothing here needs torch.
+A config is plain data. It validates itself at construction, and the hash of its canonical JSON (mtp_lab.serialization)
+is the identity of a trained run. The docstring below a field is also the help text of its command-line option. Nothing
+here imports torch.
 """
 
 import re
@@ -30,7 +31,7 @@ SIZES: dict[str, dict[str, int]] = {
     "100M": dict(d_model=768, n_layers=14, n_attention_heads=12),
     "300M": dict(d_model=1024, n_layers=25, n_attention_heads=16),
     "1B": dict(d_model=1536, n_layers=36, n_attention_heads=24),
-    # Ours: minutes on two CPU cores.
+    # Our own sizes: minutes on two CPU cores.
     "tiny": dict(d_model=32, n_layers=4, n_attention_heads=2),
     "small": dict(d_model=64, n_layers=6, n_attention_heads=4),
     "base": dict(d_model=128, n_layers=6, n_attention_heads=4),
@@ -38,8 +39,8 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
-class Refused(RuntimeError):
-    """Something that cannot be done as asked; its message says why and what to do."""
+class RunError(RuntimeError):
+    """A run that cannot be trained. The message says why, and what the user can do."""
 
 
 def check_choice(name: str, value: object, allowed: object) -> None:
@@ -51,12 +52,19 @@ def check_choice(name: str, value: object, allowed: object) -> None:
 def check_positive(**values: int) -> None:
     """Raise ValueError for the first value that is not an integer of at least 1."""
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if type(value) is not int or value < 1:
             raise ValueError(f"{name}={value!r} must be an integer of at least 1")
 
 
+def check_bool(config: Any, *names: str) -> None:
+    """Raise ValueError for the first of these fields that is not True or False."""
+    for name in names:
+        if not isinstance(getattr(config, name), bool):
+            raise ValueError(f"{name}={getattr(config, name)!r} must be True or False")
+
+
 def as_floats(config: Any, *names: str) -> None:
-    """Make floats of the integers among these fields: 1 and 1.0 are equal, so their JSON and hash must be, too."""
+    """Convert integers in these fields to floats: 1 and 1.0 are equal, so their JSON and hash must be equal."""
     for name in names:
         if type(getattr(config, name)) is int:
             object.__setattr__(config, name, float(getattr(config, name)))
@@ -64,12 +72,11 @@ def as_floats(config: Any, *names: str) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder of one shared trunk and `n_future` heads (Gloeckle et al. 2024, section 2).
+    """A transformer decoder with a shared trunk and `n_future` prediction heads (Gloeckle et al. 2024, section 2).
 
-    `n_layers` is the whole budget: with heads of one transformer layer each, the trunk has `n_layers - n_future`
-    layers, so that the number of parameters is the same for every n ("compute-matched"). The path of the next-token
-    head is then `n_layers - n_future + 1` layers deep; fix `trunk_layers` instead to compare at equal depth
-    ("depth-matched").
+    `n_layers` is the whole budget. A head is one transformer layer, so the trunk has `n_layers - n_future` layers, and
+    the number of parameters is the same for every n ("compute-matched"). The path of the next-token head is then
+    `n_layers - n_future + 1` layers deep. Fix `trunk_layers` to compare models at equal depth ("depth-matched").
 
     Raises:
         ValueError: at construction, naming the field, its value and what is allowed.
@@ -80,33 +87,33 @@ class ModelConfig:
     d_model: int = 128
     """Width of the residual stream."""
     n_attention_heads: int = 4
-    """Attention heads a layer; divides d_model."""
+    """Attention heads in each layer; divides d_model."""
     n_layers: int = 6
-    """Transformer layers in all: the trunk's and one for each head."""
+    """Total transformer layers: the trunk's, and one for each prediction head."""
     n_future: int = 1
-    """Number n of future tokens predicted, one head each."""
+    """Number n of future tokens that are predicted, by one head each."""
     head_kind: HeadKind = "parallel"
-    """parallel (the paper's), causal, anticausal, linear (one matrix a head) or sequential (DeepSeek-V3)."""
+    """parallel (as in the paper), causal, anticausal, linear (one matrix for each head) or sequential (DeepSeek-V3)."""
     trunk_layers: int | None = None
-    """Fixes the depth of the trunk (depth-matched comparison); by default it follows from n_layers."""
+    """Layers in the trunk (for depth-matched comparisons); by default they follow from n_layers."""
     max_seq: int = 512
     """Longest sequence, in tokens."""
     d_mlp: int | None = None
     """Width of the gated MLP; by default 8/3 of d_model, rounded up to a multiple of 32."""
     attention_only: bool = False
-    """Leaves the MLPs out (the two-layer circuits of Olsson et al. 2022)."""
+    """Leave the MLPs out (as in the two-layer circuits of Olsson et al. 2022)."""
     position: Position = "rotary"
     """rotary (RoPE) or relative (a learned bias for each attention head and offset)."""
     rope_base: float = 10_000.0
     """Base of the rotary wavelengths."""
     relative_offsets: int = 16
-    """Offsets with a bias of their own under position="relative"; longer ones share the last."""
+    """Number of offsets with their own bias under position="relative"; longer offsets share the last one."""
     smeared_keys: bool = False
-    """Mixes each key with the one before it (Olsson et al. 2022, argument 2)."""
+    """Mix each key with the key of the position before it (Olsson et al. 2022, argument 2)."""
     stop_gradient: tuple[int, ...] = ()
-    """Horizons (1..n) that read their input detached: they train, but do not shape what they stand on."""
+    """Horizons (1..n) with stop-gradient heads: the head trains, but sends no gradient to its input."""
     myopic: bool = field(default=False, metadata=LATER)
-    """No gradient to keys and values of earlier positions: states serve their own predictions only (Wu et al. 2024)."""
+    """No gradient to keys and values of earlier positions: states serve their own prediction only (Wu et al. 2024)."""
 
     def __post_init__(self) -> None:
         as_floats(self, "rope_base")
@@ -127,11 +134,11 @@ class ModelConfig:
             raise ValueError(f"d_model / n_attention_heads = {self.d_head} must be even for rotary positions")
         if not isinstance(self.rope_base, float) or not 1 < self.rope_base < float("inf"):
             raise ValueError(f"rope_base={self.rope_base!r} must be a number above 1")
-        for name in ("attention_only", "smeared_keys", "myopic"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
+        check_bool(self, "attention_only", "smeared_keys", "myopic")
         if self.myopic and self.smeared_keys:
-            raise ValueError("myopic=True with smeared_keys=True: a smeared key is also that of the position before it")
+            raise ValueError(
+                "myopic=True with smeared_keys=True: a smeared key also depends on the position before it; use only one"
+            )
         if self.d_mlp is not None:
             check_positive(d_mlp=self.d_mlp)
         if self.trunk_layers is not None and (type(self.trunk_layers) is not int or self.trunk_layers < 0):
@@ -141,10 +148,10 @@ class ModelConfig:
                 f"n_layers={self.n_layers} is less than n_future={self.n_future}: each head takes one layer of the "
                 f"budget; raise n_layers to at least {self.n_future}, or fix trunk_layers"
             )
-        stopped = self.stop_gradient
-        if not isinstance(stopped, Collection) or not all(type(i) is int and 0 < i <= self.n_future for i in stopped):
-            raise ValueError(f"stop_gradient={stopped!r} must name horizons from 1 to n_future={self.n_future}")
-        object.__setattr__(self, "stop_gradient", tuple(sorted(set(stopped))))
+        horizons = self.stop_gradient
+        if not isinstance(horizons, Collection) or not all(type(i) is int and 0 < i <= self.n_future for i in horizons):
+            raise ValueError(f"stop_gradient={horizons!r} must list horizons from 1 to n_future={self.n_future}")
+        object.__setattr__(self, "stop_gradient", tuple(sorted(set(horizons))))
 
     @property
     def d_head(self) -> int:
@@ -156,21 +163,21 @@ class ModelConfig:
 
     @property
     def trunk_depth(self) -> int:
-        """Layers in the trunk. Linear heads are matrices, not layers, so they leave the trunk whole."""
+        """Layers in the trunk. Linear heads are matrices, not layers, so they take no layer of the budget."""
         if self.trunk_layers is not None:
             return self.trunk_layers
         return self.n_layers if self.head_kind == "linear" else self.n_layers - self.n_future
 
     @property
     def path_depth(self) -> int:
-        """Layers that a token passes on its way to the next-token logits: the trunk's, and those of the heads there."""
+        """Layers on the path to the next-token logits: the trunk's, and those of the heads on the path."""
         return self.trunk_depth + (0 if self.head_kind == "linear" else len(self.path()))
 
     def path(self, horizon: int = 1) -> tuple[int, ...]:
-        """The heads that lead from the trunk to the prediction of `horizon`, as they run; the last is its own.
+        """The heads on the path from the trunk to the prediction of `horizon`, in running order; the last is its own.
 
         Raises:
-            ValueError: if there is no head of that horizon.
+            ValueError: if there is no head for this horizon.
         """
         parents = self.parents
         if horizon not in parents:
@@ -182,10 +189,10 @@ class ModelConfig:
 
     @property
     def parents(self) -> dict[int, int]:
-        """What each horizon's head reads: 0 is the trunk, i > 0 the output of head i (the paper's appendix B).
+        """The input of each horizon's head: 0 is the trunk, i > 0 the output of head i (the paper's appendix B).
 
-        parallel and linear: all read the trunk. causal and sequential: head i reads head i-1.
-        anticausal: head i reads head i+1, and head n the trunk.
+        parallel and linear: all heads read the trunk. causal and sequential: head i reads head i-1.
+        anticausal: head i reads head i+1, and head n reads the trunk.
         """
         horizons = range(1, self.n_future + 1)
         if self.head_kind in ("causal", "sequential"):
@@ -208,26 +215,26 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW as in the paper (betas .9/.95, weight decay .1, clip 1, warm-up, cosine to .03), or Muon on the matrices.
+    """AdamW as in the paper (betas 0.9/0.95, weight decay 0.1, clip 1, warm-up, cosine to 0.03), or Muon for matrices.
 
     Raises:
         ValueError: at construction, naming the field, its value and what is allowed.
     """
 
     kind: OptimizerKind = "adamw"
-    """adamw, or muon: Muon (Jordan et al. 2024) on the layers' matrices, AdamW on embedding and unembedding."""
+    """adamw, or muon: Muon (Jordan et al. 2024) for the layers' matrices, AdamW for embedding and unembedding."""
     learning_rate: float = 2e-3
-    """Peak learning rate (the paper's models: 1e-4 and more; small ones want more)."""
+    """Peak learning rate (the paper's models: 1e-4 and more; small models need a higher one)."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's moments; Muon's momentum is .95."""
+    """Decay rates of AdamW's two moments; Muon's momentum is 0.95."""
     weight_decay: float = 0.1
-    """Decoupled weight decay of matrices."""
+    """Decoupled weight decay, of matrices only."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest gradient norm; larger gradients are scaled down to it."""
     warmup: int = 50
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up of the learning rate."""
     final: float = 0.03
-    """Share of the peak learning rate that the cosine ends at."""
+    """Final learning rate of the cosine, as a share of the peak."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
@@ -239,7 +246,8 @@ class OptimizerConfig:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and below 1")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={self.betas} must be two numbers from 0 to below 1")
-        if not (self.weight_decay >= 0 and self.clip > 0 and self.warmup >= 0 and 0 <= self.final <= 1):  # nan neither
+        # "not (valid)" instead of "invalid": comparisons with NaN are false
+        if not (self.weight_decay >= 0 and self.clip > 0 and self.warmup >= 0 and 0 <= self.final <= 1):
             raise ValueError(
                 f"weight_decay={self.weight_decay} and warmup={self.warmup} must not be negative, "
                 f"clip={self.clip} must be above 0, final={self.final} from 0 to 1"
@@ -248,7 +256,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the outcome of a training, and so the identity of a run.
+    """Everything that determines the outcome of a training, and so the identity of a run.
 
     Raises:
         ValueError: at construction, naming the field, its value and what is allowed.
@@ -258,39 +266,39 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     name: str = "run"
-    """How people call the run; the hash of the rest tells runs of one name apart."""
+    """Name of the run, and the start of its folder's name; runs of one name differ by their hash."""
     steps: int = 400
     """Optimizer steps."""
     batch_size: int = 32
-    """Rows a step, over all processes and accumulated parts."""
+    """Rows in each step, over all processes and accumulated parts."""
     accumulate: int = 1
-    """Parts a step's rows are run in, one after the other, to save memory."""
+    """Parts that the rows of a step are split into, to save memory; their gradients are summed."""
     horizon_weights: tuple[float, ...] = ()
-    """Weights w_i of Eq. 2, one a horizon; empty: all 1, as in the paper."""
+    """Weight of each horizon in the loss, w_i of Eq. 2; empty: all 1, as in the paper."""
     curriculum: Curriculum = "constant"
-    """constant, forward (from next-token to n tokens) or reverse."""
+    """Horizons over training: constant (all), forward (from 1 to n horizons) or reverse (from n to 1)."""
     precision: Precision = "auto"
-    """bf16 (autocast, fp32 weights), fp32, or auto: bf16 where the machine has instructions for it."""
+    """bf16 (autocast, fp32 weights), fp32, or auto: bf16 if the machine has instructions for it."""
     seed: int = 0
     """Seed of the initial weights and of the order of the data."""
     log_every: int = 20
-    """Steps between two rows of metrics."""
+    """Steps between two rows of the log of training losses."""
     evaluate_every: int = 100
     """Steps between two evaluations on validation rows."""
     evaluate_rows: int = 64
-    """Validation rows used."""
+    """Number of validation rows."""
     checkpoint_every: int = 200
     """Steps between two checkpoints."""
     init_from: str = ""
-    """A finished run (folder below the runs directory) whose trunk and heads training starts from (section 3.6)."""
+    """Finished run (its folder below the runs directory) whose weights training starts from (section 3.6)."""
     snapshot_every: int = field(default=0, metadata=LATER)
-    """Steps between two snapshots of the weights, which the run keeps for analyses over training; 0: none."""
+    """Steps between two snapshots of the weights, which are kept for analyses over training; 0: no snapshots."""
     label_weights: tuple[tuple[str, float], ...] = field(default=(), metadata=LATER | stored_as("mark_weights"))
-    """What tokens count in the training loss by the task's marks, the first that fits; "rest": tokens with none."""
+    """Weight in the loss by token label; the first label of a token counts, "rest" is for tokens without any."""
     mask_unread_causes: bool = field(default=False, metadata=LATER | stored_as("causes_read"))
-    """Only targets count whose cause (the task's mark) has been read: n heads without emphasis on choice points."""
+    """Ignore a target if the choice that determines it comes after the head's input position."""
     self_distilled_tokens: int = field(default=0, metadata=LATER | stored_as("written"))
-    """Last tokens of each training row that head 1, frozen, writes itself for the other heads to learn (training.self_distillation)."""
+    """Last tokens of each row that head 1 (frozen) generates as targets for the other heads; 0: none."""
 
     def __post_init__(self) -> None:
         weights = tuple(float(w) for w in self.horizon_weights) or (1.0,) * self.model.n_future
@@ -303,13 +311,12 @@ class TrainConfig:
         if type(self.snapshot_every) is not int or self.snapshot_every < 0:
             raise ValueError(f"snapshot_every={self.snapshot_every!r} must be a number of steps, or 0 for none")
         object.__setattr__(self, "label_weights", tuple((str(label), float(w)) for label, w in self.label_weights))
-        self._check_mark_weights()
-        if not isinstance(self.mask_unread_causes, bool):
-            raise ValueError(f"mask_unread_causes={self.mask_unread_causes!r} must be True or False")
+        self._check_label_weights()
+        check_bool(self, "mask_unread_causes")
         if self.mask_unread_causes and CAUSE not in self.task.batch(1, 0, 0).labels:
             raise ValueError(
-                f"mask_unread_causes=True needs the mark {CAUSE!r}, which the task {self.task.name} does not have; use "
-                "choice_process, or False"
+                f"mask_unread_causes=True needs the token label {CAUSE!r}, which the task {self.task.name} does not "
+                "have; use choice_process, or False"
             )
         self._check_self_distillation()
         if not NAME.fullmatch(self.name):
@@ -320,8 +327,8 @@ class TrainConfig:
             )
         if self.curriculum != "constant" and not weights[0]:
             raise ValueError(
-                f"horizon_weights={weights} with curriculum={self.curriculum!r}: a part of the training has the "
-                "next-token head alone, whose weight must not be 0; give it one, or use curriculum='constant'"
+                f"horizon_weights={weights} with curriculum={self.curriculum!r}: a part of the training has only the "
+                "next-token head, so its weight must not be 0; give it a weight, or use curriculum='constant'"
             )
         if type(self.seed) is not int:
             raise ValueError(f"seed={self.seed!r} must be an integer")
@@ -338,40 +345,39 @@ class TrainConfig:
                 f"task.seq={self.task.seq} is longer than model.max_seq={self.model.max_seq}; raise max_seq"
             )
 
-    def _check_mark_weights(self) -> None:
+    def _check_label_weights(self) -> None:
         if not self.label_weights:
             return
         labels = {name for name, label in self.task.batch(1, 0, 0).labels.items() if label.dtype == bool}
         if unknown := {label for label, _ in self.label_weights} - labels - {REST}:
             known = ", ".join(sorted(labels)) or "none"
-            raise ValueError(f"label_weights names {sorted(unknown)}; marks of this task are {known}, and {REST!r}")
-        given = [weight for _, weight in self.label_weights] + [1.0] * (REST not in dict(self.label_weights))
-        if not all(0 <= weight < float("inf") for weight in given) or not any(given):
+            raise ValueError(
+                f"label_weights names {sorted(unknown)}; this task's labels are {known}, and {REST!r} for all others"
+            )
+        weights = [weight for _, weight in self.label_weights] + [1.0] * (REST not in dict(self.label_weights))
+        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
             raise ValueError(f"label_weights={self.label_weights} must be numbers, none negative, not all 0")
 
     def _check_self_distillation(self) -> None:
-        if type(self.self_distilled_tokens) is not int or not 0 <= self.self_distilled_tokens < self.task.seq:
+        count, given = self.self_distilled_tokens, f"self_distilled_tokens={self.self_distilled_tokens!r}"
+        if type(count) is not int or not 0 <= count < self.task.seq:
             raise ValueError(
-                f"self_distilled_tokens={self.self_distilled_tokens!r} must be a number of tokens below task.seq={self.task.seq}: a row begins "
-                "with one token of the task at least; 0 for none"
+                f"{given} must be a number of tokens below task.seq={self.task.seq}, since a row starts with at least "
+                "one token of the task; 0 for none"
             )
-        if not self.self_distilled_tokens:
+        if not count:
             return
         if not self.init_from:
-            raise ValueError(
-                f"self_distilled_tokens={self.self_distilled_tokens} needs a trained head 1 to write; name its run in init_from"
-            )
+            raise ValueError(f"{given} needs a trained head 1 that generates text; name its run in init_from")
         if len(self.model.path()) == self.model.n_future:
             raise ValueError(
-                f"self_distilled_tokens={self.self_distilled_tokens} with n_future={self.model.n_future}, head_kind={self.model.head_kind!r}: "
-                "there is no head that head 1 does not stand on; use two heads or more of another kind"
+                f"{given} with n_future={self.model.n_future}, head_kind={self.model.head_kind!r}: every head is on "
+                "the path of head 1, so no head is left to train; use two or more heads of another kind"
             )
         if self.label_weights or self.mask_unread_causes:
-            raise ValueError(
-                f"self_distilled_tokens={self.self_distilled_tokens} weighs written tokens alone; leave out label_weights, mask_unread_causes"
-            )
+            raise ValueError(f"{given} trains on generated tokens only; leave out label_weights and mask_unread_causes")
 
     @property
     def folder(self) -> str:
-        """Where the run lives below the runs directory: task/name-hash."""
+        """The run's folder below the runs directory: task/name-hash."""
         return f"{self.task.name}/{self.name}-{config_hash(self)}"

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside their place, flushed to disk, then renamed."""
+"""Files that are either complete or absent: written under a temporary name, flushed to disk, then renamed."""
 
 import os
 import re
@@ -6,14 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-FRAGMENT = re.compile(r"\..+\.[0-9a-f]{8}")
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Writes `content` to `path`; a crash or a full disk leaves what was there before, and no fragment.
+    """Writes `content` to `path`. After a crash or on a full disk the old content stays, without a temporary file.
 
     Raises:
-        OSError: naming the path, if it cannot be written (disk full, read-only folder).
+        OSError: with the path in its message, if the file cannot be written (disk full, read-only folder).
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}.{uuid4().hex[:8]}"
@@ -25,37 +25,39 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise _write_error(path, error) from error
     finally:
-        with suppress(OSError):  # gone, or never made
+        with suppress(OSError):  # it was renamed or never created
             temporary.unlink()
 
 
 def append_line(path: Path, line: str) -> None:
-    """Writes a line at the end of a file; on a full disk a part of it may stay there.
+    """Appends a line to a file. On a full disk a part of the line may be written.
 
     Raises:
-        OSError: as write_atomic.
+        OSError: as in `write_atomic`.
     """
     try:
         with path.open("a") as file:
             file.write(f"{line}\n")
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise _write_error(path, error) from error
 
 
-def whole_lines(path: Path) -> list[str]:
-    """The lines that `append_line` has written to their end; none if there is no file."""
+def complete_lines(path: Path) -> list[str]:
+    """The lines of a file that end with a line break; an empty list if there is no file."""
     return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
-def remove_fragments(folder: Path) -> None:
-    """Removes what processes that were killed in the middle of `write_atomic` have left in a folder and below it; for
-    folders to which nobody else writes."""
+def remove_temporary_files(folder: Path) -> None:
+    """Removes the files that killed processes left in the middle of `write_atomic`, in a folder and below it.
+
+    No other process may be writing to the folder.
+    """
     for path in folder.rglob(".*"):
-        if FRAGMENT.fullmatch(path.name):
+        if TEMPORARY.fullmatch(path.name):
             path.unlink()
 
 
-def _unwritten(path: Path, error: OSError) -> OSError:
+def _write_error(path: Path, error: OSError) -> OSError:
     return OSError(error.errno, f"cannot write {path}: {error.strerror}; free some space or choose another folder")

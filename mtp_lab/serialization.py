@@ -1,7 +1,8 @@
 """Configs as plain mappings and back, their canonical JSON, and its hash: the identity of a trained run.
 
-A dataclass with a class-level `name` (a task) says so under "kind", so that one of several can be built again. A field
-that came later (`metadata=LATER`) is left out at its default: runs from before it keep their hash and stay found.
+A dataclass with a class-level `name` (a task) stores this name under "kind", which selects the class of a union on
+reading. A field that was added later (`metadata=LATER`) is left out at its default, and a renamed field keeps its key
+(`metadata=stored_as(key)`). So older runs keep their hash and are still found.
 """
 
 import hashlib
@@ -11,11 +12,11 @@ from dataclasses import Field, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 LATER = {"later": True}
-"""Metadata of a field that was added when runs without it existed; its default is what these runs did."""
+"""Metadata of a field that was added when runs already existed. Its default is the behaviour of these runs."""
 
 
 def stored_as(key: str) -> dict[str, str]:
-    """Metadata of a field that was renamed: it keeps its old key in JSON, so that runs keep their hash."""
+    """Metadata of a renamed field: it keeps its old key in JSON, so that runs keep their hash."""
     return {"key": key}
 
 
@@ -25,7 +26,7 @@ def key_of(field: Field) -> str:
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """A dataclass, and those inside it, as mappings that JSON can write."""
+    """A dataclass, and the dataclasses inside it, as mappings that JSON can write."""
     values = {}
     for field in fields(config):
         value = getattr(config, field.name)
@@ -36,22 +37,22 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 
 def from_mapping(kind: type, mapping: Mapping[str, Any]) -> Any:
-    """A dataclass of this kind, or of one of the kinds of a union, from what `to_mapping` made of it.
+    """A dataclass of type `kind`, or of one of the types of a union, from the result of `to_mapping`.
 
     Raises:
-        ValueError: for a kind or fields that this version does not know, or misses, and as the dataclass itself.
+        ValueError: for an unknown kind, for unknown or missing fields, and for values that the dataclass refuses.
     """
     try:
-        choices = {choice.name: choice for choice in get_args(kind) or (kind,) if _named(choice)}
-        if choices:
+        kinds = {member.name: member for member in get_args(kind) or (kind,) if _named(member)}
+        if kinds:
             mapping = dict(mapping)
-            named = mapping.pop("kind")
-            if named not in choices:
-                raise TypeError(f"kind {named!r} is none of {', '.join(choices)}")
-            kind = choices[named]
+            stored_kind = mapping.pop("kind")
+            if stored_kind not in kinds:
+                raise TypeError(f"kind {stored_kind!r} is none of {', '.join(kinds)}")
+            kind = kinds[stored_kind]
         types = get_type_hints(kind)
         names = {key_of(field): field.name for field in fields(kind)}
-        for field in fields(kind):  # a default of this version need not be the one that was meant
+        for field in fields(kind):  # the version that wrote the mapping may have had another default
             if key_of(field) not in mapping and "later" not in field.metadata:
                 raise KeyError(key_of(field))
         values = {names.get(key, key): value for key, value in mapping.items()}
@@ -61,12 +62,12 @@ def from_mapping(kind: type, mapping: Mapping[str, Any]) -> Any:
 
 
 def _named(kind: type) -> bool:
-    """Whether dataclasses of this kind go by a name in mappings: one of the class, not a field's."""
+    """Whether mappings store the class's name under "kind": the class has a `name` that is not a field."""
     return hasattr(kind, "name") and "name" not in {field.name for field in fields(kind)}
 
 
 def _value(name: str, kind: Any, value: Any) -> Any:
-    nested = any(is_dataclass(choice) for choice in get_args(kind) or (kind,))
+    nested = any(is_dataclass(member) for member in get_args(kind) or (kind,))
     if nested != isinstance(value, Mapping):
         raise TypeError(f"{name}={value!r}")
     if nested:
@@ -75,7 +76,7 @@ def _value(name: str, kind: Any, value: Any) -> Any:
 
 
 def canonical_json(config: Any) -> str:
-    """A dataclass as JSON with sorted keys: equal configs give equal strings, on every machine."""
+    """A dataclass as JSON with sorted keys: equal configs give equal strings on every machine."""
     return json.dumps(to_mapping(config), sort_keys=True, separators=(",", ":"))
 
 

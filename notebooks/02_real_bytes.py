@@ -110,7 +110,7 @@ figures.show(figure)
 measured = pd.concat([run.final_losses("test", chosen.test_rows) for run in trained], ignore_index=True)
 main = measured[measured.run.isin([run.path.name for run in matched])]
 ends = over_seeds(main, ["n", "horizon"], "loss", ("mean", "low", "high"))
-far = ends[ends.n == max(chosen.futures)].groupby("horizon")["mean"].first() * BITS_PER_NAT
+far = ends[ends.n == max(chosen.n_values)].groupby("horizon")["mean"].first() * BITS_PER_NAT
 figure = figures.loss_by_horizon(
     ends, f"Predicting {far.index[-1]} bytes ahead costs {far.iloc[-1] - far.iloc[0]:.1f} bits more than predicting the next"
 )
@@ -182,7 +182,7 @@ start = next((k for k, line in enumerate(lines) if line.strip().startswith(b"def
 before = b"\n".join(lines[:start])[-(task.seq - SHOWN - 1) :]
 tokens = np.array([SEPARATOR, *before, *(b"\n" + lines[start])[:SHOWN]][: task.seq])
 shown = slice(len(tokens) - len(lines[start][: SHOWN - 1]), len(tokens))
-heads = max(n for n in chosen.futures if n <= 4)
+heads = max(n for n in chosen.n_values if n <= 4)
 model = next(run for run in matched if run.config.model.n_future == heads).model()
 predicted, probability = past_predictions(model, tokens)
 figure = figures.line_predictions(

@@ -62,7 +62,7 @@ FOLDER = Path(figures_dir) / NAME
 chosen = conditions.SPECULATION[preset]
 configs = conditions.speculation_configs(preset, seeds)
 SEEDS = len({config.seed for config in configs})
-N = chosen.prose_future
+N = chosen.main_n
 ROWS = 4 if preset == "smoke" else 32
 PROMPT, NEW = chosen.prompt, chosen.seq - chosen.prompt
 
@@ -275,7 +275,7 @@ last = TAUGHT[-1]
 figure = figures.interval_bars(
     owned,
     f"Learning what head 1 writes adds {', '.join(f'{better[kind].mean:+.2f}' for kind in TAUGHT)} bytes a forward of greedy text",
-    f"Bytes a forward with {N} heads that have learnt real text, or {chosen.written_steps} steps of own text, too. {figures.SEEDS}",
+    f"Bytes a forward with {N} heads that have learnt real text, or {chosen.self_distillation_steps} steps of own text, too. {figures.SEEDS}",
     ".3s",
 )
 figures.save(figure, FOLDER, "own_text", owned)

@@ -346,7 +346,7 @@ for i in conditions.index[is_main & SOME]:
     voted.append(
         {"label": conditions.label[i], "seed": conditions.seed[i], "greedy": judged.mean(), "one sample": hits.mean()}
         | {"one sample, exact": answers.answer_probability(model, documents, [0.8]).mean()}
-        | {f"majority of {N_SAMPLES}": answers.exact_match(answers.majority(said), right).mean()}
+        | {f"majority of {N_SAMPLES}": answers.exact_match(answers.majority_answer(said), right).mean()}
         | {f"pass@{K} of {N_SAMPLES}": answers.pass_at_k(hits.sum(1), N_SAMPLES, K).mean()}
     )
 assert np.mean(agree) > 0.99, "greedy decoding and the one-pass judgement differ"

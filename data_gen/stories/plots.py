@@ -1,8 +1,9 @@
 """The text of the story generator: word lists, beats and scenery of little children's stories with named characters.
 
-A story opens with two friends, one of them (or both) wishes for something, and the wish decides the plot: a trouble,
-some help, an ending. The text is data, in the format of `data_gen.stories.grammar.Grammar`, which tells every token's exact
-probability; tests/test_plots.py holds the text to the rules that make this possible. Left out: names and sampling.
+A story opens with two friends. One of them (or both) wishes for something, and the wish decides the plot: a trouble,
+some help, an ending. The text is data in the format of `data_gen.stories.grammar.Grammar`, from which every token's
+exact probability follows. tests/data_gen/stories/test_plots.py checks the rules that this needs. Left out: names and
+sampling.
 """
 
 import re
@@ -20,7 +21,7 @@ def _beats(text: str) -> dict[str, tuple[str, ...]]:
 
 # Slot -> words. Only trees may begin with a vowel: no {tree} follows "a".
 WORDS: dict[str, tuple[str, ...]] = {
-    # what A, B, a helper from the place, and somebody from elsewhere are
+    # the kinds of animal or trade: A, B, a helper from the place, a stranger
     "pet": _words(
         "rabbit mouse squirrel hedgehog kitten puppy bear duckling piglet fox mole beaver hamster lamb frog raccoon "
         "fawn chipmunk koala panda penguin turtle"
@@ -126,8 +127,9 @@ SCENERY: tuple[str, ...] = (
     "geese honked far up in the sky .",
 )
 
-# Beat -> passages, all equally likely. {A} to {D} are names, {A.he} and its like pronouns, {toy} and its like slots; of
-# ( one | another ), one is told. After ">>" a sentence of scenery may come in. Each passage of "wish" begins a plot.
+# Beat -> passages, all equally likely. {A} to {D} are names, {A.he} and similar ones pronouns, {toy} and similar ones
+# slots. ( one | another ) is a choice between equally likely texts. After ">>" a sentence of scenery may follow. Each
+# passage of "wish" starts a plot.
 BEATS: dict[str, tuple[str, ...]] = _beats("""
 [arrival]
 once upon a time , a {nature} {pet} ( named | called ) {A} lived in a {home} near a {place} . > friend

@@ -16,7 +16,7 @@ import numpy as np
 
 from data_gen.batch import PADDING, Batch
 from data_gen.stories.cast_reader import CastReader
-from data_gen.stories.generator import GRAMMAR, N_PIECES, Stories, compiled
+from data_gen.stories.generator import GRAMMAR, N_PIECES, Stories, story_writer
 from data_gen.stories.grammar import END, PRONOUNS, START, Code, Grammar, Node, trees
 
 NONE = -1
@@ -69,12 +69,12 @@ class StoryReader:
     """
 
     def __init__(self, grammar: Grammar, scenery: float, cast: CastReader, repeat_spans: bool = True):
-        self._trees, self._cast, teller = trees(grammar, scenery), cast, compiled(grammar, scenery)
-        columns = teller.compiled.columns
-        self._word = {word: i for i, word in enumerate(teller.compiled.vocabulary)}
+        self._trees, self._cast, writer = trees(grammar, scenery), cast, story_writer(grammar, scenery)
+        columns = writer.compiled_grammar.columns
+        self._word = {word: i for i, word in enumerate(writer.compiled_grammar.vocabulary)}
         self._column = {code: i for i, code in reversed([*enumerate(columns)])}  # of a name: its first piece
         # the tokens that columns behind the names can hold, and the columns that tell of the same
-        self._values = [*teller.pronouns, *teller.slots]
+        self._values = [*writer.pronouns, *writer.slots]
         self._same = [self._column_of_gender(code) for code in columns]
         adjectives = [self._column["slot", slot] for slot in grammar.objects.values()]
         self._once = frozenset() if repeat_spans else frozenset(adjectives)

@@ -22,7 +22,7 @@ import tyro
 from mtp_lab.batch.zoo import pack, unpack
 from mtp_lab.cli import parsing
 from mtp_lab.cli.runs import list_runs, prune_runs, show_run, train_run
-from mtp_lab.config import Refused, TrainConfig
+from mtp_lab.config import RunError, TrainConfig
 from mtp_lab.tasks import Split, Task, TaskName
 
 
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     try:
         return command() or 0
-    except (ValueError, OSError, MemoryError, Refused) as error:
+    except (ValueError, OSError, MemoryError, RunError) as error:
         return _refuse(str(error) or "out of memory")
     except KeyboardInterrupt:
         return _refuse("stopped; the last checkpoint is kept, the same command goes on from it", code=130)

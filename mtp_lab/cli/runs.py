@@ -93,9 +93,9 @@ def run_lines(folder: Path) -> list[str]:
     """A run, finished or not, in words."""
     from mtp_lab.training.checkpoints import saved_weights
     from mtp_lab.training.housekeeping import held, megabytes
-    from mtp_lab.training.runs import logged
+    from mtp_lab.training.runs import read_log
 
-    config, rows = json.loads((folder / "config.json").read_text()), logged(folder)
+    config, rows = json.loads((folder / "config.json").read_text()), read_log(folder)
     if not isinstance(config, dict):
         raise ValueError(f"{folder / 'config.json'} is not a config of this version of mtp-lab")
     state = "done" if (folder / "done.json").exists() else "being trained" if held(folder) else "unfinished"

@@ -1,7 +1,7 @@
-"""What each notebook trains and measures.
+"""What each study notebook trains and measures.
 
-There is one folder an experiment, named as its notebook: `conditions` says which models are trained at each preset,
-`analysis` what is measured on them. `registry` lists the experiments, `presets` holds what they share, `conditions` one
-table of measures over many runs, `verdicts` what was concluded. Not here: figures (`mtp_lab.figures.theme`) and how notebooks
-are executed (`mtp_lab.batch`).
+Each experiment has a folder, named as its notebook. Its `conditions` say which models are trained at each preset, and
+its `analysis` measures them. `registry` lists the experiments, `presets` holds what they share, `measures` makes one
+table of the measures of many runs, and `verdicts` records the conclusions. Figures are in `mtp_lab.figures`, and the
+execution of notebooks is in `mtp_lab.batch`.
 """

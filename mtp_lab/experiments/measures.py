@@ -1,4 +1,4 @@
-"""Measures of many runs, as one table with the columns that tell conditions apart."""
+"""Measures of many runs in one table, with columns that name the condition of each run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +17,11 @@ def measure_runs(
     workers: int = 1,
     **options: object,
 ) -> pd.DataFrame:
-    """`measure(run, **options)` of every run, below each other with the columns of `condition_of`.
+    """Concatenates `measure(run, **options)` of every run, and adds the columns of `condition_of(run.config)`.
 
     Args:
-        workers: runs at a time, on a thread each: small models do not keep two cores busy together.
+        workers: number of runs that are measured at a time, each on its own thread. One small model does not keep two
+            cores busy.
     """
     threads = torch.get_num_threads()
     try:
@@ -28,5 +29,5 @@ def measure_runs(
             tables = list(pool.map(lambda run: measure(run, **options), trained))
     finally:
         torch.set_num_threads(threads)
-    told = [table.assign(**condition_of(run.config)) for run, table in zip(trained, tables, strict=True)]
-    return pd.concat(told, ignore_index=True)
+    labelled = [table.assign(**condition_of(run.config)) for run, table in zip(trained, tables, strict=True)]
+    return pd.concat(labelled, ignore_index=True)

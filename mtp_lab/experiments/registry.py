@@ -1,4 +1,4 @@
-"""Every experiment by the name of its notebook: the configs that it trains."""
+"""The configs that each experiment trains, by the name of its notebook."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ TRAININGS = {
     "06_choice_points": "choice_points.conditions.all_configs",
     "07_star_graph": "star_graph.conditions.star_configs",
 }
-"""What gives the configs that a notebook trains, from preset and seeds; the others train nothing that is kept."""
+"""Functions of a preset and a number of seeds that return a notebook's configs. Other notebooks keep no trained model."""
 
 
 def trainings(notebook: str, preset: str, seeds: int) -> dict[str, "TrainConfig"]:
-    """The runs that a notebook trains, each once: folder below the runs directory -> config; empty if it keeps none."""
+    """The runs that a notebook trains, as {folder below the runs directory: config}; empty if it keeps none."""
     if notebook not in TRAININGS:
         return {}
     module, _, function = TRAININGS[notebook].rpartition(".")

@@ -1,9 +1,15 @@
-"""What is lost without some attention heads, in the trunk and in the model's heads alike.
+"""Ablation: how much a model's result depends on some of its attention heads.
 
-An attention head's output `hook_z` is replaced by zeros, by its mean, or by what it says on another row; then either
-everything behind it is computed anew, or all attention patterns stay those of the intact run and only values change
-(pattern-preserving ablation, Olsson et al. 2022, arXiv 2209.11895, "Argument 3"). Left out: which attention heads to
-suspect (attention.py), ablating MLPs, and paths between attention heads (path_patching.py).
+Concept: the output of an attention head (`hook_z`) is replaced by zeros, by its mean, or by its output on another row.
+Then the rest of the model runs, and a metric of the logits is compared with that of the intact model. With
+`preserve_patterns` all attention patterns stay those of the intact run, so that only values change (pattern-preserving
+ablation; Olsson et al. 2022, arXiv 2209.11895, "Argument 3").
+
+Intuition: a large drop means that later layers use what the attention head writes. If accuracy falls from 1.0 to 0.1
+without one attention head, the task runs through it. No drop means that it is not needed, or that another one replaces
+it. A drop that disappears with preserved patterns belongs to an attention head that only decides where later ones look.
+
+Left out: which attention heads to ablate (`attention`), MLPs, and paths between attention heads (`path_patching`).
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,139 +21,141 @@ import torch
 from torch import Tensor
 
 from mtp_lab.config import check_choice
-from mtp_lab.interp.attention import attention_layers
-from mtp_lab.interp.patching import put
-from mtp_lab.interp.path_patching import Head
+from mtp_lab.interp.hooks import (
+    AttentionHead,
+    Hook,
+    attention_heads,
+    attention_layers,
+    head_masks,
+    replace_activation,
+)
 from mtp_lab.model.transformer import MTPTransformer
 
 Kind = Literal["zero", "mean", "resample"]
 Metric = Callable[[Tensor], float]  # of the logits of every horizon, (n_future, batch, seq, vocab)
-Hook = tuple[str, Callable[..., Tensor]]  # name of a hook point, and what to do there
-
-
-def attention_heads(model: MTPTransformer) -> list[Head]:
-    """Every attention head, (layer, head): the trunk's, then those of the model's heads."""
-    return [(layer, head) for layer in attention_layers(model) for head in range(model.config.n_attention_heads)]
 
 
 @torch.no_grad()
-def replacements(
+def replacement_outputs(
     model: MTPTransformer, tokens: Tensor, documents: Tensor | None, kind: Kind, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """What stands in for each layer's `hook_z` when its attention heads are ablated, by layer.
+    """What replaces the output `hook_z` of ablated attention heads, for every layer with attention.
 
     Args:
         tokens, documents: (batch, seq) the reference batch; documents -1 is padding.
-        kind: zero; mean, over all positions of the reference batch that are no padding: (heads, d_head); resample:
-            (batch, seq, heads, d_head), each row having what the intact model says at the same position of another.
-        generator: deals out the rows.
+        kind: "zero"; "mean" over all positions of the reference batch that are not padding, (heads, d_head);
+            "resample", (batch, seq, heads, d_head): each row gets the intact output of another row.
+        generator: chooses the other rows.
 
     Raises:
-        ValueError: for a kind that is not known; or resample of a batch of one row.
+        ValueError: for an unknown kind, and for "resample" with a batch of one row.
     """
     check_choice("kind", kind, Kind)
     if kind == "zero":
         return {layer: model.unembed.weight.new_zeros(()) for layer in attention_layers(model)}
-    outputs = _intact(model, tokens, documents, "hook_z")  # each (batch, seq, heads, d_head)
+    outputs = _intact_activations(model, tokens, documents, "hook_z")  # each (batch, seq, heads, d_head)
     if kind == "mean":
         real = torch.ones_like(tokens, dtype=torch.bool) if documents is None else documents >= 0
         return {layer: z[real].mean(dim=0) for layer, z in outputs.items()}
     if len(tokens) < 2:
         raise ValueError("kind='resample' takes the outputs of other rows, and the batch has 1; give at least 2")
-    order = torch.randperm(len(tokens), generator=generator).to(tokens.device)
-    other = torch.empty_like(order).scatter_(0, order, order.roll(1))  # (batch,) another row for each: one long cycle
-    return {layer: z[other] for layer, z in outputs.items()}
+    cycle = torch.randperm(len(tokens), generator=generator).to(tokens.device)
+    source = torch.empty_like(cycle).scatter_(0, cycle, cycle.roll(1))  # (batch,) another row for each row
+    return {layer: z[source] for layer, z in outputs.items()}
 
 
-def patterns(model: MTPTransformer, tokens: Tensor, documents: Tensor | None) -> dict[str, Tensor]:
+def intact_patterns(model: MTPTransformer, tokens: Tensor, documents: Tensor | None) -> dict[str, Tensor]:
     """The attention patterns of the intact model, by layer: (batch, heads, seq, keys)."""
-    return _intact(model, tokens, documents, "hook_pattern")
+    return _intact_activations(model, tokens, documents, "hook_pattern")
 
 
-def hooks(
+def ablation_hooks(
     model: MTPTransformer,
-    heads: Collection[Head],
+    heads: Collection[AttentionHead],
     outputs: Mapping[str, Tensor],
-    frozen: Mapping[str, Tensor] | None = None,
+    patterns: Mapping[str, Tensor] | None = None,
 ) -> list[Hook]:
-    """Hooks for `model.run_with_hooks` that ablate these attention heads; none for no attention heads.
+    """Hooks for `model.run_with_hooks` that ablate these attention heads; an empty list for no attention heads.
 
     Args:
-        outputs: as `replacements` gives them.
-        frozen: as `patterns` gives them for the batch that the hooks run on: pattern-preserving ablation.
+        outputs: the result of `replacement_outputs`.
+        patterns: the result of `intact_patterns` on the batch that the hooks run on, for pattern-preserving ablation.
 
     Raises:
         ValueError: for an attention head that the model does not have.
 
     Example:
-        >>> outputs = replacements(model, tokens, documents, "mean", torch.Generator().manual_seed(0))
-        >>> edits = hooks(model, [("blocks.0", 2)], outputs)
-        >>> model.run_with_hooks(tokens, documents, all_heads=True, fwd_hooks=edits)
+        >>> from mtp_lab.interp.handmade import induction_model, repeated_tokens
+        >>> model = induction_model()
+        >>> tokens = repeated_tokens(model, rows=2, half=12, generator=torch.Generator().manual_seed(0))
+        >>> outputs = replacement_outputs(model, tokens, None, "mean", torch.Generator().manual_seed(0))
+        >>> hooks = ablation_hooks(model, [("heads.1", 0)], outputs)
+        >>> model.run_with_hooks(tokens, all_heads=True, fwd_hooks=hooks).shape
+        torch.Size([2, 2, 25, 24])
     """
-    layers, n_heads = list(attention_layers(model)), model.config.n_attention_heads
-    by_layer: dict[str, Tensor] = {}  # (heads, 1) each: which
-    for layer, head in heads:
-        if layer not in layers or not 0 <= head < n_heads:
-            raise ValueError(
-                f"no attention head ({layer!r}, {head}); layers are {', '.join(layers)}, each with attention heads "
-                f"0 to {n_heads - 1}"
-            )
-        none = torch.zeros(n_heads, 1, dtype=torch.bool, device=outputs[layer].device)
-        by_layer.setdefault(layer, none)[int(head)] = True
-    edits = [
-        (f"{layer}.attn.hook_z", partial(put, value=outputs[layer], where=where)) for layer, where in by_layer.items()
+    masks = head_masks(model, heads, attention_layers(model))
+    hooks = [
+        (f"{layer}.attn.hook_z", partial(replace_activation, value=outputs[layer], where=mask))
+        for layer, mask in masks.items()
     ]
-    kept = frozen if frozen and edits else {}
-    return edits + [(f"{layer}.attn.hook_pattern", partial(put, value=pattern)) for layer, pattern in kept.items()]
+    if patterns and hooks:
+        hooks += [(f"{name}.attn.hook_pattern", partial(replace_activation, value=p)) for name, p in patterns.items()]
+    return hooks
 
 
-def measure(
+def ablated_metric(
     model: MTPTransformer,
     tokens: Tensor,
     documents: Tensor | None,
-    heads: Collection[Head],
+    heads: Collection[AttentionHead],
     metric: Metric,
     kind: Kind = "mean",
-    preserve: bool = False,
+    preserve_patterns: bool = False,
     seed: int = 0,
 ) -> float:
-    """A metric of the model without these attention heads; the intact model's for none.
+    """A metric of the model without these attention heads; for an empty list, of the intact model.
 
     Args:
-        tokens, documents: (batch, seq); all rows in one forward. They are the reference batch, too.
+        tokens, documents: (batch, seq); all rows run in one forward pass. They are the reference batch, too.
         metric: of the logits of every horizon, (n_future, batch, seq, vocab).
-        preserve: keep all attention patterns as in the intact model.
-        seed: of the rows that resample deals out.
+        preserve_patterns: keep all attention patterns as in the intact model.
+        seed: of the choice of rows for "resample".
 
     Raises:
-        ValueError: for a kind or an attention head that is not known; or resample of a batch of one row.
+        ValueError: for an unknown kind or attention head, and for "resample" with a batch of one row.
 
     Example:
-        >>> targets = future_targets(tokens, 1)[0, :, 100:-1]
-        >>> right = lambda logits: float((logits[0, :, 100:-1].argmax(-1) == targets).float().mean())
-        >>> measure(model, tokens, None, [("heads.1", 0)], right)
+        >>> from mtp_lab.interp.handmade import induction_model, repeated_tokens
+        >>> model = induction_model()
+        >>> tokens = repeated_tokens(model, rows=4, half=12, generator=torch.Generator().manual_seed(0))
+        >>> repeats = tokens[:, 14:]  # the second half, without its first token
+        >>> accuracy = lambda logits: float((logits[0, :, 13:-1].argmax(-1) == repeats).float().mean())
+        >>> ablated_metric(model, tokens, None, [], accuracy)
+        1.0
+        >>> ablated_metric(model, tokens, None, [("heads.1", 0)], accuracy) < 0.2
+        True
     """
-    return next(_measured(model, tokens, documents, [heads], metric, kind, preserve, seed))
+    return next(_metrics_without(model, tokens, documents, [heads], metric, kind, preserve_patterns, seed))
 
 
-def single(
+def single_ablations(
     model: MTPTransformer,
     tokens: Tensor,
     documents: Tensor | None,
     metric: Metric,
     kind: Kind = "mean",
-    preserve: bool = False,
+    preserve_patterns: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The metric without each attention head by itself; arguments and errors as `measure`'s.
+    """The metric without each single attention head; arguments and errors are those of `ablated_metric`.
 
     Returns:
-        layer, head, value, difference (to the intact model's: negative where the metric falls).
+        layer, head, value, difference (value minus that of the intact model: negative where the metric falls).
     """
-    every = attention_heads(model)
-    sets = [[], *([head] for head in every)]
-    intact, *values = _measured(model, tokens, documents, sets, metric, kind, preserve, seed)
-    rows = [(*head, value, value - intact) for head, value in zip(every, values, strict=True)]
+    heads = attention_heads(model)
+    ablations = [[], *([head] for head in heads)]
+    intact, *values = _metrics_without(model, tokens, documents, ablations, metric, kind, preserve_patterns, seed)
+    rows = [(*head, value, value - intact) for head, value in zip(heads, values, strict=True)]
     return pd.DataFrame(rows, columns=["layer", "head", "value", "difference"])
 
 
@@ -155,79 +163,85 @@ def dose_response(
     model: MTPTransformer,
     tokens: Tensor,
     documents: Tensor | None,
-    ranking: Sequence[Head],
+    ranking: Sequence[AttentionHead],
     metric: Metric,
     kind: Kind = "mean",
-    preserve: bool = False,
+    preserve_patterns: bool = False,
     draws: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The metric without the first k attention heads of a ranking, and without k others of the same layers.
+    """The metric without the k highest-ranked attention heads, and without k random ones of the same layers.
 
-    Each draw gives every ranked attention head a partner that is not ranked: of its own layer, and where all of that
-    are ranked or taken, of any other. Other arguments and errors are `measure`'s.
+    Each draw gives every ranked attention head a partner that is not ranked. The partner comes from the same layer, or
+    from any other layer if the same one has none left. Other arguments and errors are those of `ablated_metric`.
 
     Args:
-        ranking: attention heads, the most suspected first; k goes from 0 to their number.
-        draws: of partners.
+        ranking: attention heads in descending rank; k runs from 0 to their number.
+        draws: number of random sets of partners.
 
     Returns:
         k, set ("ranked" or "random"), draw (0 for ranked), value.
 
     Raises:
-        ValueError: if an attention head is ranked twice, or more than half of all are ranked.
+        ValueError: if an attention head is ranked twice, or more than half of the model's attention heads are ranked.
     """
     ranking = [(layer, int(head)) for layer, head in ranking]
-    every, generator = attention_heads(model), torch.Generator().manual_seed(seed)
+    heads, generator = attention_heads(model), torch.Generator().manual_seed(seed)
     if len(set(ranking)) < len(ranking):
         raise ValueError(f"ranking={ranking} must name an attention head once; leave out its second place")
-    if 2 * len(ranking) > len(every):
+    if 2 * len(ranking) > len(heads):
         raise ValueError(
-            f"{len(ranking)} of {len(every)} attention heads are ranked: too few are left to compare with; "
-            f"cut the ranking to {len(every) // 2}"
+            f"{len(ranking)} of {len(heads)} attention heads are ranked: too few are left to compare with; "
+            f"cut the ranking to {len(heads) // 2}"
         )
-    curves = [("ranked", 0, ranking), *(("random", d, _partners(ranking, every, generator)) for d in range(draws))]
-    rows = [(k, name, draw, heads[:k]) for name, draw, heads in curves for k in range(len(ranking) + 1)]
-    values = _measured(model, tokens, documents, [row[-1] for row in rows], metric, kind, preserve, seed)
-    table = [(*row[:-1], value) for row, value in zip(rows, values, strict=True)]
+    curves = [("ranked", 0, ranking)]
+    curves += [("random", draw, _partners(ranking, heads, generator)) for draw in range(draws)]
+    rows = [(k, name, draw) for name, draw, _ in curves for k in range(len(ranking) + 1)]
+    ablations = [curve[:k] for _, _, curve in curves for k in range(len(ranking) + 1)]
+    values = _metrics_without(model, tokens, documents, ablations, metric, kind, preserve_patterns, seed)
+    table = [(*row, value) for row, value in zip(rows, values, strict=True)]
     return pd.DataFrame(table, columns=["k", "set", "draw", "value"])
 
 
-def _partners(ranking: Sequence[Head], every: Sequence[Head], generator: torch.Generator) -> list[Head]:
-    """Another attention head for each of the ranking, at random, of the same layer where one is left."""
-    order = torch.randperm(len(every), generator=generator).tolist()
-    free, found = [every[i] for i in order if every[i] not in ranking], [None] * len(ranking)
-    for borrowed in (False, True):  # own layers first: what is borrowed from a layer must not be missing there
+def _partners(
+    ranking: Sequence[AttentionHead], heads: Sequence[AttentionHead], generator: torch.Generator
+) -> list[AttentionHead]:
+    """A random attention head outside the ranking for each ranked one, of the same layer where one is left."""
+    order = torch.randperm(len(heads), generator=generator).tolist()
+    free, partners = [heads[i] for i in order if heads[i] not in ranking], [None] * len(ranking)
+    for any_layer in (False, True):  # partners of the same layer first, so that no other layer takes them
         for place, (layer, _) in enumerate(ranking):
-            partner = next((head for head in free if borrowed or head[0] == layer), None)
-            if found[place] is None and partner is not None:
-                found[place] = partner
+            partner = next((head for head in free if any_layer or head[0] == layer), None)
+            if partners[place] is None and partner is not None:
+                partners[place] = partner
                 free.remove(partner)
-    return found
+    return partners
 
 
 @torch.no_grad()
-def _measured(
+def _metrics_without(
     model: MTPTransformer,
     tokens: Tensor,
     documents: Tensor | None,
-    sets: Iterable[Collection[Head]],
+    ablations: Iterable[Collection[AttentionHead]],
     metric: Metric,
     kind: Kind,
-    preserve: bool,
+    preserve_patterns: bool,
     seed: int,
 ) -> Iterator[float]:
     """The metric without each of these sets of attention heads."""
-    outputs = replacements(model, tokens, documents, kind, torch.Generator().manual_seed(seed))
-    frozen = patterns(model, tokens, documents) if preserve else None
-    for heads in sets:
-        edits = hooks(model, heads, outputs, frozen)
-        yield float(metric(model.run_with_hooks(tokens, documents, all_heads=True, fwd_hooks=edits)))
+    outputs = replacement_outputs(model, tokens, documents, kind, torch.Generator().manual_seed(seed))
+    patterns = intact_patterns(model, tokens, documents) if preserve_patterns else None
+    for heads in ablations:
+        hooks = ablation_hooks(model, heads, outputs, patterns)
+        yield float(metric(model.run_with_hooks(tokens, documents, all_heads=True, fwd_hooks=hooks)))
 
 
 @torch.no_grad()
-def _intact(model: MTPTransformer, tokens: Tensor, documents: Tensor | None, hook: str) -> dict[str, Tensor]:
+def _intact_activations(
+    model: MTPTransformer, tokens: Tensor, documents: Tensor | None, hook: str
+) -> dict[str, Tensor]:
     """One activation of every layer with attention, by layer."""
     names = {layer: f"{layer}.attn.{hook}" for layer in attention_layers(model)}
-    _, kept = model.run_with_cache(tokens, documents, all_heads=True, names_filter=list(names.values()))
-    return {layer: kept[name] for layer, name in names.items()}
+    _, cache = model.run_with_cache(tokens, documents, all_heads=True, names_filter=list(names.values()))
+    return {layer: cache[name] for layer, name in names.items()}

@@ -1,9 +1,14 @@
-"""An induction circuit written down by hand: a model whose insides are known, to check instruments on.
+"""An induction circuit written by hand: a model whose computation is known, on which instruments are checked.
 
-The residual stream has four parts of `vocab_size` one-hot dimensions: the token, the token before it, the one two
-before, and what is predicted. The trunk's only layer moves tokens one and two places on (two previous-token heads), the
-layer of head 1 looks for where the token before was the present one and predicts what stands there (induction), and
-head 2 does so with the token two before: it predicts x_{t+2}. Olsson et al. 2022, argument 1, in weights.
+Concept: the residual stream has four parts of `vocab_size` one-hot dimensions: the token, the token before it, the one
+two before, and the prediction. The trunk's only layer copies tokens one and two positions on (two previous-token heads).
+The layer of prediction head 1 finds the position whose previous token is the present one, and predicts the token there
+(induction). Head 2 does the same with the token two before, so it predicts x_{t+2}. Olsson et al. 2022, argument 1.
+
+Intuition: every number that an instrument should give is known in advance. Without the attention head `PREVIOUS` head 1
+must fail and head 2 must not. An instrument that shows something else is wrong, or measures something else.
+
+`repeated_tokens` and `induction_pairs` make inputs for it. Left out: MLPs and training.
 """
 
 import torch
@@ -11,25 +16,26 @@ from torch import Tensor
 
 from mtp_lab.config import ModelConfig
 from mtp_lab.evaluation.in_context import random_repeats
+from mtp_lab.interp.pairs.base import Pairs
 from mtp_lab.model.layers import Attention
 from mtp_lab.model.transformer import MTPTransformer
 
 TOKEN, BEFORE, TWO_BEFORE, PREDICTED = range(4)  # parts of the residual stream
 PREVIOUS, SECOND_PREVIOUS, DUPLICATE = range(3)  # attention heads of the trunk's layer
-INDUCTION = 0  # attention head of the layers of heads 1 and 2
+INDUCTION = 0  # attention head in the layers of prediction heads 1 and 2
 
 
 def induction_model(vocab_size: int = 24, max_seq: int = 64, strength: float = 30.0) -> MTPTransformer:
-    """A model of two future tokens that continues what it has seen before, and knows nothing else.
+    """A model of two future tokens that repeats what followed earlier in the row, and does nothing else.
 
-    Attention only, relative positions, four attention heads a layer. The trunk's third attention head looks at earlier
-    copies of the present token and writes nothing; all others that are not named above have zero weights. A token that
-    has not occurred before is followed by a mean of all tokens so far; the first position takes itself for the one
-    before.
+    Attention only, relative positions, four attention heads in each layer. The trunk's third attention head attends to
+    earlier copies of the present token and writes nothing. All others that are not named above have zero weights. After
+    a token that has not occurred before the model predicts a mean of all tokens so far. The first position is its own
+    previous token.
 
     Args:
         vocab_size: even, because it is the width of an attention head.
-        strength: of an attention score in favour of what is looked for, in nats.
+        strength: the attention score of a matching key above that of others, in nats.
 
     Example:
         >>> model = induction_model()
@@ -68,7 +74,7 @@ def induction_model(vocab_size: int = 24, max_seq: int = 64, strength: float = 3
 
 
 def repeated_tokens(model: MTPTransformer, rows: int, half: int, generator: torch.Generator) -> Tensor:
-    """Token 0 as beginning of sequence, then `half` random tokens without repetition, twice: (rows, 2 half + 1).
+    """Token 0 as beginning of sequence, then `half` different random tokens, twice: (rows, 2 half + 1).
 
     Raises:
         ValueError: if the vocabulary or max_seq is too small.
@@ -79,19 +85,37 @@ def repeated_tokens(model: MTPTransformer, rows: int, half: int, generator: torc
     return random_repeats(range(1, vocabulary + 1), 0, rows, half, generator)
 
 
+def induction_pairs() -> Pairs:
+    """One pair for head 1: "0 a x b y a" (clean) continues with x, "0 b x a y a" (corrupted) with y.
+
+    x and y stay in place, and only the tokens before them differ: those are the role "first", x and y are "second".
+    """
+    a, x, b, y = range(1, 5)
+    return Pairs(
+        clean=torch.tensor([[0, a, x, b, y, a]]),
+        corrupted=torch.tensor([[0, b, x, a, y, a]]),
+        documents=torch.zeros(1, 6, dtype=torch.long),
+        roles=torch.tensor([[3, 0, 1, 0, 1, 2]]),
+        query_position=torch.tensor([5]),
+        answer_token=torch.tensor([x]),
+        wrong_token=torch.tensor([y]),
+        role_names=("first", "second", "query", "rest"),
+    )
+
+
 def _part(part: int, width: int) -> slice:
     return slice(part * width, (part + 1) * width)
 
 
 def _match(layer: Attention, head: int, query: int, key: int, width: int, strength: float, ones: int) -> None:
-    """Scores `strength` nats where the query's part equals the key's, in a stream of `ones` ones before the norm."""
+    """Adds `strength` nats to the score where the query's part equals the key's; `ones` ones are in the stream."""
     scale = (strength * width**0.5 * ones / (4 * width)) ** 0.5
     layer.qkv.weight[_part(head, width), _part(query, width)] = scale * torch.eye(width)
     layer.qkv.weight[_part(4 + head, width), _part(key, width)] = scale * torch.eye(width)
 
 
 def _copy(layer: Attention, head: int, source: int, goal: int, width: int, ones: int) -> None:
-    """Moves a part of what is attended to, undoing the norm's scale."""
+    """Copies one part of the attended position into another part here, and undoes the scale of the norm."""
     scale = (ones / (4 * width)) ** 0.5
     layer.qkv.weight[_part(8 + head, width), _part(source, width)] = scale * torch.eye(width)
     layer.out.weight[_part(goal, width), _part(head, width)] = torch.eye(width)

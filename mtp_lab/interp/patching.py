@@ -1,12 +1,18 @@
-"""Activation patching: which activations of the clean run are enough to restore its answer in the corrupt one.
+"""Activation patching: which activations of the clean run restore its answer in the corrupted run.
 
-Every function returns a long table, one row a pair and place, with the logit difference of the clean, the corrupt and
-the patched run; `recovered` makes shares of it. What is patched lies on the path of one horizon: the trunk's layers,
-then those of its head. `pairs.swapped()` gives the reverse, corrupt activations in the clean run. Paths between
-attention heads are in path_patching.py. Left out: patching with means or noise, and MLPs one at a time.
+Concept: the model runs on two inputs that differ in a few tokens and therefore in their answers (`pairs`). Then it runs
+on the corrupted input again, with one activation replaced by that of the clean run. The logit difference between the
+two answers shows how far the output returns to the clean answer.
+
+Intuition: a recovery of 1 at some place means that it holds all of the information in which the two inputs differ. If
+an earlier mention of a name holds it up to layer 1, and the last token after layer 2, then attention in layer 2 moves it.
+A recovery of 0 means that the information is elsewhere, or that the model does not use it.
+
+All patches lie on the path of one horizon: the trunk's layers, then those of its prediction heads. `pairs.swapped()`
+gives the reverse, corrupted activations in the clean run. Left out: patching with means or noise, and MLPs alone.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
@@ -14,115 +20,135 @@ import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from mtp_lab.interp.attention import attention_layers
-from mtp_lab.interp.hook_names import residual_hooks
+from mtp_lab.interp.hooks import Hook, attention_layers, head_masks, layer_names, replace_activation, residual_hooks
 from mtp_lab.interp.pairs.base import Pairs, logit_difference
 from mtp_lab.model.transformer import MTPTransformer
 
-PAIRS = 32  # pairs a forward: their activations at all sites are alive at once
-Hook = tuple[str, Callable[[Tensor, HookPoint], Tensor | None]]
-Place = tuple[dict[str, str | int], str, Tensor]  # labels, hook name, where in its activation
+PAIRS_AT_ONCE = 32  # pairs in a forward pass: the activations at all hooks are in memory at once
+Activations = Mapping[str, Tensor]  # by hook name
+Patch = tuple[dict[str, str | int], list[Hook]]  # columns of its rows in the table, and what it replaces
 
 
 def residual_patching(model: MTPTransformer, pairs: Pairs, horizon: int = 1) -> pd.DataFrame:
-    """Patches the residual stream at one site, at all positions of one role at a time.
+    """Patches the residual stream after one layer at a time, at all positions of one role at a time.
 
-    Sites are the embedding ("embed") and what each layer on the path leaves behind ("blocks.0", ..., "heads.1").
-    A sequential head also reads the embedding of later tokens, which "embed" leaves as it is.
+    "embed" is the embedding; the other layers are those on the path ("blocks.0", ..., "heads.1"). A sequential head
+    also reads the embedding of later tokens, which a patch at "embed" does not change.
 
     Args:
         pairs: as drawn, for the next-token head.
-        horizon: the head that is asked; see `Pairs.asked_by` for where.
+        horizon: the prediction head whose logits count; `Pairs.for_horizon` moves the query.
 
     Returns:
-        A table with columns layer, role, pair, clean, corrupt, patched: logit differences in nats.
+        layer, role, pair, and the logit differences of the three runs in nats: clean, corrupted, patched.
 
     Raises:
         ValueError: for a horizon that the model or the pairs do not have.
 
     Example:
-        >>> recovered(residual_patching(model, pairs), ["layer", "role"]).pivot(index="layer", columns="role")
+        >>> from mtp_lab.interp.handmade import induction_model, induction_pairs
+        >>> table = recovery(residual_patching(induction_model(), induction_pairs()), ["layer", "role"])
+        >>> table.pivot(index="layer", columns="role", values="recovery").abs().round(2)[["first", "second", "query"]]
+        role      first  second  query
+        layer                         
+        blocks.0    0.0     1.0    0.0
+        embed       1.0     0.0    0.0
+        heads.1     0.0     0.0    1.0
     """
-    names = residual_hooks(_layers(model, horizon))
+    hooks = residual_hooks(layer_names(model, horizon))
 
-    def places(part: Pairs) -> Iterator[Place]:
-        for layer, name in names.items():
-            for i, role in enumerate(part.names):
-                yield {"layer": layer, "role": role}, name, (part.roles == i)[:, :, None]
+    def patches(batch: Pairs, clean: Activations, _: Activations) -> Iterator[Patch]:
+        for layer, hook in hooks.items():
+            for number, role in enumerate(batch.role_names):
+                where = (batch.roles == number)[:, :, None]  # (pairs, seq, 1)
+                yield {"layer": layer, "role": role}, [(hook, partial(replace_activation, value=clean[hook], where=where))]
 
-    return _one_at_a_time(model, pairs, horizon, names.values(), places)
+    return patched_runs(model, pairs, horizon, hooks.values(), patches)
 
 
 def head_patching(model: MTPTransformer, pairs: Pairs, horizon: int = 1) -> pd.DataFrame:
-    """Patches what one attention head at a time has read (z), at all positions and at the query alone.
+    """Patches the output (`hook_z`) of one attention head at a time, at all positions and at the query alone.
 
     Returns:
-        A table with columns layer, head, positions ("all" or "query"), pair, clean, corrupt, patched.
+        layer, head, positions ("all" or "query"), pair, and the logit differences clean, corrupted, patched.
 
     Raises:
         ValueError: as `residual_patching`, and for a path without attention.
+
+    Example:
+        >>> from mtp_lab.interp.handmade import induction_model, induction_pairs
+        >>> table = recovery(head_patching(induction_model(), induction_pairs()), ["layer", "head", "positions"])
+        >>> table[table.recovery > 0.99].to_string(index=False, header=False).split()
+        ['blocks.0', '0', 'all', '1.0', 'heads.1', '0', 'all', '1.0', 'heads.1', '0', 'query', '1.0']
     """
-    names, n_heads = (
-        {layer: f"{layer}.attn.hook_z" for layer in attentive(model, horizon)},
-        model.config.n_attention_heads,
-    )
+    layers, n_heads = attention_layers(model, horizon), model.config.n_attention_heads
 
-    def places(part: Pairs) -> Iterator[Place]:
-        query = part.roles == part.names.index("query")  # (pairs, seq)
-        for layer, name in names.items():
+    def patches(batch: Pairs, clean: Activations, _: Activations) -> Iterator[Patch]:
+        query = (batch.roles == batch.role_names.index("query"))[:, :, None, None]  # (pairs, seq, 1, 1)
+        for layer in layers:
+            hook = f"{layer}.attn.hook_z"
             for head in range(n_heads):
-                one = (torch.arange(n_heads, device=query.device) == head)[:, None]  # (heads, 1)
-                yield {"layer": layer, "head": head, "positions": "all"}, name, one
-                yield {"layer": layer, "head": head, "positions": "query"}, name, query[:, :, None, None] & one
+                mask = head_masks(model, [(layer, head)], layers)[layer]  # (heads, 1)
+                for positions, where in (("all", mask), ("query", query & mask)):
+                    columns = {"layer": layer, "head": head, "positions": positions}
+                    yield columns, [(hook, partial(replace_activation, value=clean[hook], where=where))]
 
-    return _one_at_a_time(model, pairs, horizon, names.values(), places)
+    return patched_runs(model, pairs, horizon, [f"{layer}.attn.hook_z" for layer in layers], patches)
 
 
-def recovered(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The share of the answer that each patch restores: (patched - corrupt) / (clean - corrupt), 0 none, 1 all of it.
+def recovery(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The share of the logit difference that each patch restores: (patched - corrupted) / (clean - corrupted).
 
-    Numerator and denominator are means over the pairs of a group, because a pair whose two runs hardly differ has no
-    share of its own; with "pair" in `by`, each pair's own comes out all the same.
+    0 restores nothing, 1 all of it. Numerator and denominator are means over the pairs of a group, because the share of
+    a single pair is meaningless where its two runs hardly differ. With "pair" in `by`, each pair has its own share.
 
     Args:
-        table: from one of the functions above, or several of one kind below each other.
-        by: the columns that tell places apart, such as ["layer", "role"].
+        table: from one of the functions above or from `path_patching`, or several tables of one kind, concatenated.
+        by: the columns that distinguish patches, such as ["layer", "role"].
 
     Returns:
-        A table with the columns `by`, in the order of `table`, and recovery.
+        The columns `by`, in the order of `table`, and recovery.
     """
-    means = table.groupby(list(by), sort=False)[["clean", "corrupt", "patched"]].mean()
-    shares = (means.patched - means.corrupt) / (means.clean - means.corrupt)
+    means = table.groupby(list(by), sort=False)[["clean", "corrupted", "patched"]].mean()
+    shares = (means.patched - means.corrupted) / (means.clean - means.corrupted)
     return shares.rename("recovery").reset_index()
 
 
-def _one_at_a_time(
+def patched_runs(
     model: MTPTransformer,
     pairs: Pairs,
     horizon: int,
-    names: Collection[str],
-    places: Callable[[Pairs], Iterator[Place]],
+    hooks: Collection[str],
+    patches: Callable[[Pairs, Activations, Activations], Iterable[Patch]],
 ) -> pd.DataFrame:
-    tables = []
-    for part, first in in_parts(model, pairs, horizon):
-        clean, activations = run(model, part.clean, part, horizon, keep=names)
-        corrupt, _ = run(model, part.corrupt, part, horizon)
-        for labels, name, where in places(part):
-            edit = partial(put, value=activations[name], where=where)
-            patched, _ = run(model, part.corrupt, part, horizon, [(name, edit)])
-            tables.append(differences(first, clean, corrupt, patched, **labels))
+    """Runs the model clean, corrupted, and corrupted with each patch, a few pairs at a time.
+
+    Args:
+        hooks: the activations that `patches` needs.
+        patches: makes the patches for some pairs from their activations in the clean and in the corrupted run.
+
+    Returns:
+        The columns of the patches, pair, and the logit differences clean, corrupted, patched.
+    """
+    pairs, tables = pairs.for_horizon(horizon).to(model.embed.weight.device), []
+    for first in range(0, len(pairs), PAIRS_AT_ONCE):
+        batch = pairs[first : first + PAIRS_AT_ONCE]
+        clean_difference, clean = run_pairs(model, batch.clean, batch, horizon, keep=hooks)
+        corrupted_difference, corrupted = run_pairs(model, batch.corrupted, batch, horizon, keep=hooks)
+        for columns, edits in patches(batch, clean, corrupted):
+            patched_difference, _ = run_pairs(model, batch.corrupted, batch, horizon, edits)
+            differences = {
+                "clean": clean_difference,
+                "corrupted": corrupted_difference,
+                "patched": patched_difference,
+            }  # (pairs,) each
+            differences = {name: values.double().cpu().numpy() for name, values in differences.items()}
+            tables.append(pd.DataFrame({**columns, "pair": range(first, first + len(batch)), **differences}))
     return pd.concat(tables, ignore_index=True)
 
 
-def in_parts(model: MTPTransformer, pairs: Pairs, horizon: int) -> Iterator[tuple[Pairs, int]]:
-    """A few pairs at a time, asked by the horizon, on the model's device; and the number of the first."""
-    asked = pairs.asked_by(horizon).to(model.embed.weight.device)
-    for first in range(0, len(asked), PAIRS):
-        yield asked[first : first + PAIRS], first
-
-
 @torch.no_grad()
-def run(
+def run_pairs(
     model: MTPTransformer,
     tokens: Tensor,
     pairs: Pairs,
@@ -133,42 +159,14 @@ def run(
     """Logit differences (pairs,) of a run with some activations edited, and the activations to keep, as edited."""
     kept: dict[str, Tensor] = {}
 
-    def note(x: Tensor, hook: HookPoint) -> None:
+    def keep_activation(x: Tensor, hook: HookPoint) -> None:
         kept[hook.name] = x
 
-    with model.hooks(fwd_hooks=[*edits, *((name, note) for name in keep)]):
+    with model.hooks(fwd_hooks=[*edits, *((name, keep_activation) for name in keep)]):
         context = model.context(tokens, pairs.documents)
         latent = model.trunk(tokens, context)  # (pairs, seq, d_model)
         for i in model.config.path(horizon):
             latent = model.head(i, latent, tokens, context)
-    queries = latent[torch.arange(len(pairs), device=latent.device), pairs.at]  # (pairs, d_model)
-    return logit_difference(model.unembedded(queries), pairs), kept
-
-
-def put(x: Tensor, hook: HookPoint, value: Tensor, where: Tensor | None = None) -> Tensor:
-    """A hook that puts `value` in the activation's place, or only `where` that is true."""
-    return value if where is None else torch.where(where, value, x)
-
-
-def differences(first: int, clean: Tensor, corrupt: Tensor, patched: Tensor, **labels: str | int) -> pd.DataFrame:
-    """A row for each of the pairs from number `first` on."""
-    ends = {"clean": clean, "corrupt": corrupt, "patched": patched}
-    columns = {name: values.double().cpu().numpy() for name, values in ends.items()}
-    return pd.DataFrame({**labels, "pair": range(first, first + len(clean)), **columns})
-
-
-def _layers(model: MTPTransformer, horizon: int) -> list[str]:
-    """The layers on the path to a horizon, in the order they run."""
-    heads = model.config.path(horizon)
-    return [*(f"blocks.{i}" for i in range(len(model.blocks))), *(f"heads.{i}" for i in heads)]
-
-
-def attentive(model: MTPTransformer, horizon: int) -> list[str]:
-    """Those of them that have attention heads."""
-    with_attention = attention_layers(model)
-    layers = [layer for layer in _layers(model, horizon) if layer in with_attention]
-    if not layers:
-        raise ValueError(
-            f"no layer on the path to horizon={horizon} has attention: its head is linear, the trunk empty"
-        )
-    return layers
+    rows = torch.arange(len(pairs), device=latent.device)
+    at_query = latent[rows, pairs.query_position]  # (pairs, d_model)
+    return logit_difference(model.unembedded(at_query), pairs), kept

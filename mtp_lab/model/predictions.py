@@ -1,4 +1,10 @@
-"""Numbers about a trained model, and how sure one can be of them."""
+"""What a trained model predicts on a batch: losses, most likely tokens and probabilities, aligned at the targets.
+
+Training, evaluation and experiments compute their numbers from these arrays. Rows are run a few at a time. Statistics
+over runs and rows are in `mtp_lab.evaluation`, the loss that trains in `loss`.
+"""
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,59 +17,52 @@ from mtp_lab.model.transformer import MTPTransformer
 
 
 def tensors(batch: Batch, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """tokens and documents of a batch: two (rows, seq) int64 tensors."""
+    """Tokens and documents of a batch: two (rows, seq) int64 tensors."""
     return tuple(torch.from_numpy(array).long().to(device) for array in (batch.tokens, batch.documents))
 
 
 def target_tokens(batch: Batch, device: torch.device | str = "cpu") -> torch.Tensor:
-    """(rows, seq) int64, what targets are read off: `Batch.target_tokens`, the tokens themselves but in teacherless rows."""
+    """(rows, seq) int64 tokens to predict: those of the batch, except in teacherless rows (`Batch.target_tokens`)."""
     return torch.from_numpy(batch.target_tokens).long().to(device)
 
 
 @torch.no_grad()
 def token_nll(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> np.ndarray:
-    """Cross-entropy of every horizon, aligned at the token that was predicted, in fp32.
+    """Cross-entropy of every horizon, aligned at the target token, in fp32.
 
     Returns:
-        (n_future, rows, seq): what horizon i paid, i tokens before, for the token that stands there; nan where it
-        could not be asked.
+        (n_future, rows, seq) in nats. Entry [i - 1, row, t] is the loss of horizon i for the token at position t, which
+        head i predicts at position t - i. NaN where there is no target.
     """
-    device = next(model.parameters()).device
     nll = np.full((model.config.n_future, *batch.tokens.shape), np.nan)
-    for start in range(0, batch.rows, rows_at_once):
-        rows = slice(start, start + rows_at_once)
-        part = batch[rows]
-        tokens, documents = tensors(part, device)
-        targets = future_targets(target_tokens(part, device), model.config.n_future, documents)
+    for rows, tokens, documents, targets in _groups_of_rows(model, batch, rows_at_once):
         context = model.context(tokens, documents)
         latents = model.run_heads(model.trunk(tokens, context), tokens, context)
         for i in model.config.parents:
-            each = torch.cat([token_losses(model, *chunk) for chunk in chunks(model, latents[i], targets[i - 1])])
-            paid = each.view(tokens.shape).masked_fill(targets[i - 1] == IGNORE, torch.nan)
-            nll[i - 1, rows, i:] = paid[:, :-i].cpu().numpy()
+            losses = torch.cat([token_losses(model, *chunk) for chunk in chunks(model, latents[i], targets[i - 1])])
+            losses = losses.view(tokens.shape).masked_fill(targets[i - 1] == IGNORE, torch.nan)
+            nll[i - 1, rows, i:] = losses[:, :-i].cpu().numpy()
     return nll
 
 
 def check_nll(nll: np.ndarray) -> None:
-    """Raise ValueError unless `nats` is laid out as `token_nll` does it: (n, rows, seq), one horizon or more."""
+    """Raise ValueError unless `nll` has the layout of `token_nll`: (n, rows, seq), with at least one horizon."""
     if nll.ndim != 3 or not len(nll):
-        raise ValueError(
-            f"nats must be (n, rows, seq) with n >= 1, got shape {nll.shape}; for one row use nats[:, None]"
-        )
+        raise ValueError(f"nll must be (n, rows, seq) with n >= 1, got shape {nll.shape}; for one row use nll[:, None]")
 
 
 def row_losses(model: MTPTransformer, batch: Batch, rows_at_once: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-entropy of every horizon on a batch, in fp32.
+    """Cross-entropy of every horizon in each row of a batch, in fp32.
 
     Returns:
-        Nats summed over each row, and the number of targets in it: two (n_future, rows) arrays.
+        Two (n_future, rows) arrays: the sum over the targets of a row, in nats, and the number of these targets.
     """
     nll = token_nll(model, batch, rows_at_once)
     return np.nansum(nll, axis=-1), (~np.isnan(nll)).sum(axis=-1)
 
 
 def loss_per_horizon(model: MTPTransformer, batch: Batch) -> np.ndarray:
-    """Mean nats of every horizon over all valid targets of a batch: (n_future,); nan for one without any."""
+    """(n_future,) mean loss of each horizon over all targets of a batch, in nats; NaN for a horizon without targets."""
     nll, counts = row_losses(model, batch)
     with np.errstate(invalid="ignore"):
         return nll.sum(1) / counts.sum(1)
@@ -73,45 +72,58 @@ def loss_per_horizon(model: MTPTransformer, batch: Batch) -> np.ndarray:
 def next_token_predictions(
     model: MTPTransformer, batch: Batch, rows_at_once: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the next-token head says of every token of a batch, aligned at the token that was predicted, in fp32.
+    """Predictions of the next-token head for every token of a batch, aligned at the target token, in fp32.
+
+    The first token of a document and padding are no targets.
 
     Returns:
-        predicted: (rows, seq) the most likely token; -1 where nothing could be asked: the first of a document, padding.
-        nats: (rows, seq) cross-entropy of the token that stands there; nan where nothing could be asked.
+        predicted: (rows, seq) the most likely token for this position; -1 where there is no target.
+        nll: (rows, seq) cross-entropy of the token at this position, in nats; NaN where there is no target.
     """
-    device = next(model.parameters()).device
     predicted, nll = np.full(batch.tokens.shape, -1), np.full(batch.tokens.shape, np.nan)
-    for start in range(0, batch.rows, rows_at_once):
-        rows = slice(start, start + rows_at_once)
-        part = batch[rows]
-        tokens, documents = tensors(part, device)
-        targets = future_targets(target_tokens(part, device), 1, documents)[0]  # (rows, seq)
+    for rows, tokens, documents, (targets, *_) in _groups_of_rows(model, batch, rows_at_once):
         logits = model(tokens, documents).float()  # (rows, seq, vocab)
-        cost = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORE)  # (rows, seq)
-        asked = (targets != IGNORE)[:, :-1].cpu().numpy()
-        predicted[rows, 1:] = np.where(asked, logits.argmax(-1)[:, :-1].cpu().numpy(), -1)
-        nll[rows, 1:] = np.where(asked, cost[:, :-1].cpu().numpy(), np.nan)
+        losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORE)  # (rows, seq)
+        is_target = (targets != IGNORE)[:, :-1].cpu().numpy()
+        predicted[rows, 1:] = np.where(is_target, logits.argmax(-1)[:, :-1].cpu().numpy(), -1)
+        nll[rows, 1:] = np.where(is_target, losses[:, :-1].cpu().numpy(), np.nan)
     return predicted, nll
 
 
 @torch.no_grad()
 def past_predictions(model: MTPTransformer, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each head had said about every token of a sequence, aligned at the token that was predicted.
+    """Earlier predictions of every head for each token of a sequence, aligned at the target token.
 
     Args:
         tokens: (seq,) ids.
 
     Returns:
-        predicted: (n_future, seq) the token head i thought most likely for position t, i positions before it; -1
+        predicted: (n_future, seq) the most likely token for position t, which head i predicts at position t - i; -1
             where t < i.
-        probability: (n_future, seq) what it gave to the token that came; nan where t < i.
+        probability: (n_future, seq) the probability that head i assigns there to the actual token; NaN where t < i.
     """
     inputs = torch.as_tensor(np.asarray(tokens), dtype=torch.long)
     probabilities = model.all_logits(inputs[None])[:, 0].softmax(-1)  # (n_future, seq, vocab)
-    shape = (model.config.n_future, len(inputs))
-    predicted, probability = np.full(shape, -1), np.full(shape, np.nan)
-    for i in range(1, min(shape[0], shape[1] - 1) + 1):
-        made = probabilities[i - 1, :-i]  # (seq - i, vocab)
-        predicted[i - 1, i:] = made.argmax(-1).numpy()
-        probability[i - 1, i:] = made.gather(1, inputs[i:, None])[:, 0].numpy()
+    n_future, seq = model.config.n_future, len(inputs)
+    predicted, probability = np.full((n_future, seq), -1), np.full((n_future, seq), np.nan)
+    for i in range(1, min(n_future, seq - 1) + 1):
+        at_source = probabilities[i - 1, :-i]  # (seq - i, vocab), by the position that predicts
+        predicted[i - 1, i:] = at_source.argmax(-1).numpy()
+        probability[i - 1, i:] = at_source.gather(1, inputs[i:, None])[:, 0].numpy()
     return predicted, probability
+
+
+def _groups_of_rows(
+    model: MTPTransformer, batch: Batch, rows_at_once: int
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Some rows of a batch at a time, on the model's device: which rows, their tokens, documents and targets."""
+    device = next(model.parameters()).device
+    for start in range(0, batch.rows, rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        tokens, documents = tensors(batch[rows], device)
+        yield (
+            rows,
+            tokens,
+            documents,
+            future_targets(target_tokens(batch[rows], device), model.config.n_future, documents),
+        )

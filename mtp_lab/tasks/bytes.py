@@ -10,30 +10,33 @@ import numpy as np
 from data_gen import Batch
 from data_gen.bytes import SEPARATOR, SEPARATOR_TEXT, VOCABULARY, ByteStream, Corpus, local_files, standard_library
 from data_gen.prose import docstrings, story_texts
-from mtp_lab.tasks.base import Split, _mean
+from mtp_lab.tasks.base import Split, mean
 
 Source = Literal["library", "docstrings", "stories"]
-PRINTED = {byte: chr(byte) for byte in (*b"\t\n", *range(32, 127))}  # bytes that a terminal can show as they are
+PRINTED = {byte: chr(byte) for byte in (*b"\t\n", *range(32, 127))}  # bytes that a terminal shows as they are
 
 
 @dataclass(frozen=True)
 class BytesTask:
     """Next bytes of real files: windows of `seq` bytes, split into train / validation / test by file.
 
+    Measures:
+        accuracy  of the next byte
+
     Raises:
-        ValueError: if the files are not those of `corpus_hash`, or there are none.
+        ValueError: if the files are not those of `corpus_hash`, or if there are no files.
     """
 
     paths: tuple[str, ...] = ()
-    """Files or folders to learn from; empty: `source`."""
+    """Files or folders to train on; empty: `source`."""
     source: Source = "library"
-    """Without paths: library (the source of Python's standard library), docstrings (its prose), or stories."""
+    """Corpus without paths: library (the code of Python's standard library), docstrings (its prose) or stories."""
     pattern: str = "*"
-    """Which files of a folder count, as a glob pattern."""
+    """Glob pattern of the files to read in a folder."""
     seq: int = 256
     """Bytes a row."""
     corpus_hash: str = ""
-    """SHA-256 of the corpus; filled in by itself, and checked where it is given."""
+    """SHA-256 of the corpus; computed if empty, else checked."""
 
     name: ClassVar[str] = "bytes"
     vocab_size: ClassVar[int] = VOCABULARY
@@ -52,8 +55,8 @@ class BytesTask:
         corpus = _corpus(self)
         if corpus.hash != self.corpus_hash:
             raise ValueError(
-                f"the corpus here has hash {corpus.hash[:10]}, this config wants {self.corpus_hash[:10]}: "
-                "other files, or another Python; leave corpus_hash out to train on what is here"
+                f"the corpus here has hash {corpus.hash[:10]}, but this config needs {self.corpus_hash[:10]}: "
+                "the files or the Python version differ; leave corpus_hash out to train on the corpus here"
             )
         return corpus
 
@@ -62,24 +65,24 @@ class BytesTask:
         return _stream(self, "train").sample(rows, self.seq, np.random.default_rng([seed, step]))
 
     def held_out(self, split: Split, rows: int) -> Batch:
-        """At most `rows` windows, evenly spread over a split; the same at every call."""
+        """At most `rows` windows, evenly spread over a split, the same at every call."""
         return _stream(self, split).windows(self.seq, limit=rows)
 
     def measures(self, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
-        """`accuracy` of the next byte.
+        """The measure above.
 
         Args:
-            predicted: (rows, seq) the token thought most likely at each position; -1 where none was asked for.
-            nats: (rows, seq) what the token there cost; nan where none was asked for.
+            predicted: (rows, seq) the most likely token at each position; -1 where there is no target.
+            nll: (rows, seq) cross-entropy of the target in nats; NaN where there is no target. Not used.
         """
-        return {"accuracy": _mean((predicted == batch.tokens)[predicted >= 0])}
+        return {"accuracy": mean((predicted == batch.tokens)[predicted >= 0])}
 
     def words(self, tokens: Iterable[int]) -> list[str]:
-        """Each byte as a character; control characters and what is no ASCII are written as in Python."""
+        """Each byte as a character. Control characters and bytes beyond ASCII are escaped as in Python."""
         return [SEPARATOR_TEXT if t == SEPARATOR else PRINTED.get(t) or ascii(chr(t))[1:-1] for t in tokens]
 
     def pieces(self, tokens: Iterable[int]) -> list[str]:
-        """Text for each token, which joined is the whole text."""
+        """Text of each token. Joined, the pieces are the whole text."""
         return self.words(tokens)
 
 

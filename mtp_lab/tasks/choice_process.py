@@ -1,4 +1,4 @@
-"""Choices and what they force (the paper's section 5.1)."""
+"""Choices and the tokens that they determine (the paper's section 5.1)."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -7,12 +7,17 @@ import numpy as np
 
 from data_gen import Batch
 from data_gen.choice_process import ChoiceProcess
-from mtp_lab.tasks.base import _excess, _mean, _Sampled
+from mtp_lab.tasks.base import GeneratorTask, excess_loss, mean
 
 
 @dataclass(frozen=True)
-class ChoiceProcessTask(_Sampled):
-    """Choices and what they force. Measures: `forced`, accuracy on forced tokens; `excess`, nats above the optimum."""
+class ChoiceProcessTask(GeneratorTask):
+    """Choices and the forced tokens that they determine.
+
+    Measures:
+        forced  accuracy on forced tokens
+        excess  mean loss above the optimum, in nats a token
+    """
 
     stream: ChoiceProcess = field(default_factory=ChoiceProcess)
     seq: int = 128
@@ -21,5 +26,6 @@ class ChoiceProcessTask(_Sampled):
     name: ClassVar[str] = "choice_process"
 
     def measures(self, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
-        right = predicted == batch.tokens
-        return {"forced": _mean(right[batch.labels["forced"]]), "excess": _excess(batch, nll)}
+        """The measures above; see `GeneratorTask` for the arguments."""
+        correct = predicted == batch.tokens
+        return {"forced": mean(correct[batch.labels["forced"]]), "excess": excess_loss(batch, nll)}

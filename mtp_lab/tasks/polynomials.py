@@ -10,22 +10,24 @@ from data_gen import Batch
 from data_gen.batch import stack
 from data_gen.polynomials.stream import Polynomials
 from mtp_lab.serialization import LATER
-from mtp_lab.tasks.base import Split, _all_right, _mean, _Sampled
+from mtp_lab.tasks.base import GeneratorTask, Split, answers_correct, mean
 
 
 @dataclass(frozen=True)
-class PolynomialsTask(_Sampled):
-    """Expressions over F_p[X]/(X^d) and their values; held-out splits are the fixed sets of each number of operations.
+class PolynomialsTask(GeneratorTask):
+    """Expressions over F_p[X]/(X^d) and their values; held-out splits are fixed sets for each number of operations.
 
-    Measures: `exact_1`, `exact_2`, ...: share of documents of m operations whose whole answer is predicted right, each
-    token given the ones before it, which is when greedy decoding gives it (section 4.2).
+    Measures:
+        exact_1, exact_2, ...  share of documents of m operations whose whole answer is predicted correctly. Each token
+                               is predicted from the correct ones before it; if all are correct, greedy decoding gives
+                               this answer (section 4.2)
     """
 
     stream: Polynomials = field(default_factory=Polynomials)
     seq: int = 128
     """Tokens a row; whole documents, packed."""
     tight: bool = field(default=False, metadata=LATER)
-    """Training rows are packed tightly, for less padding (`data_gen.packing`); held-out rows never are."""
+    """Pack training rows tightly, for less padding (`data_gen.packing`). Held-out rows are never packed tightly."""
 
     name: ClassVar[str] = "polynomials"
 
@@ -41,10 +43,11 @@ class PolynomialsTask(_Sampled):
         return stack([part[: -(-(rows - i) // len(numbers))] for i, part in enumerate(packed) if rows > i])
 
     def pieces(self, tokens: Iterable[int]) -> list[str]:
-        """A polynomial stands at its first token, and nothing at its others."""
+        """Text of each token: a polynomial is printed at its first token, and its other tokens are empty."""
         return self.stream.pieces(list(tokens))
 
     def measures(self, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
-        exact, first = _all_right(batch, predicted)
-        m = batch.labels["m"].ravel()[first]
-        return {f"exact_{number:.0f}": _mean(exact[m == number]) for number in np.unique(m)}
+        """The measures above; see `GeneratorTask` for the arguments."""
+        exact, starts = answers_correct(batch, predicted)
+        m = batch.labels["m"].ravel()[starts]  # (answers,) operations of each document
+        return {f"exact_{number:.0f}": mean(exact[m == number]) for number in np.unique(m)}

@@ -1,8 +1,7 @@
-"""Documents of any task as text for a terminal, in which one can see what a task knows of its own tokens.
+"""Documents of any task as text for a terminal, with token labels highlighted.
 
-A task says what each token adds to the text (`pieces`), its batches what each token is (marks); the table STYLES says
-which marks are shown, and how: in colours, or in signs where there are none. Left out: pictures
-(mtp_lab.figures.stream_figures).
+A task gives the text of each token (`pieces`), and its batches hold the token labels. The table STYLES defines which
+labels are highlighted, in colours or, without colours, by signs. Left out: figures (mtp_lab.figures.stream_figures).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,38 +12,40 @@ import numpy as np
 from data_gen.batch import PADDING, Batch, Documents
 from mtp_lab.tasks import Split, Task
 
-MOST = 1000  # documents shown at once
-ROWS = 64  # that they are drawn from, at least: enough for held-out rows to be of every kind
+MAX_DOCUMENTS = 1000  # shown at once
+MIN_ROWS = 64  # rows that documents are drawn from: enough for held-out rows of every kind
 CYAN, MAGENTA, YELLOW, GREEN, BLUE = ((f"\033[{code}m", "\033[39m") for code in (36, 35, 33, 32, 34))
 UNDERLINED = ("\033[4m", "\033[24m")
-Signs = tuple[str, str]  # what opens a stretch of marked tokens, and what closes it
+Signs = tuple[str, str]  # printed before and after a stretch of highlighted tokens
 
 
 @dataclass(frozen=True)
 class Style:
-    """Tokens to set apart: those on which a mark lies from `low` to `high`."""
+    """How to highlight the tokens whose label has a value from `low` to `high`."""
 
     name: str
+    """Name in the legend."""
     label: str
+    """Name of the token label."""
     colour: Signs
     plain: Signs
     low: float = 1
     high: float = 1
 
     def where(self, labels: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(n_tokens,) bool."""
+        """(n_tokens,) bool, the tokens to highlight."""
         return (labels[self.label] >= self.low) & (labels[self.label] <= self.high)
 
 
-STYLES: dict[str, tuple[Style, ...]] = {
+STYLES: dict[str, tuple[Style, ...]] = {  # by the name of the task
     "bytes": (),
     "stories": (
         *(
-            Style(f"character {name}", "entity", colour, ("", f"[{name}]"), who, who)
-            for who, (name, colour) in enumerate(zip("ABCD", (CYAN, MAGENTA, YELLOW, GREEN), strict=True))
+            Style(f"character {name}", "entity", colour, ("", f"[{name}]"), entity, entity)
+            for entity, (name, colour) in enumerate(zip("ABCD", (CYAN, MAGENTA, YELLOW, GREEN), strict=True))
         ),
         Style("object", "entity", BLUE, ("{", "}"), 4, np.inf),
-        Style("shown by an earlier mention", "induction", UNDERLINED, ("_", "_")),
+        Style("predictable from an earlier mention", "induction", UNDERLINED, ("_", "_")),
     ),
     "polynomials": (
         Style("operand", "operand", CYAN, ("", "")),
@@ -62,60 +63,61 @@ STYLES: dict[str, tuple[Style, ...]] = {
         Style("forced", "forced", CYAN, ("", "")),
     ),
 }
-DOCUMENT_LABELS = {"polynomials": ("m",)}  # marks that are the same on every token of a document
+DOCUMENT_LABELS = {"polynomials": ("m",)}  # labels with the same value on every token of a document
 
 
 def documents(task: Task, split: Split, n: int, seed: int) -> list[Documents]:
-    """n documents of a split, each by itself, chosen at random among those of some rows of it.
+    """n random documents of a split, each as `Documents` of length 1.
 
     Args:
-        seed: which ones; of "train" also whose first training batch they are from.
+        seed: of the choice; for "train" also the training seed, whose first batch the documents come from.
 
     Raises:
-        ValueError: for an n that cannot be had.
+        ValueError: for an n that is not from 1 to MAX_DOCUMENTS or larger than the split's rows hold; a negative seed.
     """
-    if not 1 <= n <= MOST:
-        raise ValueError(f"show={n} must be from 1 to {MOST} documents")
+    if not 1 <= n <= MAX_DOCUMENTS:
+        raise ValueError(f"show={n} must be from 1 to {MAX_DOCUMENTS} documents")
     if seed < 0:
         raise ValueError(f"seed={seed} must not be negative")
-    rows = max(n, ROWS)
-    found = unpacked(task.batch(rows, 0, seed) if split == "train" else task.held_out(split, rows))
-    if n > len(found):
-        raise ValueError(f"show={n} is more than the {len(found)} documents of the {split} split; use less")
-    return [found[i : i + 1] for i in np.random.default_rng(seed).choice(len(found), n, replace=False)]
+    rows = max(n, MIN_ROWS)
+    available = unpacked(task.batch(rows, 0, seed) if split == "train" else task.held_out(split, rows))
+    if n > len(available):
+        raise ValueError(f"show={n} is more than the {len(available)} documents of the {split} split; use less")
+    return [available[i : i + 1] for i in np.random.default_rng(seed).choice(len(available), n, replace=False)]
 
 
 def unpacked(batch: Batch) -> Documents:
-    """The documents of a batch, or what its rows hold of them, one after the other."""
+    """The documents of a batch, or the parts of them that its rows hold, one after the other."""
     real = batch.documents != PADDING
     row, _ = np.nonzero(real)
     ids = batch.documents[real]
-    begins = np.flatnonzero((np.diff(row, prepend=-1) != 0) | (np.diff(ids, prepend=-1) != 0))
-    lengths = np.diff(begins, append=len(ids))
+    starts = np.flatnonzero((np.diff(row, prepend=-1) != 0) | (np.diff(ids, prepend=-1) != 0))
+    lengths = np.diff(starts, append=len(ids))
     return Documents(batch.tokens[real], lengths, {name: label[real] for name, label in batch.labels.items()})
 
 
 def lines(task: Task, shown: Sequence[Documents], coloured: bool) -> Iterator[str]:
-    """What stands for what, and then each document below a line of facts about it."""
+    """A legend, then for each document a line with its length and its document labels, and its text."""
     styles = STYLES[task.name]
     signs = [style.colour if coloured else style.plain for style in styles]
     legend = [f"{opens}{style.name}{closes}" for style, (opens, closes) in zip(styles, signs, strict=True)]
-    yield f"{task.name}, {task.vocab_size} kinds of tokens; marked: {', '.join(legend) or 'nothing'}"
+    yield f"{task.name}, {task.vocab_size} kinds of tokens; highlighted: {', '.join(legend) or 'nothing'}"
     for i, document in enumerate(shown, start=1):
         facts = [f"{name} = {document.labels[name][0]:g}" for name in DOCUMENT_LABELS.get(task.name, ())]
         yield f"\n{i}: {', '.join([f'{len(document.tokens)} tokens', *facts])}"
-        yield marked(task.pieces(document.tokens.tolist()), [style.where(document.labels) for style in styles], signs)
+        where = [style.where(document.labels) for style in styles]
+        yield highlighted(task.pieces(document.tokens.tolist()), where, signs)
 
 
-def marked(pieces: Sequence[str], where: Sequence[np.ndarray], signs: Sequence[Signs]) -> str:
-    """The text of pieces, a sign before and one behind every stretch of tokens that are marked.
+def highlighted(pieces: Sequence[str], where: Sequence[np.ndarray], signs: Sequence[Signs]) -> str:
+    """The joined pieces, with signs before and after every stretch of highlighted tokens.
 
     Args:
-        where: for each pair of signs, (n_tokens,) bool. What is given first opens first, and closes last.
+        where: for each pair of signs, (n_tokens,) bool. The first pair opens first and closes last.
     """
     opens, closes = [""] * len(pieces), [""] * len(pieces)
     for mask, (opening, closing) in zip(where, signs, strict=True):
-        edges = np.diff(mask.astype(int), prepend=0, append=0)  # (n_tokens + 1,) 1 where a stretch begins, -1 behind it
+        edges = np.diff(mask.astype(int), prepend=0, append=0)  # (n_tokens + 1,) 1: a stretch starts, -1: it has ended
         for i in np.flatnonzero(edges == 1):
             opens[i] += opening
         for i in np.flatnonzero(edges == -1):

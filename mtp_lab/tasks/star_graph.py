@@ -7,13 +7,17 @@ import numpy as np
 
 from data_gen import Batch
 from data_gen.star_graph import StarGraphs
-from mtp_lab.tasks.base import _all_right, _mean, _Sampled
+from mtp_lab.tasks.base import GeneratorTask, answers_correct, mean
 
 
 @dataclass(frozen=True)
-class StarGraphTask(_Sampled):
-    """Path-star graphs. Measures: `choice`, accuracy on the first step, and `path`, on whole answers: each token given
-    the ones before it; in the teacherless variant all said in one forward."""
+class StarGraphTask(GeneratorTask):
+    """Path-star graphs: find the path from the start to the goal.
+
+    Measures, each token given the correct ones before it; the teacherless variant predicts all in one forward pass:
+        choice  accuracy on the first step, where the path branches
+        path    share of graphs whose whole path is correct
+    """
 
     stream: StarGraphs = field(default_factory=StarGraphs)
     seq: int = 136
@@ -22,5 +26,7 @@ class StarGraphTask(_Sampled):
     name: ClassVar[str] = "star_graph"
 
     def measures(self, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> dict[str, float]:
-        right = predicted == batch.target_tokens
-        return {"choice": _mean(right[batch.labels["choice"]]), "path": _mean(_all_right(batch, predicted)[0])}
+        """The measures above; see `GeneratorTask` for the arguments."""
+        correct = predicted == batch.target_tokens
+        paths_correct, _ = answers_correct(batch, predicted)
+        return {"choice": mean(correct[batch.labels["choice"]]), "path": mean(paths_correct)}

@@ -17,14 +17,14 @@ from filelock import FileLock, Timeout
 
 from mtp_lab.config import TrainConfig
 from mtp_lab.serialization import from_mapping
-from mtp_lab.training.runs import logged
+from mtp_lab.training.runs import read_log
 
 
 def list_runs(runs_dir: str | Path = "runs") -> pd.DataFrame:
     """One row a run: run, steps, done, next-token validation loss (nats) and size on disk (MB)."""
     rows = []
     for folder in _folders(runs_dir):
-        log = logged(folder)
+        log = read_log(folder)
         evaluated = [row["validation"][0] for row in log if "validation" in row]
         rows.append(
             {

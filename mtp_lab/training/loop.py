@@ -21,41 +21,34 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from data_gen import Batch
-from mtp_lab.config import Refused, TrainConfig
-from mtp_lab.files import append_line, whole_lines, write_atomic
+from mtp_lab.config import RunError, TrainConfig
+from mtp_lab.files import append_line, complete_lines, write_atomic
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.predictions import loss_per_horizon, next_token_predictions, target_tokens, tensors
-from mtp_lab.model.targets import causes_of, future_targets, target_weights, token_weights
+from mtp_lab.model.targets import Targets, make_targets, token_weights
 from mtp_lab.model.transformer import MTPTransformer
+from mtp_lab.tasks.base import CAUSE
 from mtp_lab.training.checkpoints import digest, load_checkpoint, read_tensors, save_checkpoint, save_weights
 from mtp_lab.training.hardware import bf16_is_fast, keep_memory
 from mtp_lab.training.optimizers import horizon_weights, learning_rate, make_optimizers
 from mtp_lab.training.self_distillation import GENERATED_ONLY, continue_rows, freeze_next_token
 
 
-class Diverged(Refused):
+class Diverged(RunError):
     """The loss or its gradient is no longer a number."""
 
 
 class Objective(nn.Module):
-    """Eq. 2 as a module, the unit DistributedDataParallel wraps: gradients are averaged, hence the factor."""
+    """Eq. 2 as a module, for DistributedDataParallel, which averages gradients: the factor makes the average a sum."""
 
     def __init__(self, model: MTPTransformer, processes: int) -> None:
         super().__init__()
         self.model, self.processes = model, processes
 
     def forward(
-        self,
-        tokens: Tensor,
-        documents: Tensor,
-        target_tokens: Tensor,
-        token_weights: Tensor,
-        causes: Tensor,
-        weights: list[float],
-        counts: Tensor,
+        self, tokens: Tensor, documents: Tensor, targets: Targets, weights: list[float]
     ) -> tuple[Tensor, Tensor]:
-        options = dict(counts=counts, token_weights=token_weights, target_tokens=target_tokens, causes=causes)
-        loss = mtp_loss(self.model, tokens, documents, weights, **options)
+        loss = mtp_loss(self.model, tokens, documents, weights=weights, targets=targets)
         return loss.total * self.processes, loss.per_horizon
 
 
@@ -173,24 +166,25 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 def _gradients(
     objective: nn.Module, config: TrainConfig, batch: Batch, weights: list[float], rank: int, device: str
 ) -> Tensor:
-    """Runs this process's rows of the step forward and backward; (n_future,) mean nats over the whole step."""
+    """Forward and backward passes on this process's rows; returns the (n_future,) losses of the whole step in nats."""
     processes = dist.get_world_size() if dist.is_initialized() else 1
     tokens, documents = tensors(batch, device)
-    by_label = GENERATED_ONLY if config.self_distilled_tokens else config.label_weights
-    emphasis = token_weights(batch, by_label).to(device)
-    causes, said = causes_of(batch, config.mask_unread_causes).to(device), target_tokens(batch, device)
-    targets = future_targets(said, config.model.n_future, documents)
-    counts = target_weights(targets, emphasis, causes).sum(dim=(1, 2))
-    rows = config.batch_size // processes
-    mine = slice(rank * rows, (rank + 1) * rows)
-    aligned = (tokens, documents, said, emphasis, causes)  # (batch, seq) each
-    parts = list(zip(*(t[mine].chunk(config.accumulate) for t in aligned), strict=True))
+    label_weights = GENERATED_ONLY if config.self_distilled_tokens else config.label_weights
+    targets = make_targets(
+        target_tokens(batch, device),
+        config.model.n_future,
+        documents,
+        token_weights(batch, label_weights).to(device),
+        torch.from_numpy(batch.labels[CAUSE]).to(device) if config.mask_unread_causes else None,
+    )
+    parts_before, n_rows = rank * config.accumulate, config.batch_size // (processes * config.accumulate)
     per_horizon = torch.zeros(config.model.n_future, device=device)
-    for k, part in enumerate(parts):
+    for k in range(config.accumulate):
+        rows = slice((parts_before + k) * n_rows, (parts_before + k + 1) * n_rows)
         if processes > 1:  # exchange gradients once a step
-            objective.require_backward_grad_sync = k == len(parts) - 1
+            objective.require_backward_grad_sync = k == config.accumulate - 1
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_in_bf16(config, device)):
-            total, nll = objective(*part, weights, counts)
+            total, nll = objective(tokens[rows], documents[rows], targets[rows], weights)
         total.backward()
         per_horizon += nll
     if processes > 1:
@@ -220,7 +214,7 @@ class _Log:
     def __init__(self, path: Path, steps_done: int, lead: bool) -> None:
         self.path, self.lead = path, lead
         if lead:
-            rows = [row for row in whole_lines(path) if json.loads(row)["step"] <= steps_done]
+            rows = [row for row in complete_lines(path) if json.loads(row)["step"] <= steps_done]
             write_atomic(path, "".join(f"{row}\n" for row in rows))
 
     def write(self, row: dict[str, object]) -> None:

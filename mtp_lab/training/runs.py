@@ -1,9 +1,9 @@
-"""Runs by content: the same config is trained once, whoever asks, and found again by its hash.
+"""Runs by content: the same config is trained once, and found again by its hash.
 
     runs/<task>/<name>-<hash>/   config.json, metrics.jsonl, checkpoints/, weights.safetensors, done.json (last)
 
-`get` returns a finished run, resumes a broken one or trains a new one; processes that ask for the same run wait for the
-one that holds its lock.
+`get_run` returns a finished run, resumes an interrupted one or trains a new one. Processes that ask for the same run
+wait for the one that holds its lock. Runs by a short name are in `mtp_lab.training.named_runs`.
 """
 
 import json
@@ -15,31 +15,94 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from mtp_lab.config import Refused, TrainConfig
-from mtp_lab.files import remove_fragments, whole_lines, write_atomic
+from mtp_lab.config import RunError, TrainConfig
+from mtp_lab.files import complete_lines, remove_temporary_files, write_atomic
 from mtp_lab.serialization import from_mapping, to_mapping
 from mtp_lab.tasks import Split
 
+if TYPE_CHECKING:  # torch is imported on first use
+    from torch import Tensor
 
-class RunLocked(Refused):
+    from mtp_lab.model.transformer import MTPTransformer
+
+
+class RunLocked(RunError):
     """Another process is training this run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """A finished run: its config, its log, its weights.
+
+    Example:
+        >>> run = load("stars/n2-seed0")
+        >>> run.config.model.n_future, run.config.steps
+        (2, 300)
+        >>> run.model().config == run.config.model
+        True
+    """
 
     path: Path
+    """The run's folder."""
     config: TrainConfig
+    """What was trained, and how."""
+
+    @property
+    def name(self) -> str:
+        """Name and hash, the last part of the run's folder."""
+        return self.path.name
+
+    def log(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, in order."""
+        return read_log(self.path)
+
+    def facts(self) -> dict[str, Any]:
+        """The content of done.json: steps, seconds, precision, threads, torch, machine."""
+        return json.loads((self.path / "done.json").read_text())
+
+    def snapshots(self) -> list[int]:
+        """Steps with kept weights, ascending: 0, every `snapshot_every`, and the last; empty if there are none."""
+        from mtp_lab.training.checkpoints import saved_weights
+
+        return list(saved_weights(self.path / "snapshots"))
+
+    def weights(self, step: int | None = None) -> "dict[str, Tensor]":
+        """Weights by name at the end of training, or at a snapshot.
+
+        Raises:
+            ValueError: if there is no snapshot of that step.
+            DamagedFile: if the file is not what was written.
+        """
+        from mtp_lab.training.checkpoints import load_weights_of, saved_weights
+        from mtp_lab.training.loop import load_weights
+
+        if step is None:
+            return load_weights(self.path)
+        self.check_snapshot(step)
+        return load_weights_of(saved_weights(self.path / "snapshots")[step])
+
+    def check_snapshot(self, step: int) -> None:
+        """Raise ValueError unless there is a snapshot of that step."""
+        if step not in (kept := self.snapshots()):
+            steps = ", ".join(map(str, kept)) or "none; train with snapshot_every"
+            raise ValueError(f"step={step} is not one of the snapshots of {self.name}: {steps}")
+
+    def model(self, step: int | None = None) -> "MTPTransformer":
+        """The trained model, or the one of a snapshot, in evaluation mode. Raises as `weights`."""
+        from mtp_lab.model.transformer import MTPTransformer
+
+        model = MTPTransformer(self.config.model)
+        model.load_state_dict(self.weights(step))
+        return model.eval()
 
     def metrics(self) -> pd.DataFrame:
-        """The log as one tidy table: split (train / validation), step, tokens, horizon, loss (nats), n, seed, run."""
+        """Losses of the log as a tidy table: split (train or validation), step, tokens, horizon, loss (nats), n, seed, run."""
         rows = [
             {"split": split, "step": row["step"], "tokens": row["tokens"], "horizon": i, "loss": loss}
             for row in self.log()
@@ -49,7 +112,7 @@ class Run:
         return self._tidy(rows)
 
     def measures(self) -> pd.DataFrame:
-        """What the task measured on validation rows, as a tidy table: step, tokens, measure, value, n, seed, run."""
+        """The task's measures on validation rows as a tidy table: step, tokens, measure, value, n, seed, run."""
         rows = [
             {"step": row["step"], "tokens": row["tokens"], "measure": measure, "value": value}
             for row in self.log()
@@ -57,60 +120,31 @@ class Run:
         ]
         return self._tidy(rows or {column: [] for column in ("step", "tokens", "measure", "value")})
 
-    def log(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, as they were written."""
-        return logged(self.path)
-
-    def _tidy(self, rows: Any) -> pd.DataFrame:
-        return pd.DataFrame(rows).assign(n=self.config.model.n_future, seed=self.config.seed, run=self.path.name)
-
     def final_losses(self, split: Split, rows: int) -> pd.DataFrame:
-        """Nats of the trained model on held-out rows: run, n, depth (of the next-token path), seed, horizon, loss."""
+        """Losses of the trained model on held-out rows, in nats.
+
+        Returns:
+            horizon, loss, run, n, depth (layers on the next-token path), seed.
+        """
         from mtp_lab.model.predictions import loss_per_horizon
 
         model = self.config.model
         losses = loss_per_horizon(self.model(), self.config.task.held_out(split, rows))
         table = pd.DataFrame({"horizon": range(1, model.n_future + 1), "loss": losses})
-        return table.assign(run=self.path.name, n=model.n_future, depth=model.path_depth, seed=self.config.seed)
+        return table.assign(run=self.name, n=model.n_future, depth=model.path_depth, seed=self.config.seed)
 
-    def snapshots(self) -> list[int]:
-        """Steps whose weights were kept, ascending: 0, every `snapshot_every`, and the last; empty for none."""
-        from mtp_lab.training.checkpoints import saved_weights
-
-        return list(saved_weights(self.path / "snapshots"))
-
-    def model(self, step: int | None = None) -> "MTPTransformer":  # noqa: F821 - torch is imported on first use
-        """The trained model, or the one of a snapshot, in evaluation mode.
-
-        Raises:
-            ValueError: for a step that is not a snapshot's.
-            DamagedFile: if the weights are not what was written.
-        """
-        from mtp_lab.model.transformer import MTPTransformer
-        from mtp_lab.training.checkpoints import load_weights_of, saved_weights
-        from mtp_lab.training.loop import load_weights
-
-        if step is None:
-            weights = load_weights(self.path)
-        else:
-            kept = saved_weights(self.path / "snapshots")
-            if step not in kept:
-                steps = ", ".join(map(str, kept)) or "none; train with snapshot_every"
-                raise ValueError(f"step={step} is not one of the snapshots of {self.path.name}: {steps}")
-            weights = load_weights_of(kept[step])
-        model = MTPTransformer(self.config.model)
-        model.load_state_dict(weights)
-        return model.eval()
+    def _tidy(self, rows: Any) -> pd.DataFrame:
+        return pd.DataFrame(rows).assign(n=self.config.model.n_future, seed=self.config.seed, run=self.name)
 
 
 def get_run(config: TrainConfig, runs_dir: str | Path = "runs", wait: bool = True) -> Run:
     """The run of `config`: loaded if finished, else resumed or trained.
 
     Args:
-        wait: wait for another process that is training it; otherwise raise Held.
+        wait: wait for another process that is training it; otherwise raise RunLocked.
 
     Raises:
-        Held: see wait.
+        RunLocked: see wait.
         ValueError: if `config.init_from` names no finished run, or one that does not fit.
         OSError: if the folder cannot be written.
     """
@@ -143,7 +177,7 @@ def get_runs(
         workers: training processes; each uses `threads` threads (default: the cores shared out evenly).
 
     Raises:
-        Refused: if a training process was killed; finished runs and checkpoints are kept.
+        RunError: if a training process was killed; finished runs and checkpoints are kept.
         Exception: the first training's own error, after the others have ended; their runs are kept.
     """
     missing = [config for config in configs if not (Path(runs_dir) / config.folder / "done.json").exists()]
@@ -170,7 +204,7 @@ def _train_all(configs: Sequence[TrainConfig], runs_dir: str | Path, workers: in
             job.result()
     except BrokenProcessPool as error:
         why = "a training process was killed (out of memory?); what is done is kept, and the same call goes on from it"
-        raise Refused(why) from error
+        raise RunError(why) from error
 
 
 def open_run(path: str | Path) -> Run:
@@ -185,9 +219,9 @@ def open_run(path: str | Path) -> Run:
     return Run(path, from_mapping(TrainConfig, json.loads((path / "config.json").read_text())))
 
 
-def logged(folder: Path) -> list[dict[str, Any]]:
+def read_log(folder: Path) -> list[dict[str, Any]]:
     """The rows of the log of a run, finished or not; none before its first step."""
-    return [json.loads(line) for line in whole_lines(folder / "metrics.jsonl")]
+    return [json.loads(line) for line in complete_lines(folder / "metrics.jsonl")]
 
 
 def _train(config: TrainConfig, path: Path, runs_dir: Path, lead: bool) -> None:
@@ -195,7 +229,7 @@ def _train(config: TrainConfig, path: Path, runs_dir: Path, lead: bool) -> None:
 
     source = open_run(runs_dir / config.init_from).path if config.init_from else None
     if lead:
-        remove_fragments(path)
+        remove_temporary_files(path)
         write_atomic(path / "config.json", json.dumps(to_mapping(config), indent=1, sort_keys=True))
     train(config, path, source)
 

@@ -44,7 +44,7 @@ if not (mark := pathlib.Path("{mark}")).exists() or seeds == 4:
 """
 RECORD = """
 # %%
-from mtp_lab.verdicts import Verdict, record
+from mtp_lab.experiments.verdicts import Verdict, record
 record(figures_dir, "{name}", preset, [Verdict("{claim}", "1", "2", "", 1, "mixed")], "mtp-lab study")
 """
 SETTING = """
@@ -119,11 +119,11 @@ def history(tmp_path_factory):
         repository.write(SECOND, "\n# %%\nvalue = 3\n", '\n# %%\nraise ValueError("no such value\\nin detail")\n')
         first = repository.batch(jobs=2, seeds=3)
         kill = "os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"
-        repository.write(SECOND, DIE_ONCE.format(label="killed", line=kill), RECORD.format(name=SECOND, claim="mended"))
+        repository.write(SECOND, DIE_ONCE.format(mark="killed", line=kill), RECORD.format(name=SECOND, claim="mended"))
         mended = repository.batch(seeds=3)
         idle = repository.batch(seeds=3)
         repository.write(
-            FIRST, DIE_ONCE.format(label="died", line="os._exit(1)"), RECORD.format(name=FIRST, claim="two")
+            FIRST, DIE_ONCE.format(mark="died", line="os._exit(1)"), RECORD.format(name=FIRST, claim="two")
         )
         repository.write(SECOND, "\n# %%\nvalue = 3\n")
         edited = repository.batch(jobs=2, seeds=3)

@@ -33,14 +33,14 @@ with open("executed", "a") as file:
 """
 RECORD = """
 # %%
-from mtp_lab.verdicts import Verdict, record
+from mtp_lab.experiments.verdicts import Verdict, record
 record(figures_dir, "{name}", preset, [Verdict("claim", "1", "2", "", 1, "mixed")], "mtp-lab study")
 """
 # Trains a run, all of whose batches are noted in the file `batches`.
 TRAIN = """
 # %%
 from dataclasses import asdict, replace
-from mtp_lab import runs
+from mtp_lab.training import runs
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.tasks import BytesTask
 
@@ -51,7 +51,7 @@ class NotedTask(BytesTask):
         return super().batch(rows, step, seed)
 
 model = ModelConfig(d_model=16, n_attention_heads=2, n_layers=2, max_seq=32, d_mlp=32)
-run = runs.get(
+run = runs.get_run(
     TrainConfig(NotedTask(paths=({corpus!r},), seq=32), model, steps=10, batch_size=4, evaluate_rows=4), runs_dir
 )
 """

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from mtp_lab.batch import zoo
-from mtp_lab.batch.zoo import FILE, SNAPSHOTS, dequantize, files_of, pack, quantize, unpack
+from mtp_lab.batch.zoo import pack, unpack
 from mtp_lab.cli import main
 from mtp_lab.cli.runs import run_lines
 from mtp_lab.experiments.registry import TRAININGS, trainings
-from mtp_lab.training import loop
+from mtp_lab.training import loop, packed_runs
 from mtp_lab.training.checkpoints import DamagedFile
+from mtp_lab.training.packed_runs import FILE, SNAPSHOTS, dequantize, packed_files, quantize
 from mtp_lab.training.runs import get_run, get_runs
 
 NOTEBOOK = "04_induction_heads"
@@ -89,7 +90,7 @@ def test_the_loss_stays_what_it_was(trained, packed, tmp_path):
             for where in (trained, tmp_path)
         ]
         change = losses[1][0] - losses[0][0]
-        assert 0 < abs(change) < zoo.TOLERANCE
+        assert 0 < abs(change) < packed_runs.TOLERANCE
         assert run_lines(tmp_path / folder)[1].endswith(f"validation loss by {change:+.5f} nats")
         assert not run_lines(Path(trained) / folder)[1].startswith("weights")
 
@@ -130,7 +131,7 @@ def test_runs_that_are_there_stay_as_they_are(packed, tmp_path, capsys):
     assert content(tmp_path) == before
     out = capsys.readouterr().out
     assert (
-        f"{NOTEBOOK}: 1 already there, 1 begun by a training and left to it" in out and "left to train: 1 runs" in out
+        f"{NOTEBOOK}: 1 already there, 1 started by a training and left to it" in out and "left to train: 1 runs" in out
     )
 
 
@@ -220,7 +221,7 @@ def test_a_run_without_its_snapshots_is_refused(trained, tmp_path):
 
 def test_weights_that_8_bits_do_not_hold_are_refused(trained, tmp_path, monkeypatch):
     """Catches: a model in the zoo that is another than the one that was trained."""
-    monkeypatch.setattr(zoo, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(packed_runs, "TOLERANCE", 1e-9)
     with pytest.raises(ValueError, match="8 bits change the validation loss by"):
         pack(**STUDY, runs_dir=trained, zoo=str(tmp_path))
 
@@ -255,7 +256,7 @@ def test_an_unknown_notebook_is_named(packed, tmp_path):
 def test_the_committed_zoo_is_what_the_notebooks_ask_for():
     """Of every notebook; names of runs on bytes depend on the library of the Python that runs this, the others do not.
     Catches: a preset that changed after the zoo was packed, so that a course trains after all."""
-    packed = files_of(Path(__file__).parents[2] / "zoo")
+    packed = packed_files(Path(__file__).parents[2] / "zoo")
     for notebook in TRAININGS:
         for folder, config in trainings(notebook, "quick", 0).items():
             assert config.task.name == "bytes" or folder in packed, f"{notebook}: {folder}"

@@ -497,7 +497,7 @@ def test_data_shows_documents_in_colours_or_in_signs(task, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     command = ["data", "--task", task, "--show", "2", "--seed", "3"]
     code, piped, err = outcome(*command)
-    assert (code, err) == (0, "") and piped.startswith(f"{task}, ") and "marked: " in piped.splitlines()[0]
+    assert (code, err) == (0, "") and piped.startswith(f"{task}, ") and "highlighted: " in piped.splitlines()[0]
     assert len(re.findall(LINES, piped)) == 2 and "\033" not in piped
     coloured = in_a_terminal(*command)
     assert ("\033[" in coloured) == ("\033[39m" in coloured) == (task != "bytes")

@@ -117,13 +117,13 @@ ZEROS = np.zeros((2, 3), np.int32)
         ((ZEROS, ZEROS, [ZEROS]), "labels must map names to arrays, got list; use {'name': array}"),
         (
             (ZEROS, ZEROS, {"answer": ZEROS}),
-            "marks['answer'] must be bool or float32, got int32; use .astype",
+            "labels['answer'] must be bool or float32, got int32; use .astype",
         ),
         (
             (ZEROS, ZEROS, {"answer": ZEROS[0] > 0}),
-            "marks['answer'] must have the shape of tokens, (2, 3), got (3,)",
+            "labels['answer'] must have the shape of tokens, (2, 3), got (3,)",
         ),
-        ((ZEROS, ZEROS, {"answer": [True]}), "marks['answer'] must be a NumPy array, got list"),
+        ((ZEROS, ZEROS, {"answer": [True]}), "labels['answer'] must be a NumPy array, got list"),
     ],
 )
 def test_an_array_that_does_not_fit_is_named(arguments, message):
@@ -205,14 +205,14 @@ def test_a_two_dimensional_array_is_one_document_a_row():
         (([[1, -1]], 4), "tokens must be 0 to 2147483647, got -1 to 1"),
         (([[2**31]], 4), "tokens must be 0 to 2147483647, got 2147483648 to 2147483648"),
         (([[1]], 0), "seq must be >= 1, got 0"),
-        (([[1]], 4, None, -1), "pad must be 0 to 2147483647, got -1; padding is told by documents == -1"),
-        (([[1]], 4, {"m": []}), "marks['m'] has 0 arrays for 1 documents: one each"),
+        (([[1]], 4, None, -1), "pad must be 0 to 2147483647, got -1; documents == -1 identifies padding"),
+        (([[1]], 4, {"m": []}), "labels['m'] has 0 arrays for 1 documents; give one array per document"),
         (
             ([[1], [2, 3]], 4, {"m": [[True], [True]]}),
-            "marks['m'][1] must be bool or float, one value for each of the 2 tokens of document 1, "
+            "labels['m'][1] must be bool or float, one value for each of the 2 tokens of document 1, "
             "got bool of shape (1,)",
         ),
-        (([[1]], 4, {"m": [[1]]}), "marks['m'][0] must be bool or float"),
+        (([[1]], 4, {"m": [[1]]}), "labels['m'][0] must be bool or float"),
     ],
 )
 def test_what_cannot_be_packed_is_named(arguments, message):

@@ -1,4 +1,4 @@
-"""Answers: what is judged in one pass is what decoding says, and pass@k is the count that it stands for."""
+"""Answers: teacher-forced predictions agree with decoding, and pass@k is the count that it is defined as."""
 
 import copy
 import itertools
@@ -34,10 +34,10 @@ def a_model(n: int, max_seq: int = 24) -> MTPTransformer:
     return model.eval()
 
 
-def with_answers(documents: Documents, said: np.ndarray) -> Documents:
+def with_answers(documents: Documents, new_answers: np.ndarray) -> Documents:
     """The same documents with other answers, (documents, length)."""
     tokens = documents.tokens.copy()
-    tokens[documents.labels["answer"]] = said.ravel()
+    tokens[documents.labels["answer"]] = new_answers.ravel()
     return Documents(tokens, documents.lengths, documents.labels)
 
 
@@ -51,15 +51,15 @@ def cache_free(model: MTPTransformer, prompt: np.ndarray, length: int) -> list[i
 
 
 @torch.no_grad()
-def told(model: MTPTransformer, prompt: np.ndarray, answer: np.ndarray) -> torch.Tensor:
-    """(length, vocab) logits of an answer's tokens, from forwards over one document, one for each token."""
+def answer_logits(model: MTPTransformer, prompt: np.ndarray, answer: np.ndarray) -> torch.Tensor:
+    """(length, vocab) logits of an answer's tokens, from one forward pass over one document for each token."""
     texts = [[*prompt.tolist(), *answer[:i].tolist()] for i in range(len(answer))]
     return torch.stack([model(torch.tensor([text]))[0, -1] for text in texts])
 
 
 @cache
 def random_case(n: int) -> tuple[MTPTransformer, Documents]:
-    """A random model; every second answer is made what it says."""
+    """A random model; every second answer is replaced by the one it decodes."""
     model, documents = a_model(n), SMALL.documents(24, np.random.default_rng(1))
     prompts, right = answers.questions(documents)
     for i in range(0, 24, 2):
@@ -69,7 +69,7 @@ def random_case(n: int) -> tuple[MTPTransformer, Documents]:
 
 @cache
 def trained_case(n: int) -> tuple[MTPTransformer, Documents]:
-    """A model that has learnt the first 30 of 80 documents by heart, in rows of up to 128 tokens."""
+    """A model that has memorised the first 30 of 80 documents, in rows of up to 128 tokens."""
     torch.manual_seed(0)
     documents = SMALL.documents(80, np.random.default_rng(2))
     model = MTPTransformer(ModelConfig(vocab_size=SMALL.vocab_size, d_model=32, n_attention_heads=2, n_layers=3,
@@ -77,15 +77,15 @@ def trained_case(n: int) -> tuple[MTPTransformer, Documents]:
     batch = documents[:30].pack(64)
     tokens, owners = tensors(batch)
     weights = list(model.parameters())
-    for rate in np.linspace(0.01, 0.001, 50):
+    for learning_rate in np.linspace(0.01, 0.001, 50):
         logits = model.all_logits(tokens, owners)
-        asked = [torch.from_numpy(batch.labels["answer"][:, i:]) for i in range(1, n + 1)]
+        is_answer = [torch.from_numpy(batch.labels["answer"][:, i:]) for i in range(1, n + 1)]
         loss = sum(
             F.cross_entropy(logits[i - 1, :, :-i][label], tokens[:, i:][label])
-            for i, label in enumerate(asked, start=1)
+            for i, label in enumerate(is_answer, start=1)
         )
         for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-            weight.data -= rate * gradient.sign()  # torch.optim would first import the compiler, for seconds
+            weight.data -= learning_rate * gradient.sign()  # torch.optim would first import the compiler, for seconds
     return model.eval(), documents
 
 
@@ -123,23 +123,23 @@ def test_documents_without_a_proper_answer_are_refused():
 
     assert answers.questions(marked(".aa", "..aa."))[1].shape == (2, 2)
     for documents, message in (
-        (marked(".aa", "...", "..."), "document 1 has no token with the mark 'answer'"),
+        (marked(".aa", "...", "..."), "document 1 has no token with the label 'answer'"),
         (marked("...", ".aa"), "document 0 has no token"),
-        (marked(".aa", "..aa", ".aaa"), "document 2 has an answer of 3 tokens, document 0 one of 2"),
+        (marked(".aa", "..aa", ".aaa"), "document 2 has an answer of 3 tokens, document 0 has one of 2"),
         (marked(".aa", ".a.a"), "document 1 has other tokens within its answer"),
-        (marked(".aa", "aa."), "document 1 begins with its answer"),
+        (marked(".aa", "aa."), "document 1 starts with its answer"),
         (SMALL.documents(3, np.random.default_rng(0))[:0], "no documents"),
-        (Documents(np.zeros(2, np.int32), np.array([2]), {"m": np.zeros(2, np.float32)}), "their marks are: m"),
+        (Documents(np.zeros(2, np.int32), np.array([2]), {"m": np.zeros(2, np.float32)}), "their labels are: m"),
         (
             StarGraphs(2, 3, 8, "teacherless").documents(2, np.random.default_rng(0)),
-            "'target' are teacherless: dummies stand in place of their answers",
+            "'target' are teacherless: their answers are replaced by dummies",
         ),
     ):
         with pytest.raises(ValueError, match=message):
             answers.questions(documents)
 
 
-# --- decoding and the one pass ---------------------------------------------------------------------------------------
+# --- decoding and teacher forcing -------------------------------------------------------------------------------------
 
 
 def exact_by_decoding(model: MTPTransformer, documents: Documents, draft: int) -> np.ndarray:
@@ -149,7 +149,7 @@ def exact_by_decoding(model: MTPTransformer, documents: Documents, draft: int) -
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("case", [random_case, trained_case])
-def test_one_pass_is_exact_where_greedy_decoding_is(case, n):
+def test_teacher_forcing_is_exact_where_greedy_decoding_is(case, n):
     """Teacher forcing and decoding agree on whole answers, whatever drafts are used.
     Catches: documents that see each other, logits of the wrong position, answers of other documents."""
     model, documents = case(n)
@@ -162,26 +162,28 @@ def test_one_pass_is_exact_where_greedy_decoding_is(case, n):
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_one_pass_judges_each_token_given_the_right_ones(n):
-    """Against forwards over single documents; however many rows at once.
+def test_teacher_forcing_predicts_each_token_from_the_correct_ones(n):
+    """Against forward passes over single documents, for any number of rows at once.
     Catches: a wrong first token that takes the second one with it, chunks out of order."""
     model, documents = random_case(n)
     rng = np.random.default_rng(0)
     prompts, right = answers.questions(documents)
     right[1::2, 0] = rng.integers(0, 4, 12)
-    right[1::2, 1] = [int(told(model, prompts[i], right[i])[1].argmax()) for i in range(1, 24, 2)]
+    right[1::2, 1] = [int(answer_logits(model, prompts[i], right[i])[1].argmax()) for i in range(1, 24, 2)]
     documents = with_answers(documents, right)
-    logits = torch.stack([told(model, *pair) for pair in zip(prompts, right, strict=True)])  # (documents, 2, vocab)
+    logits = torch.stack(
+        [answer_logits(model, *pair) for pair in zip(prompts, right, strict=True)]
+    )  # (documents, 2, vocab)
     nll = F.cross_entropy(logits.transpose(1, 2), torch.from_numpy(right), reduction="none").numpy()
     for rows_at_once in (1, 7, 32):
         found = answers.teacher_forced(model, documents, rows_at_once)
-        assert np.array_equal(found.right, logits.argmax(-1).numpy() == right)
+        assert np.array_equal(found.correct, logits.argmax(-1).numpy() == right)
         np.testing.assert_allclose(found.nll, nll, rtol=1e-4, atol=1e-5)
-    assert (~found.right[:, 0] & found.right[:, 1]).any()
+    assert (~found.correct[:, 0] & found.correct[:, 1]).any()
 
 
-def test_one_pass_leaves_draft_heads_alone():
-    """Whatever heads beyond the first would say. Catches: all_logits, and a loss over horizons."""
+def test_teacher_forcing_does_not_run_draft_heads():
+    """Heads beyond the first have no influence. Catches: all_logits, and a loss over horizons."""
     model, documents = random_case(2)
     broken = copy.deepcopy(model)
     for parameter in broken.parameters_of_head(2):
@@ -200,18 +202,18 @@ def test_decoded_answers_are_those_of_each_prompt(n, monkeypatch):
     """Against decoding without a cache, in the prompts' order; prompts of a length are decoded together.
     Catches: answers in the order of the lengths, batches of any prompts."""
     model, documents = random_case(n)
-    prompts, widths, whole = answers.questions(documents)[0], [], answers.generate
+    prompts, widths, generate = answers.questions(documents)[0], [], answers.generate
 
-    def watched(decoder, asked, *args, **kwargs):
-        widths.append([len(prompt) for prompt in asked])
-        return whole(decoder, asked, *args, **kwargs)
+    def watched(decoder, batch, *args, **kwargs):
+        widths.append([len(prompt) for prompt in batch])
+        return generate(decoder, batch, *args, **kwargs)
 
     monkeypatch.setattr(answers, "generate", watched)
     reference = [cache_free(model, prompt, 3) for prompt in prompts]
     for draft in range(1, n + 1):
-        said = answers.decode_answers(model, prompts, 3, draft=draft, at_once=7)
-        assert said.shape == (24, 1, 3) and said[:, 0].tolist() == reference
-        assert np.array_equal(answers.decode_answers(Decoder(model, draft), prompts, 3), said)
+        decoded = answers.decode_answers(model, prompts, 3, draft=draft, at_once=7)
+        assert decoded.shape == (24, 1, 3) and decoded[:, 0].tolist() == reference
+        assert np.array_equal(answers.decode_answers(Decoder(model, draft), prompts, 3), decoded)
     assert list(map(len, widths[:4])) == [7, 7, 7, 3]
     assert sum(widths[:4], []) == sorted(map(len, prompts)) != list(map(len, prompts))
 
@@ -220,12 +222,12 @@ def test_samples_can_be_drawn_again():
     """By their seed; samples of one prompt differ. Catches: one generator for all batches started anew, no seed."""
     model, documents = random_case(2)
     prompts = [answers.questions(documents)[0][0]] * 8
-    ask = dict(length=4, samples=4, temperature=1.5, at_once=8)
-    said = answers.decode_answers(model, prompts, **ask, seed=3)
-    assert np.array_equal(answers.decode_answers(model, prompts, **ask, seed=3), said)
-    assert not np.array_equal(answers.decode_answers(model, prompts, **ask, seed=4), said)
-    assert len(np.unique(said.reshape(-1, 4), axis=0)) > 8  # the batches hold 8 each
-    assert all(len(np.unique(document, axis=0)) > 1 for document in said)
+    settings = dict(length=4, samples=4, temperature=1.5, at_once=8)
+    decoded = answers.decode_answers(model, prompts, **settings, seed=3)
+    assert np.array_equal(answers.decode_answers(model, prompts, **settings, seed=3), decoded)
+    assert not np.array_equal(answers.decode_answers(model, prompts, **settings, seed=4), decoded)
+    assert len(np.unique(decoded.reshape(-1, 4), axis=0)) > 8  # the batches hold 8 each
+    assert all(len(np.unique(document, axis=0)) > 1 for document in decoded)
 
 
 def test_decoding_refuses_what_cannot_be_meant():
@@ -265,14 +267,14 @@ def test_answer_probability_is_the_product_of_what_sampling_draws_from():
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
     prompts, _ = answers.questions(documents)
     for answer, row in zip(every[::9], found.T[::9], strict=True):
-        logits = told(model, prompts[0], answer)
+        logits = answer_logits(model, prompts[0], answer)
         for temperature, probability in zip(temperatures, row, strict=True):
             expected = (logits / temperature).softmax(-1)[[0, 1], answer].prod()
             assert probability == pytest.approx(float(expected), rel=1e-10)
 
 
 def test_answer_probability_is_of_each_document():
-    """At temperature 1 it is what teacher_forced's nats say. Catches: documents in another order, chunks side by side."""
+    """At temperature 1 it is exp(-nll) of teacher_forced. Catches: documents in another order, chunks side by side."""
     model, documents = random_case(1)
     nll = answers.teacher_forced(model, documents).nll.sum(axis=1)
     for rows_at_once in (3, 32):
@@ -288,12 +290,12 @@ def test_answer_probability_is_of_each_document():
 def test_samples_are_right_as_often_as_is_probable(n):
     """Binomial tests of every question, with and without drafts; the same counts rule out another temperature."""
     model, documents = trained_case(n)
-    documents = documents[22:38]  # half of them learnt
+    documents = documents[22:38]  # half of them memorised
     prompts, right = answers.questions(documents)
     expected, other = answers.answer_probability(model, documents, [2.0, 1.5])
     for draft in range(1, n + 1):
-        said = answers.decode_answers(model, prompts, 2, samples=250, temperature=2.0, draft=draft)
-        counts = answers.exact_match(said, right).sum(axis=1)
+        decoded = answers.decode_answers(model, prompts, 2, samples=250, temperature=2.0, draft=draft)
+        counts = answers.exact_match(decoded, right).sum(axis=1)
         p = [[stats.binomtest(c, 250, q).pvalue for c, q in zip(counts, row, strict=True)] for row in (expected, other)]
         assert min(p[0]) > 1e-3 / 16 > min(p[1])
 
@@ -344,20 +346,20 @@ def test_impossible_counts_are_refused():
 
 
 def test_majority_is_the_most_frequent_answer():
-    """Against counters, which keep the order of what they have seen: of a tie, the one said first.
+    """Against counters, which keep the order of insertion: of a tie, the first sample.
     Catches: the most frequent token at each place, the smallest of a tie."""
-    said = np.random.default_rng(0).integers(0, 3, (200, 6, 2))
-    counters = [Counter(map(tuple, document.tolist())) for document in said]
-    assert answers.majority(said).tolist() == [list(counter.most_common(1)[0][0]) for counter in counters]
+    decoded = np.random.default_rng(0).integers(0, 3, (200, 6, 2))
+    counters = [Counter(map(tuple, document.tolist())) for document in decoded]
+    assert answers.majority_answer(decoded).tolist() == [list(counter.most_common(1)[0][0]) for counter in counters]
     tied = [counter for counter in counters if list(counter.values()).count(max(counter.values())) > 1]
     assert 20 < len(tied) < 180 and any(min(counter) != counter.most_common(1)[0][0] for counter in tied)
-    for wrong in (said[0], said[:, :0]):
+    for wrong in (decoded[0], decoded[:, :0]):
         with pytest.raises(ValueError, match=r"at least 1 sample, got shape \("):
-            answers.majority(wrong)
+            answers.majority_answer(wrong)
 
 
-def test_modal_is_the_most_frequent_of_all():
-    """Of a tie the smallest, by the first token first; it is right where the answer is it."""
+def test_majority_baseline_is_the_most_frequent_correct_answer():
+    """Of a tie the smallest, by the first token first; it is correct where the answer equals it."""
     documents = SMALL.documents(6, np.random.default_rng(0))
     right = np.array([[2, 0], [1, 3], [2, 0], [0, 9], [1, 3], [0, 8]])
     assert answers.majority_baseline(with_answers(documents, right)).tolist() == [1, 3]
@@ -369,10 +371,10 @@ def test_modal_is_the_most_frequent_of_all():
 def test_exact_match_compares_whole_answers_of_the_same_document():
     """Any axes between. Catches: samples held against other documents' answers, one right token that is enough."""
     right = np.array([[1, 2], [3, 4]])
-    said = np.array([[[1, 2], [3, 4]], [[3, 2], [3, 4]]])
-    assert answers.exact_match(said, right).tolist() == [[True, False], [False, True]]
-    assert answers.exact_match(said[:, None], right).shape == (2, 1, 2)
+    decoded = np.array([[[1, 2], [3, 4]], [[3, 2], [3, 4]]])
+    assert answers.exact_match(decoded, right).tolist() == [[True, False], [False, True]]
+    assert answers.exact_match(decoded[:, None], right).shape == (2, 1, 2)
     assert answers.exact_match(right, right).tolist() == [True, True]
-    for wrong in (said[:1], said[..., :1], np.array([1])):
+    for wrong in (decoded[:1], decoded[..., :1], np.array([1])):
         with pytest.raises(ValueError, match=r"\(2, 2\)"):
             answers.exact_match(wrong, right)

@@ -21,7 +21,7 @@ from mtp_lab.experiments.polynomials.conditions import (
 from mtp_lab.interp.probes import most_frequent
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.predictions import next_token_predictions
-from mtp_lab.model.targets import token_weights
+from mtp_lab.model.targets import make_targets, token_weights
 from mtp_lab.training import runs
 
 
@@ -144,11 +144,13 @@ def test_shares_of_the_loss_add_up_to_the_training_loss(trained):
     table = analysis.loss_shares(run, 12)
     tokens, documents = torch.from_numpy(batch.tokens).long(), torch.from_numpy(batch.documents).long()
     labels, weights = batch.labels, token_weights(batch, config.label_weights)
-    whole = float(mtp_loss(run.model(), tokens, documents, (1.0, 0.5), token_weights=weights).total.detach())
+    targets = make_targets(tokens, 2, documents, weights)
+    whole = float(mtp_loss(run.model(), tokens, documents, weights=(1.0, 0.5), targets=targets).total.detach())
     only = weights * torch.from_numpy(labels["answer"])
     counts = torch.stack([weights[:, i:][documents[:, i:] == documents[:, :-i]].sum() for i in (1, 2)])
     padding = torch.tensor([(weights[:, i:] * (documents[:, i:] < 0) * (documents[:, :-i] < 0)).sum() for i in (1, 2)])
-    part = mtp_loss(run.model(), tokens, documents, (1.0, 0.5), counts=counts - padding, token_weights=only).total
+    targets = replace(make_targets(tokens, 2, documents, only), denominators=counts - padding)
+    part = mtp_loss(run.model(), tokens, documents, weights=(1.0, 0.5), targets=targets).total
     assert table.share.sum() == pytest.approx(1)
     assert table[table.token == "answer"].share.sum() == pytest.approx(float(part.detach()) / whole, rel=1e-5)
     assert table.groupby("horizon").targets.sum().to_list() == pytest.approx([1, 1])

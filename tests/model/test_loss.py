@@ -4,6 +4,7 @@ Every test states a property and the bug it would catch.
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mtp_lab.config import ModelConfig
 from mtp_lab.model.loss import FEWEST_ROWS, Loss, mtp_loss
-from mtp_lab.model.targets import future_targets, target_weights
+from mtp_lab.model.targets import make_targets
 from mtp_lab.model.transformer import MTPTransformer
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
@@ -35,7 +36,7 @@ CASES = {
     "documents": (dict(), dict(documents=DOCUMENTS)),
     "a horizon without targets": (dict(), dict(documents=SHORT)),
     "no target at all": (dict(), dict(documents=EMPTY)),
-    "counts": (dict(), dict(documents=DOCUMENTS, counts=torch.tensor([100, 50, 7]))),
+    "denominators of a larger batch": (dict(), dict(documents=DOCUMENTS, denominators=torch.tensor([100, 50, 7]))),
     "token weights": (dict(), dict(documents=DOCUMENTS, token_weights=WEIGHTS)),
     "causes": (dict(), dict(documents=DOCUMENTS, token_weights=WEIGHTS, causes=CAUSES)),
     "only some tokens": (dict(), dict(weights=(0.5, 2.0, 0.1), token_weights=(WEIGHTS > 1).double())),
@@ -70,9 +71,21 @@ def taken(model: MTPTransformer) -> dict[str, Tensor]:
     return found
 
 
-def gradients(model: MTPTransformer, tokens: Tensor, method: str, **options) -> tuple[Loss, dict[str, Tensor]]:
+def gradients(
+    model: MTPTransformer,
+    tokens: Tensor,
+    method: str,
+    documents: Tensor | None = None,
+    token_weights: Tensor | None = None,
+    causes: Tensor | None = None,
+    denominators: Tensor | None = None,
+    **options,
+) -> tuple[Loss, dict[str, Tensor]]:
     model.zero_grad()
-    loss = mtp_loss(model, tokens, method=method, **options)
+    if token_weights is not None or denominators is not None:
+        targets = make_targets(tokens, model.config.n_future, documents, token_weights, causes)
+        options["targets"] = targets if denominators is None else replace(targets, denominators=denominators)
+    loss = mtp_loss(model, tokens, documents, method=method, **options)
     loss.total.backward()
     return loss, taken(model)
 
@@ -142,7 +155,7 @@ def test_a_horizon_without_targets_is_0_and_not_nan(method):
     """0/0 would turn the whole loss into NaN on the first batch of short documents."""
     model = a_model()
     loss, found = gradients(model, some_tokens(), method, documents=SHORT)
-    assert target_weights(future_targets(some_tokens(), 3, SHORT)).sum(dim=(1, 2)).tolist() == [7, 1, 0]
+    assert make_targets(some_tokens(), 3, SHORT).denominators.tolist() == [7, 1, 0]
     assert loss.per_horizon[2] == 0 and (loss.per_horizon[:2] > 0).all()
     assert all((g == 0).all() for name, g in found.items() if name.startswith("heads.3."))
     loss, _ = gradients(model, some_tokens(seq=2), method)  # a row shorter than n
@@ -170,11 +183,11 @@ def test_more_positions_than_a_chunk(kind, monkeypatch):
 def test_gradient_accumulation_is_one_batch(kind, method):
     """Parts have different numbers of targets: a mean of their means would weight tokens by the part they are in."""
     model, tokens = a_model(kind), some_tokens()
-    counts = target_weights(future_targets(tokens, 3, DOCUMENTS)).sum(dim=(1, 2))
+    targets = make_targets(tokens, 3, DOCUMENTS)
     whole_loss, whole = gradients(model, tokens, method, documents=DOCUMENTS)
     totals = []
     for part in (slice(0, 1), slice(1, 2)):
-        loss = mtp_loss(model, tokens[part], DOCUMENTS[part], method=method, counts=counts)
+        loss = mtp_loss(model, tokens[part], DOCUMENTS[part], method=method, targets=targets[part])
         loss.total.backward()
         totals.append(loss.total.detach())
     torch.testing.assert_close(sum(totals), whole_loss.total.detach(), rtol=0, atol=1e-12)
@@ -415,6 +428,11 @@ def test_only_chunks_of_logits_are_alive():
         (dict(weights=torch.ones(3, 1)), "must be n_future=3 numbers"),
         (dict(method="fast"), "method='fast' is not known; use one of 'sequential', 'reference'"),
         (dict(documents=torch.zeros(2, 7)), "documents"),
+        (
+            dict(targets=make_targets(some_tokens(), 2)),
+            r"targets \(2, 2, 8\) must be .* n_future=3",
+        ),
+        (dict(targets=make_targets(some_tokens(), 3)[:1]), r"targets \(3, 1, 8\) must be .* tokens \(2, 8\)"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mtp_lab.config import ModelConfig
 from mtp_lab.model.loss import mtp_loss
-from mtp_lab.model.targets import future_targets, target_weights
+from mtp_lab.model.targets import Targets, make_targets
 from mtp_lab.model.transformer import MTPTransformer
 
 KINDS = ["parallel", "causal", "anticausal", "linear", "sequential"]
@@ -39,8 +39,8 @@ class Total(nn.Module):
         )
         self.model = MTPTransformer(config)
 
-    def forward(self, tokens: Tensor, documents: Tensor, counts: Tensor, processes: int) -> Tensor:
-        return mtp_loss(self.model, tokens, documents, weights=(1.0, 0.5, 2.0), counts=counts).total * processes
+    def forward(self, tokens: Tensor, documents: Tensor, targets: Targets, processes: int) -> Tensor:
+        return mtp_loss(self.model, tokens, documents, weights=(1.0, 0.5, 2.0), targets=targets).total * processes
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
@@ -54,12 +54,12 @@ def work(rank: int, folder: str) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
     half, found = slice(2 * rank, 2 * rank + 2), {}
-    counts = target_weights(future_targets(TOKENS, 3, DOCUMENTS)).sum(dim=(1, 2))
+    targets = make_targets(TOKENS, 3, DOCUMENTS)
     for kind in KINDS:
         wrapped = DistributedDataParallel(Total(kind))
         for _ in range(2):  # again: a step whose buckets were not finished would hang or fail at the next one
             wrapped.zero_grad()
-            wrapped(TOKENS[half], DOCUMENTS[half], counts, PROCESSES).backward()
+            wrapped(TOKENS[half], DOCUMENTS[half], targets[half], PROCESSES).backward()
         found[kind] = gradients(wrapped)
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
@@ -102,10 +102,9 @@ def test_two_processes_have_the_gradients_of_one(averaged, kind):
     With counts of its own instead of the batch's, each half would be weighted as if it had as many targets.
     """
     alone = Total(kind)
-    counts = target_weights(future_targets(TOKENS, 3, DOCUMENTS)).sum(dim=(1, 2))
-    half = target_weights(future_targets(TOKENS[:2], 3, DOCUMENTS[:2])).sum(dim=(1, 2))
-    assert counts.tolist() != (2 * half).tolist()
-    alone(TOKENS, DOCUMENTS, counts, 1).backward()
+    targets, half = make_targets(TOKENS, 3, DOCUMENTS), make_targets(TOKENS[:2], 3, DOCUMENTS[:2])
+    assert targets.denominators.tolist() != (2 * half.denominators).tolist()
+    alone(TOKENS, DOCUMENTS, targets, 1).backward()
     expected = gradients(alone)
     for found in averaged:
         assert found[kind].keys() == expected.keys()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_gen.batch import Batch, Documents, pack
 from mtp_lab.tasks import SPLITS, TASKS, BytesTask, PolynomialsTask, StarGraphTask, StoriesTask
-from mtp_lab.tasks.rendering import CYAN, DOCUMENT_LABELS, STYLES, UNDERLINED, documents, lines, marked, unpacked
+from mtp_lab.tasks.rendering import CYAN, DOCUMENT_LABELS, STYLES, UNDERLINED, documents, highlighted, lines, unpacked
 
 CODES = re.compile(r"\033\[\d+m")
 
@@ -29,14 +29,14 @@ def test_colours_change_nothing_but_colours(name):
             assert text.count(closing) == sum(map(text.count, set(ends))), (opening, closing)
 
 
-def test_marked_tokens_are_the_ones_between_signs():
+def test_highlighted_tokens_are_the_ones_between_signs():
     """Token by token: who is named in a story is what stands in the colour of the character.
     Catches: marks shifted by a token, the marks of another document, an open stretch at the end of a text."""
     task = StoriesTask()
     for document in documents(task, "train", 3, 1):
         pieces = task.pieces(document.tokens.tolist())
         where = document.labels["entity"] == 0
-        text = marked(pieces, [where], [CYAN])
+        text = highlighted(pieces, [where], [CYAN])
         inside = re.findall(rf"{re.escape(CYAN[0])}(.*?){re.escape(CYAN[1])}", text, re.S)
         assert "".join(inside) == "".join(np.array(pieces)[where]).replace(" ", "") and len(inside) >= 4
 
@@ -45,10 +45,10 @@ def test_stretches_lie_inside_one_another():
     """What opens first closes last; the space before a stretch stays outside of it.
     Catches: signs that cross, an underlined space between words."""
     where = [np.array(label, bool) for label in ([0, 1, 1, 0], [0, 0, 1, 1])]
-    assert marked(["In", " Bo", "ra", "."], where, [("<", ">"), ("_", "_")]) == "In <Bo_ra>._"
+    assert highlighted(["In", " Bo", "ra", "."], where, [("<", ">"), ("_", "_")]) == "In <Bo_ra>._"
     same = [np.array([0, 1, 1, 0], bool)] * 2
-    assert marked(["In", " Bo", "ra", "."], same, [CYAN, UNDERLINED]) == "In \033[36m\033[4mBora\033[24m\033[39m."
-    assert marked(["a"], [np.array([True])], [("<", ">")]) == "<a>" and marked([], [], []) == ""
+    assert highlighted(["In", " Bo", "ra", "."], same, [CYAN, UNDERLINED]) == "In \033[36m\033[4mBora\033[24m\033[39m."
+    assert highlighted(["a"], [np.array([True])], [("<", ">")]) == "<a>" and highlighted([], [], []) == ""
 
 
 def test_without_colours_signs_tell_the_marks():

@@ -58,7 +58,7 @@ def tiny(corpus: str, **changes) -> TrainConfig:
 
 def rows(folder: Path) -> list[dict]:
     """The rows of metrics.jsonl without the times they took."""
-    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in runs.logged(folder)]
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in runs.read_log(folder)]
 
 
 def names(folder: Path) -> set[str]:
@@ -128,7 +128,7 @@ def test_twenty_kills_at_random_moments_change_nothing(corpus, finished, tmp_pat
     missing or come twice, fragments of files that pile up with every kill."""
     config = tiny(corpus, steps=60, checkpoint_every=2, snapshot_every=15)
     whole = runs.get_run(config, finished)
-    seconds = 2 * runs.logged(whole.path)[-1]["seconds"] / config.steps  # evaluations and checkpoints need more
+    seconds = 2 * runs.read_log(whole.path)[-1]["seconds"] / config.steps  # evaluations and checkpoints need more
     rng = random.Random(0)
     places, kills = [tmp_path / "0"], 0
     moments = sorted(rng.uniform(0, config.steps) for _ in range(KILLS))

@@ -108,7 +108,7 @@ def test_loss_counts_written_tokens_alone(source, folder):
     for i in range(1, N + 1):
         nll = -log_p[i - 1, :, :-i].gather(-1, tokens[:, i:, None])[..., 0]  # (rows, seq - i), of the token i further
         expected.append(float(nll[:, SEQ - COUNT - i :].mean()))
-    assert runs.logged(taught.path)[0]["train"] == pytest.approx(expected, rel=1e-4)
+    assert runs.read_log(taught.path)[0]["train"] == pytest.approx(expected, rel=1e-4)
 
 
 class Failing(BytesTask):
@@ -166,8 +166,8 @@ def test_no_gradient_where_the_trunk_reads_nothing_from_drafts(source):
         (dict(self_distilled_tokens=True), "self_distilled_tokens=True must be"),
         (dict(self_distilled_tokens=8, init_from=""), "self_distilled_tokens=8 needs a trained head 1"),
         (dict(self_distilled_tokens=8, model=model_of(n_future=1, n_layers=2)), "n_future=1, head_kind='parallel'"),
-        (dict(self_distilled_tokens=8, model=model_of("anticausal")), "no head that head 1 does not stand on"),
-        (dict(self_distilled_tokens=8, label_weights=(("rest", 2.0),)), "weighs written tokens alone"),
+        (dict(self_distilled_tokens=8, model=model_of("anticausal")), "every head is on the path of head 1"),
+        (dict(self_distilled_tokens=8, label_weights=(("rest", 2.0),)), "trains on generated tokens only"),
     ],
 )
 def test_configs_that_cannot_be(changes, message, corpus):
@@ -183,15 +183,15 @@ def test_presets_teach_the_drafts_of_the_model_trained_longest(preset):
     configs, chosen = speculation_configs(preset, 2), SPECULATION[preset]
     taught = [config for config in configs if config.self_distilled_tokens]
     folders = {config.folder: config for config in configs}
-    longest = ("parallel", max((chosen.steps, *chosen.longer)), chosen.batch_size)
-    lengths = [longest, *(("linear", *length) for length in chosen.linear)]
+    longest = ("parallel", max((chosen.steps, *chosen.other_steps)), chosen.batch_size)
+    lengths = [longest, *(("linear", *length) for length in chosen.linear_heads)]
     sources = [folders[config.init_from] for config in taught]
     found = [(s.seed, s.model.head_kind, s.steps, s.batch_size) for s in sources]
     assert found == [(seed, *length) for seed in (0, 1) for length in lengths]
     for config, source in zip(taught, sources, strict=True):
-        assert source.model.n_future == chosen.prose_future and source.task == config.task
+        assert source.model.n_future == chosen.main_n and source.task == config.task
         assert source.model.head_kind == config.model.head_kind
-        assert source.model.n_layers == chosen.size["trunk_layers"] + chosen.prose_future
+        assert source.model.n_layers == chosen.size["trunk_layers"] + chosen.main_n
         assert config.self_distilled_tokens == config.task.seq - chosen.prompt
 
 

@@ -1,1 +1,1 @@
-"""The experiment of notebook 06: what the n-token loss weighs."""
+"""The experiment of notebook 06: how the n-token loss weighs tokens, and whether the weighting is what helps."""

@@ -1,1 +1,1 @@
-"""The experiment of notebook 04: when models of stories find induction."""
+"""The experiment of notebook 04: when models of stories learn induction."""

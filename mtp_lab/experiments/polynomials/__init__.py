@@ -1,1 +1,1 @@
-"""The experiment of notebook 05: polynomial arithmetic and generalisation."""
+"""The experiment of notebook 05: whether training on several tokens teaches arithmetic of polynomials."""

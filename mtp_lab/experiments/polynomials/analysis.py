@@ -72,9 +72,9 @@ def scores(run: Run, split: HeldOut = "test", items: int = 2000, operations: Seq
         for number in np.unique(root).astype(int):
             mine = root == number
             rows.append((m, "root", OPERATIONS[number], judged.exact[mine].mean(), mine.sum()))
-            group, right = f"degree of {OPERATIONS[number]}", judged.right[mine].mean(axis=0)
+            group, right = f"degree of {OPERATIONS[number]}", judged.correct[mine].mean(axis=0)
             rows += [(m, group, name, share, mine.sum()) for name, share in zip(degrees, right, strict=True)]
-        right = judged.right.mean(axis=0)
+        right = judged.correct.mean(axis=0)
         rows += [(m, "degree", name, share, len(documents)) for name, share in zip(degrees, right, strict=True)]
     return pd.DataFrame(rows, columns=["m", "group", "of", "value", "items"])
 

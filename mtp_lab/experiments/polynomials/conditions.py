@@ -1,7 +1,7 @@
-"""What notebook 05 trains at each preset: models of polynomial arithmetic, cell after cell.
+"""What notebook 05 trains at each preset: models of polynomial arithmetic.
 
-The main cells compare numbers of future tokens n at equal parameters; each control takes one explanation of a
-difference away. Presets are those of mtp_lab.experiments.real_bytes.conditions, and hyperparameters were chosen as there.
+The main conditions compare numbers of future tokens n at equal parameters. Each control removes one explanation of a
+difference between them. Hyperparameters were chosen as mtp_lab.experiments.presets says.
 """
 
 from dataclasses import dataclass, replace
@@ -9,19 +9,31 @@ from typing import Literal
 
 from data_gen.polynomials.stream import Polynomials
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
+from mtp_lab.experiments.presets import (
+    PAPER_OPTIMIZER,
+    PAPER_SIZE,
+    SMALL_SIZE,
+    SMOKE_OPTIMIZER,
+    SMOKE_SIZE,
+    look_up,
+    milestones,
+)
 from mtp_lab.tasks import PolynomialsTask
 from mtp_lab.tasks.base import REST
 
-Learns = Literal["all tokens", "answers", "answers x1.1", "answers x2", "answers x4"]
-LABEL_WEIGHTS: dict[Learns, tuple[tuple[str, float], ...]] = {
+LossOn = Literal["all tokens", "answers", "answers x1.1", "answers x2", "answers x4"]
+LABEL_WEIGHTS: dict[LossOn, tuple[tuple[str, float], ...]] = {
     "all tokens": (),
     "answers": (("answer", 1.0), (REST, 0.0)),
     "answers x1.1": (("answer", 1.1),),
     "answers x2": (("answer", 2.0),),
     "answers x4": (("answer", 4.0),),
 }
-"""What tokens count in the loss. At n = 1 x1.1 and x2 give answers about the share of loss and of squared gradient that
-they have with n = 2 and with n = 4 (measured: notebook 05)."""
+"""Weights of tokens in the loss.
+
+At n = 1, x1.1 and x2 give answers about the share of the loss and of the squared gradient that they have at n = 2 and at
+n = 4 (measured in notebook 05).
+"""
 
 RINGS: dict[str, Polynomials] = {
     "F2X4": Polynomials(p=2, d=4),
@@ -30,40 +42,40 @@ RINGS: dict[str, Polynomials] = {
     "F7X5": Polynomials(p=7, d=5),  # the paper's
 }
 MOST_OPERATIONS = 10
-"""Questions of 1 to this many operations are asked of every model; 1 to 5 are in training."""
+"""Models are tested on questions of 1 to this many operations. Training questions have 1 to 5."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PolynomialCondition:
-    """Trainings of notebook 05 that differ in their seed alone."""
+    """A condition of notebook 05: trainings that differ in their seed only."""
 
     n: int = 1
     trunk: int = 5
-    """Layers of the trunk; the next-token head adds one to its path."""
-    learns: Learns = "all tokens"
-    stopped: bool = False
-    """Heads beyond the first do not shape the trunk."""
+    """Layers of the trunk. The path of the next-token head has one more."""
+    loss_on: LossOn = "all tokens"
+    stop_gradient: bool = False
+    """Whether heads beyond the first send no gradient into the trunk."""
     pause: int = 0
     """Pause tokens before "="."""
-    fading: float = 1.0
-    """Weight of each horizon in the loss, in multiples of the one before."""
+    horizon_decay: float = 1.0
+    """Weight of each horizon in the loss, in multiples of the weight of the horizon before it."""
 
     @property
     def layers(self) -> int:
-        """Layers in all: the trunk's and one for each head."""
+        """All layers: the trunk's, and one for each head."""
         return self.trunk + self.n
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PolynomialPreset:
-    """The job of notebook 05."""
+    """The trainings of notebook 05 at one preset."""
 
     main: tuple[PolynomialCondition, ...]
-    """Cells of the main table."""
+    """Conditions of the main table."""
     controls: tuple[PolynomialCondition, ...]
     seeds: int
     control_seeds: int
-    """Seeds of a control; the first of the main table's, so that pairs share data and order."""
+    """Seeds of a control: the first of those of the main table, so that pairs of runs share data and order."""
     steps: int
     batch_size: int
     seq: int
@@ -74,74 +86,84 @@ class PolynomialPreset:
     """Test questions of each number of operations."""
 
 
-def compute_matched(n: int, layers: int = 6, **changes: object) -> PolynomialCondition:
-    """n heads of one layer each take n layers of the budget."""
-    return PolynomialCondition(n, layers - n, **changes)
+def compute_matched(n: int, layers: int = 6, **fields: object) -> PolynomialCondition:
+    """A condition with n heads and `layers` layers in total: the heads take n layers from the trunk."""
+    return PolynomialCondition(n=n, trunk=layers - n, **fields)
 
 
 _MAIN = tuple(compute_matched(n) for n in (1, 2, 3, 4))
 _CONTROLS = (
-    *(compute_matched(n, learns="answers") for n in (1, 2, 4)),
-    PolynomialCondition(2, trunk=5),  # as deep as n = 1
-    PolynomialCondition(4, trunk=5),
-    PolynomialCondition(1, trunk=4),  # as deep as n = 2
-    PolynomialCondition(1, trunk=2),  # as deep as n = 4
-    PolynomialCondition(2, trunk=5, stopped=True),
+    *(compute_matched(n, loss_on="answers") for n in (1, 2, 4)),
+    PolynomialCondition(n=2, trunk=5),  # as deep as n = 1
+    PolynomialCondition(n=4, trunk=5),
+    PolynomialCondition(n=1, trunk=4),  # as deep as n = 2
+    PolynomialCondition(n=1, trunk=2),  # as deep as n = 4
+    PolynomialCondition(n=2, trunk=5, stop_gradient=True),
     compute_matched(1, layers=9),  # a larger model
-    compute_matched(1, learns="answers x2"),
-    compute_matched(1, learns="answers x4"),
+    compute_matched(1, loss_on="answers x2"),
+    compute_matched(1, loss_on="answers x4"),
     *(compute_matched(n, pause=5) for n in (1, 2)),
-    compute_matched(2, fading=0.3),
-    compute_matched(4, fading=0.5),
-    compute_matched(1, learns="answers x1.1"),
+    compute_matched(2, horizon_decay=0.3),
+    compute_matched(4, horizon_decay=0.5),
+    compute_matched(1, loss_on="answers x1.1"),
     *(compute_matched(n, pause=10) for n in (1, 2)),
 )
-_STEADY = OptimizerConfig(kind="muon", learning_rate=5e-3)
-_SMALL = dict(d_model=64, n_attention_heads=4)
+_MUON = OptimizerConfig(kind="muon", learning_rate=5e-3)
 
 POLYNOMIALS: dict[str, PolynomialPreset] = {
     "smoke": PolynomialPreset(
-        (PolynomialCondition(1, 1), PolynomialCondition(2, 1)),
-        (PolynomialCondition(1, 1, learns="answers"),),
-        2,
-        2,
-        4,
-        4,
-        64,
-        dict(d_model=16, n_attention_heads=2),
-        OptimizerConfig(warmup=2),
-        20,
+        main=(PolynomialCondition(n=1, trunk=1), PolynomialCondition(n=2, trunk=1)),
+        controls=(PolynomialCondition(n=1, trunk=1, loss_on="answers"),),
+        seeds=2,
+        control_seeds=2,
+        steps=4,
+        batch_size=4,
+        seq=64,
+        size=SMOKE_SIZE,
+        optimizer=SMOKE_OPTIMIZER,
+        items=20,
     ),
     "quick": PolynomialPreset(
-        (compute_matched(1), compute_matched(2)),
-        (compute_matched(1, learns="answers"),),
-        2,
-        2,
-        300,
-        24,
-        64,
-        _SMALL,
-        _STEADY,
-        500,
+        main=(compute_matched(1), compute_matched(2)),
+        controls=(compute_matched(1, loss_on="answers"),),
+        seeds=2,
+        control_seeds=2,
+        steps=300,
+        batch_size=24,
+        seq=64,
+        size=SMALL_SIZE,
+        optimizer=_MUON,
+        items=500,
     ),
-    "full": PolynomialPreset(_MAIN, _CONTROLS, 5, 3, 1200, 24, 64, _SMALL, _STEADY, 2000),
-    # Section 4.2: 30M parameters (512 wide, 10 layers), Adam, 100k steps of .25M tokens in rows of 1024.
+    "full": PolynomialPreset(
+        main=_MAIN,
+        controls=_CONTROLS,
+        seeds=5,
+        control_seeds=3,
+        steps=1200,
+        batch_size=24,
+        seq=64,
+        size=SMALL_SIZE,
+        optimizer=_MUON,
+        items=2000,
+    ),
+    # Section 4.2: the model of 30M parameters (10 layers), rows of 1024 tokens.
     "paper": PolynomialPreset(
-        tuple(compute_matched(n, layers=10) for n in (1, 2, 3, 4)),
-        (compute_matched(1, layers=10, pause=5), compute_matched(1, layers=10, pause=10)),
-        2,
-        2,
-        100_000,
-        256,
-        1024,
-        dict(d_model=512, n_attention_heads=8),
-        OptimizerConfig(learning_rate=1e-4, warmup=2000),
-        2000,
+        main=tuple(compute_matched(n, layers=10) for n in (1, 2, 3, 4)),
+        controls=(compute_matched(1, layers=10, pause=5), compute_matched(1, layers=10, pause=10)),
+        seeds=2,
+        control_seeds=2,
+        steps=100_000,
+        batch_size=256,
+        seq=1024,
+        size=PAPER_SIZE,
+        optimizer=PAPER_OPTIMIZER,
+        items=2000,
     ),
 }
 
 PAPERS_RING_STEPS = {"smoke": 2, "full": 800}
-"""Steps of a stage of `papers_ring_configs`, at the presets that have the time for it."""
+"""Steps of a stage of `papers_ring_configs`. Other presets have no time for it."""
 PAPERS_RING_SEEDS = 2
 
 
@@ -151,54 +173,62 @@ def all_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
 
 
 def papers_ring_configs(preset: str, seeds: int = 0) -> dict[str, list[TrainConfig]]:
-    """How far models of notebook 05's size get on F7[X]/(X^5), with loss on answers alone: kind -> trainings by seed.
+    """Trainings on the paper's ring F7[X]/(X^5), with loss on answers only: {label: configs of all seeds}.
 
-    "one operation" sees questions of m = 1 only; "then all" goes on from it with all m; "all at once" sees all m, for
-    as many steps as these two together. "sparse products" goes on from "one operation" for eight times its steps, in
-    batches twice as large, with nothing but products of operands of few terms; "then one operation" goes on from there.
-    Empty where a preset has no time for it.
+    Each label names n and a stage:
+
+    one operation       questions of m = 1 only
+    then all            continues "one operation" with all m
+    sparse products     continues "one operation" for 8 times its steps, in batches of twice the size, with products of
+                        operands of few terms only
+    then one operation  continues "sparse products" with the questions of "one operation"
+    all at once         all m from the start, for the steps of "one operation" and "then all" together
+
+    Empty for presets that have no time for it.
     """
-    kinds: dict[str, list[TrainConfig]] = {}
+    configs: dict[str, list[TrainConfig]] = {}
     steps = PAPERS_RING_STEPS.get(preset, 0)
     chosen, ring = replace(POLYNOMIALS[preset], steps=steps), RINGS["F7X5"]
     for seed in range((seeds or PAPERS_RING_SEEDS) if steps else 0):
         for n in (1, 2):
-            condition = replace(chosen.main[0], n=n, trunk=chosen.main[0].layers - n, learns="answers")
-            every = _config(f"{preset}-F7X5-n{n}", condition, chosen, ring, seed)
-            one = replace(every, task=replace(every.task, stream=replace(ring, max_operations=1)))
-            found = {"one operation": one, "then all": replace(every, init_from=one.folder)}
-            products = replace(one.task.stream, operations=("*",), zeros=1.0)
+            condition = compute_matched(n, chosen.main[0].layers, loss_on="answers")
+            all_operations = _config(f"{preset}-F7X5-n{n}", condition, chosen, ring, seed)
+            easy_task = replace(all_operations.task, stream=replace(ring, max_operations=1))
+            easy = replace(all_operations, task=easy_task)
+            products = replace(easy_task.stream, operations=("*",), zeros=1.0)
             sparse = replace(
-                _config(f"{every.name}-products", condition, replace(chosen, steps=8 * steps), products, seed),
+                _config(f"{all_operations.name}-products", condition, replace(chosen, steps=8 * steps), products, seed),
                 batch_size=2 * chosen.batch_size,
-                init_from=one.folder,
+                init_from=easy.folder,
             )
-            found |= {"sparse products": sparse, "then one operation": replace(one, init_from=sparse.folder)}
-            found["all at once"] = _config(every.name, condition, replace(chosen, steps=2 * steps), ring, seed)
-            for kind, config in found.items():
-                kinds.setdefault(f"n = {n}, {kind}", []).append(config)
-    return kinds
+            stages = {
+                "one operation": easy,
+                "then all": replace(all_operations, init_from=easy.folder),
+                "sparse products": sparse,
+                "then one operation": replace(easy, init_from=sparse.folder),
+                "all at once": _config(all_operations.name, condition, replace(chosen, steps=2 * steps), ring, seed),
+            }
+            for stage, config in stages.items():
+                configs.setdefault(f"n = {n}, {stage}", []).append(config)
+    return configs
 
 
 def polynomial_configs(preset: str, seeds: int = 0, ring: str = "F2X4") -> list[TrainConfig]:
-    """The trainings of notebook 05: the main cells, then the controls.
+    """The trainings of notebook 05: the main conditions, then the controls.
 
     Args:
-        seeds: number of seeds of every cell; 0 takes the preset's.
+        seeds: number of seeds of every condition; 0 takes the preset's.
         ring: one of RINGS.
 
     Raises:
         ValueError: for an unknown preset or ring.
     """
-    for name, value, known in (("preset", preset, POLYNOMIALS), ("ring", ring, RINGS)):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(known)}")
-    chosen = POLYNOMIALS[preset]
+    chosen, stream = look_up("preset", preset, POLYNOMIALS), look_up("ring", ring, RINGS)
     return [
-        _config(f"{preset}-{ring}-n{condition.n}", condition, chosen, RINGS[ring], seed)
-        for conditions, own in ((chosen.main, chosen.seeds), (chosen.controls, chosen.control_seeds))
+        _config(f"{preset}-{ring}-n{condition.n}", condition, chosen, stream, seed)
+        for conditions, own_seeds in ((chosen.main, chosen.seeds), (chosen.controls, chosen.control_seeds))
         for condition in conditions
-        for seed in range(seeds or own)
+        for seed in range(seeds or own_seeds)
     ]
 
 
@@ -215,7 +245,7 @@ def _config(
         trunk_layers=condition.trunk,
         n_future=condition.n,
         max_seq=seq,
-        stop_gradient=tuple(range(2, condition.n + 1)) if condition.stopped else (),
+        stop_gradient=tuple(range(2, condition.n + 1)) if condition.stop_gradient else (),
     )
     return TrainConfig(
         task=task,
@@ -224,11 +254,9 @@ def _config(
         name=name,
         steps=chosen.steps,
         batch_size=chosen.batch_size,
-        horizon_weights=tuple(condition.fading**i for i in range(condition.n)),
-        label_weights=LABEL_WEIGHTS[condition.learns],
+        horizon_weights=tuple(condition.horizon_decay**i for i in range(condition.n)),
+        label_weights=LABEL_WEIGHTS[condition.loss_on],
         seed=seed,
-        log_every=max(1, chosen.steps // 40),
-        evaluate_every=max(1, chosen.steps // 12),
         evaluate_rows=120,
-        checkpoint_every=max(1, chosen.steps // 4),
+        **milestones(chosen.steps, logs=40, evaluations=12),
     )

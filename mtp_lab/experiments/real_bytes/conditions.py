@@ -1,20 +1,28 @@
-"""What notebook 02 trains at each preset: models of n future bytes, and next-token models as deep as their paths."""
+"""What notebook 02 trains at each preset: models of n future bytes, and next-token models of the same path depth."""
 
 from dataclasses import dataclass
 
 from mtp_lab.config import ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.experiments.presets import MUON
+from mtp_lab.experiments.presets import (
+    MUON,
+    PAPER_OPTIMIZER,
+    SMALL_SIZE,
+    SMOKE_OPTIMIZER,
+    SMOKE_SIZE,
+    look_up,
+    milestones,
+)
 from mtp_lab.tasks import BytesTask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BytesPreset:
-    """The job of notebook 02: models of n future bytes on the standard library's source."""
+    """The trainings of notebook 02 at one preset: models of n future bytes on the standard library's source."""
 
-    futures: tuple[int, ...]
-    """Values of n, matched in parameters."""
+    n_values: tuple[int, ...]
+    """Values of n. Their models have the same number of parameters."""
     controls: tuple[int, ...]
-    """Values of n whose next-token path gets a next-token model of the same depth beside it."""
+    """Values of n for which a next-token model with a path of the same depth is trained, too."""
     seeds: int
     steps: int
     batch_size: int
@@ -26,31 +34,57 @@ class BytesPreset:
     """Windows of the test files for the final measurement."""
 
 
-_SMALL = dict(d_model=64, n_layers=9, n_attention_heads=4)
-
 BYTES: dict[str, BytesPreset] = {
     "smoke": BytesPreset(
-        (1, 2), (2,), 2, 6, 4, 32, dict(d_model=16, n_layers=3, n_attention_heads=2), OptimizerConfig(warmup=2), 8
+        n_values=(1, 2),
+        controls=(2,),
+        seeds=2,
+        steps=6,
+        batch_size=4,
+        seq=32,
+        size=dict(SMOKE_SIZE, n_layers=3),
+        optimizer=SMOKE_OPTIMIZER,
+        test_rows=8,
     ),
-    "quick": BytesPreset((1, 2, 4, 8), (4, 8), 3, 180, 8, 128, _SMALL, MUON, 256),
-    "full": BytesPreset((1, 2, 4, 8), (2, 4, 8), 5, 600, 8, 128, _SMALL, MUON, 1024),
-    # Section 4's training: Adam, 100k steps of .25M tokens, context 2048; the byte models of section 3.3 predict 8.
+    "quick": BytesPreset(
+        n_values=(1, 2, 4, 8),
+        controls=(4, 8),
+        seeds=3,
+        steps=180,
+        batch_size=8,
+        seq=128,
+        size=dict(SMALL_SIZE, n_layers=9),
+        optimizer=MUON,
+        test_rows=256,
+    ),
+    "full": BytesPreset(
+        n_values=(1, 2, 4, 8),
+        controls=(2, 4, 8),
+        seeds=5,
+        steps=600,
+        batch_size=8,
+        seq=128,
+        size=dict(SMALL_SIZE, n_layers=9),
+        optimizer=MUON,
+        test_rows=1024,
+    ),
+    # Section 4's training, context 2048. The byte models of section 3.3 predict 8 bytes.
     "paper": BytesPreset(
-        (1, 2, 4, 8),
-        (2, 4, 8),
-        2,
-        100_000,
-        128,
-        2048,
-        dict(d_model=1024, n_layers=25, n_attention_heads=16),
-        OptimizerConfig(learning_rate=1e-4, warmup=2000),
-        4096,
+        n_values=(1, 2, 4, 8),
+        controls=(2, 4, 8),
+        seeds=2,
+        steps=100_000,
+        batch_size=128,
+        seq=2048,
+        size=dict(d_model=1024, n_layers=25, n_attention_heads=16),
+        optimizer=PAPER_OPTIMIZER,
+        test_rows=4096,
     ),
 }
 
 
 def bytes_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
-    """The trainings of notebook 02: for every seed, every n and, for some n, a next-token model as deep as n's path.
+    """The trainings of notebook 02: for every seed, each n, and each control of the preset.
 
     Args:
         seeds: number of seeds; 0 takes the preset's.
@@ -58,10 +92,8 @@ def bytes_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
     Raises:
         ValueError: for an unknown preset.
     """
-    if preset not in BYTES:
-        raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(BYTES)}")
-    chosen = BYTES[preset]
-    models = [(n, chosen.size["n_layers"]) for n in chosen.futures]
+    chosen = look_up("preset", preset, BYTES)
+    models = [(n, chosen.size["n_layers"]) for n in chosen.n_values]
     models += [(1, chosen.size["n_layers"] - n + 1) for n in chosen.controls]
     task = BytesTask(seq=chosen.seq)
     return [
@@ -73,9 +105,7 @@ def bytes_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
             steps=chosen.steps,
             batch_size=chosen.batch_size,
             seed=seed,
-            log_every=max(1, chosen.steps // 50),
-            evaluate_every=max(1, chosen.steps // 10),
-            checkpoint_every=max(1, chosen.steps // 4),
+            **milestones(chosen.steps),
         )
         for seed in range(seeds or chosen.seeds)
         for n, layers in models

@@ -1,1 +1,1 @@
-"""The experiment of notebook 03: how fast byte models decode with their own drafts."""
+"""The experiment of notebook 03: the speed at which byte models decode with their own drafts."""

@@ -1,31 +1,38 @@
-"""What notebook 03 trains at each preset: models of n future bytes with trunks of one depth."""
+"""What notebook 03 trains at each preset: models of n future bytes with trunks of the same depth."""
 
 from dataclasses import dataclass, replace
 
 from mtp_lab.config import HeadKind, ModelConfig, OptimizerConfig, TrainConfig
-from mtp_lab.experiments.presets import MUON, milestones
+from mtp_lab.experiments.presets import (
+    MUON,
+    PAPER_OPTIMIZER,
+    SMALL_SIZE,
+    SMOKE_OPTIMIZER,
+    SMOKE_SIZE,
+    look_up,
+    milestones,
+)
 from mtp_lab.tasks import BytesTask
 from mtp_lab.tasks.bytes import Source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpeculationPreset:
-    """The job of notebook 03: models of n future bytes with trunks of one depth, on code and on prose."""
+    """The trainings of notebook 03 at one preset: models of n future bytes, on code and on prose."""
 
-    futures: tuple[int, ...]
-    """Values of n trained on code; the largest that every text shares is `prose_future`."""
-    prose_future: int
-    """The n trained on docstrings and stories, too, and for several lengths of training on code."""
+    n_values: tuple[int, ...]
+    """Values of n that are trained on code, `main_n` among them."""
+    main_n: int
+    """The n that is trained on docstrings and stories, too, and for several numbers of steps on code."""
     seeds: int
     steps: int
-    longer: tuple[int, ...]
-    """Other numbers of steps for `prose_future` on code."""
-    linear: tuple[tuple[int, int], ...]
-    """Trainings on code of `prose_future` heads of one matrix each on a trunk of as many layers in all: steps, and rows
-    a step."""
-    written_steps: int
-    """Steps that the drafts of the longest of `longer`, and of all of `linear`, learn what their head 1 writes
-    (written.py), all that a decoder has room for behind a prompt of `prompt` bytes."""
+    other_steps: tuple[int, ...] = ()
+    """Other numbers of steps for `main_n` on code."""
+    linear_heads: tuple[tuple[int, int], ...] = ()
+    """Trainings on code with `main_n` linear heads: (steps, rows a step). All layers belong to the trunk."""
+    self_distillation_steps: int
+    """Steps in which heads learn text that head 1 writes (mtp_lab.training.self_distillation). This applies to the
+    longest training with parallel heads, and to all trainings with linear heads."""
     batch_size: int
     seq: int
     size: dict[str, int]
@@ -34,74 +41,90 @@ class SpeculationPreset:
 
     @property
     def prompt(self) -> int:
-        """Bytes of the prompts that texts are written behind."""
+        """Length in bytes of the prompts that models continue."""
         return 3 * self.seq // 8
 
 
-_FAST = dict(d_model=128, trunk_layers=8, n_attention_heads=4)
-
 SPECULATION: dict[str, SpeculationPreset] = {
     "smoke": SpeculationPreset(
-        (1, 2),
-        2,
-        2,
-        4,
-        (8,),
-        ((8, 2),),
-        2,
-        4,
-        64,
-        dict(d_model=16, trunk_layers=1, n_attention_heads=2),
-        OptimizerConfig(warmup=2),
+        n_values=(1, 2),
+        main_n=2,
+        seeds=2,
+        steps=4,
+        other_steps=(8,),
+        linear_heads=((8, 2),),
+        self_distillation_steps=2,
+        batch_size=4,
+        seq=64,
+        size=dict(SMOKE_SIZE, trunk_layers=1),
+        optimizer=SMOKE_OPTIMIZER,
     ),
     "quick": SpeculationPreset(
-        (1, 2, 8), 8, 2, 150, (), (), 40, 8, 128, dict(d_model=64, trunk_layers=4, n_attention_heads=4), MUON
+        n_values=(1, 2, 8),
+        main_n=8,
+        seeds=2,
+        steps=150,
+        self_distillation_steps=40,
+        batch_size=8,
+        seq=128,
+        size=dict(SMALL_SIZE, trunk_layers=4),
+        optimizer=MUON,
     ),
-    "full": SpeculationPreset(  # the longest: minutes on a GPU, a night on two cores
-        (1, 2, 4, 8, 16), 8, 2, 80, (500, 5000), ((5000, 8), (5000, 64)), 400, 8, 256, _FAST, MUON
+    "full": SpeculationPreset(  # the longest training takes minutes on a GPU and a night on two cores
+        n_values=(1, 2, 4, 8, 16),
+        main_n=8,
+        seeds=2,
+        steps=80,
+        other_steps=(500, 5000),
+        linear_heads=((5000, 8), (5000, 64)),
+        self_distillation_steps=400,
+        batch_size=8,
+        seq=256,
+        size=dict(d_model=128, trunk_layers=8, n_attention_heads=4),
+        optimizer=MUON,
     ),
-    "paper": SpeculationPreset(  # section 3.3: 7B byte models, 200B bytes; here the trunk of the 300M model
-        (1, 8, 16, 32),
-        8,
-        1,
-        100_000,
-        (),
-        (),
-        1000,
-        128,
-        2048,
-        dict(d_model=1024, trunk_layers=24, n_attention_heads=16),
-        OptimizerConfig(learning_rate=1e-4, warmup=2000),
+    "paper": SpeculationPreset(  # section 3.3 has 7B byte models and 200B bytes; this is the trunk of the 300M model
+        n_values=(1, 8, 16, 32),
+        main_n=8,
+        seeds=1,
+        steps=100_000,
+        self_distillation_steps=1000,
+        batch_size=128,
+        seq=2048,
+        size=dict(d_model=1024, trunk_layers=24, n_attention_heads=16),
+        optimizer=PAPER_OPTIMIZER,
     ),
 }
 
 
 def speculation_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
-    """The trainings of notebook 03: on code every n; one n on docstrings and stories and for several lengths, and its
-    drafts, at the longest, on what the model itself writes.
+    """The trainings of notebook 03: every n on code, and `main_n` on other texts and for other numbers of steps.
 
-    Every trunk has the same depth, so that plain decoding costs the same for every n.
+    The longest of these, and those with linear heads, are followed by self-distillation. All trunks with layer heads
+    have the same depth, so plain decoding takes the same time for every n.
 
     Raises:
         ValueError: for an unknown preset.
     """
-    if preset not in SPECULATION:
-        raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(SPECULATION)}")
-    chosen = SPECULATION[preset]
-    one, longest, rows = chosen.prose_future, max((chosen.steps, *chosen.longer)), chosen.batch_size
-    linear = [("library", one, "linear", *length) for length in chosen.linear]
-    jobs: list[tuple[Source, int, HeadKind, int, int]] = [
-        *(("library", n, "parallel", chosen.steps, rows) for n in chosen.futures),
-        *(("library", one, "parallel", steps, rows) for steps in chosen.longer),
+    chosen = look_up("preset", preset, SPECULATION)
+    n, rows = chosen.main_n, chosen.batch_size
+    longest = ("library", n, "parallel", max((chosen.steps, *chosen.other_steps)), rows)
+    linear = [("library", n, "linear", *length) for length in chosen.linear_heads]
+    trainings: list[tuple[Source, int, HeadKind, int, int]] = [
+        *(("library", other_n, "parallel", chosen.steps, rows) for other_n in chosen.n_values),
+        *(("library", n, "parallel", steps, rows) for steps in chosen.other_steps),
         *linear,
-        *((source, one, "parallel", chosen.steps, rows) for source in ("docstrings", "stories")),
+        *((source, n, "parallel", chosen.steps, rows) for source in ("docstrings", "stories")),
     ]
-    to_draft = {("library", one, "parallel", longest, rows), *linear}
     configs = []
     for seed in range(seeds or chosen.seeds):
-        found = {job: _speculation_config(preset, *job, seed) for job in jobs}
-        configs += found.values()
-        configs += [_written_config(preset, config) for job, config in found.items() if job in to_draft]
+        of_seed = {training: _speculation_config(preset, *training, seed) for training in trainings}
+        configs += of_seed.values()
+        configs += [
+            _self_distillation_config(preset, config)
+            for training, config in of_seed.items()
+            if training in {longest, *linear}
+        ]
     return configs
 
 
@@ -120,21 +143,21 @@ def _speculation_config(
         steps=steps,
         batch_size=rows,
         seed=seed,
-        **milestones(steps),
+        **milestones(steps, checkpoints=8),
     )
 
 
-def _written_config(preset: str, config: TrainConfig) -> TrainConfig:
-    """Of the run that goes on from that of `config`, with heads that learn own text."""
+def _self_distillation_config(preset: str, config: TrainConfig) -> TrainConfig:
+    """The run that continues that of `config`: heads beyond the first learn text that head 1 writes."""
     chosen = SPECULATION[preset]
     return replace(
         config,
         name=f"{config.name}-written",
         init_from=config.folder,
         self_distilled_tokens=chosen.seq - chosen.prompt,
-        # the trunk learns nothing anyway
+        # the trunk is frozen in any case
         model=replace(config.model, stop_gradient=tuple(range(1, config.model.n_future + 1))),
-        steps=chosen.written_steps,
-        batch_size=4 * chosen.batch_size,  # a token is written sooner in many rows at once
-        **milestones(chosen.written_steps),
+        steps=chosen.self_distillation_steps,
+        batch_size=4 * chosen.batch_size,  # many rows at once take less time for each generated token
+        **milestones(chosen.self_distillation_steps, checkpoints=8),
     )

@@ -1,1 +1,1 @@
-"""The experiment of notebook 07: planning on path-star graphs."""
+"""The experiment of notebook 07: whether models plan the first step on a star graph."""

@@ -1,9 +1,9 @@
-"""What notebook 07 trains at each preset: models of path-star graphs that differ in n, in heads, or in the answer.
+"""What notebook 07 trains at each preset: models of star graphs that differ in n, in head kind, or in the answer.
 
-The trunk is the same in all cells but one. Answers alone are learnt, as in Bachmann & Nagarajan 2024, whose graphs
-these are. Presets are those of mtp_lab.experiments.real_bytes.conditions. Optimizer and positions (relative: a previous-token head is easy) were
-chosen at n = 1 on reversed answers, which any model can learn; the size of the graphs by what n = 1 to 4 did on
-validation graphs, with a seed that is in no study (LAB_LOG.md).
+The trunk has the same depth in all conditions but one. The loss is on answers only, as in Bachmann & Nagarajan 2024,
+who introduced these graphs. Positions are relative, so that a previous-token head is easy to learn. Optimizer and
+positions were chosen at n = 1 on reversed answers, which any model can learn. The size of the graphs was chosen by the
+results of n = 1 to 4 on validation graphs, with a seed that is in no study (LAB_LOG.md).
 """
 
 from dataclasses import dataclass, replace
@@ -11,146 +11,160 @@ from dataclasses import dataclass, replace
 from data_gen.star_graph import StarGraphs, Variant
 from mtp_lab.config import HeadKind, ModelConfig, OptimizerConfig, TrainConfig
 from mtp_lab.experiments.polynomials.conditions import LABEL_WEIGHTS
+from mtp_lab.experiments.presets import (
+    PAPER_OPTIMIZER,
+    PAPER_SIZE,
+    SMALL_SIZE,
+    SMOKE_OPTIMIZER,
+    SMOKE_SIZE,
+    look_up,
+    milestones,
+)
 from mtp_lab.tasks import StarGraphTask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StarCondition:
-    """Trainings of notebook 07 that differ in their seed alone."""
+    """A condition of notebook 07: trainings that differ in their seed only."""
 
     n: int = 1
-    heads: HeadKind = "parallel"
+    head_kind: HeadKind = "parallel"
     variant: Variant = "forward"
-    stopped: bool = False
-    """Heads beyond the first do not shape the trunk."""
-    deeper: int = 0
-    """Layers that the trunk has more than the preset's."""
+    stop_gradient: bool = False
+    """Whether heads beyond the first send no gradient into the trunk."""
+    extra_layers: int = 0
+    """Layers of the trunk beyond the preset's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StarPreset:
-    """The job of notebook 07."""
+    """The trainings of notebook 07 at one preset."""
 
     graphs: StarGraphs
     conditions: tuple[StarCondition, ...]
-    """The first is what the others are compared with."""
+    """The first is the one that others are compared with."""
     seeds: int
     steps: int
     batch_size: int
     trunk: int
-    """Layers of the trunk; the next-token head adds one to its path."""
+    """Layers of the trunk. The path of the next-token head has one more."""
     size: dict[str, int]
     """d_model, n_attention_heads."""
     optimizer: OptimizerConfig
     rows: int
-    """Test graphs behind every measure."""
+    """Test graphs of every measure."""
 
 
-_CELLS = (
-    StarCondition(1),
-    StarCondition(2),
-    StarCondition(3),
-    StarCondition(4),
-    StarCondition(2, "causal"),
-    StarCondition(2, "sequential"),
-    StarCondition(2, stopped=True),
-    StarCondition(1, deeper=1),
-    StarCondition(1, variant="reversed"),
-    StarCondition(1, variant="teacherless"),
+_FULL = (
+    *(StarCondition(n=n) for n in (1, 2, 3, 4)),
+    StarCondition(n=2, head_kind="causal"),
+    StarCondition(n=2, head_kind="sequential"),
+    StarCondition(n=2, stop_gradient=True),
+    StarCondition(n=1, extra_layers=1),
+    StarCondition(n=1, variant="reversed"),
+    StarCondition(n=1, variant="teacherless"),
 )
-_SMALL = dict(d_model=64, n_attention_heads=4)
-_STEADY = OptimizerConfig(kind="muon", learning_rate=1e-2, final=1.0)  # no step is the last one
+_CONSTANT = OptimizerConfig(kind="muon", learning_rate=1e-2, final=1.0)  # so that more steps are a continuation
 _GRAPHS = StarGraphs(degree=2, length=3, nodes=8)
 
 STARS: dict[str, StarPreset] = {
     "smoke": StarPreset(
-        _GRAPHS,
-        (
-            StarCondition(1),
-            StarCondition(2),
-            StarCondition(1, variant="reversed"),
-            StarCondition(1, variant="teacherless"),
+        graphs=_GRAPHS,
+        conditions=(
+            StarCondition(n=1),
+            StarCondition(n=2),
+            StarCondition(n=1, variant="reversed"),
+            StarCondition(n=1, variant="teacherless"),
         ),
-        2,
-        2,
-        4,
-        1,
-        dict(d_model=16, n_attention_heads=2),
-        OptimizerConfig(warmup=2),
-        8,
+        seeds=2,
+        steps=2,
+        batch_size=4,
+        trunk=1,
+        size=SMOKE_SIZE,
+        optimizer=SMOKE_OPTIMIZER,
+        rows=8,
     ),
     "quick": StarPreset(
-        _GRAPHS,
-        (StarCondition(1), StarCondition(2), StarCondition(1, variant="reversed")),
-        3,
-        300,
-        64,
-        3,
-        _SMALL,
-        _STEADY,
-        256,
+        graphs=_GRAPHS,
+        conditions=(StarCondition(n=1), StarCondition(n=2), StarCondition(n=1, variant="reversed")),
+        seeds=3,
+        steps=300,
+        batch_size=64,
+        trunk=3,
+        size=SMALL_SIZE,
+        optimizer=_CONSTANT,
+        rows=256,
     ),
-    "full": StarPreset(_GRAPHS, _CELLS, 10, 500, 64, 3, _SMALL, _STEADY, 1024),
-    # Bachmann & Nagarajan's hardest graph, at the paper's 30M model and training (section 4: Adam, 100k steps).
+    "full": StarPreset(
+        graphs=_GRAPHS,
+        conditions=_FULL,
+        seeds=10,
+        steps=500,
+        batch_size=64,
+        trunk=3,
+        size=SMALL_SIZE,
+        optimizer=_CONSTANT,
+        rows=1024,
+    ),
+    # Bachmann & Nagarajan's hardest graph, with the paper's model of 30M parameters and its training.
     "paper": StarPreset(
-        StarGraphs(degree=5, length=5, nodes=50),
-        _CELLS,
-        10,
-        100_000,
-        1024,
-        9,
-        dict(d_model=512, n_attention_heads=8),
-        OptimizerConfig(learning_rate=1e-4, warmup=2000),
-        4096,
+        graphs=StarGraphs(degree=5, length=5, nodes=50),
+        conditions=_FULL,
+        seeds=10,
+        steps=100_000,
+        batch_size=1024,
+        trunk=9,
+        size=PAPER_SIZE,
+        optimizer=PAPER_OPTIMIZER,
+        rows=4096,
     ),
 }
 
 
 def star_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
-    """The trainings of notebook 07, cell after cell; seeds of all cells share the graphs and their order.
+    """The trainings of notebook 07, condition after condition. A row is one document.
 
-    A row is one document. Models differ in their heads alone: the path of the next-token head is the same in all cells
-    but the deeper one.
+    A seed has the same graphs in the same order in all conditions. The path of the next-token head is equally deep in all
+    conditions without extra layers.
 
     Args:
-        seeds: number of seeds of every cell; 0 takes the preset's.
+        seeds: number of seeds of every condition; 0 takes the preset's.
 
     Raises:
         ValueError: for an unknown preset.
     """
-    if preset not in STARS:
-        raise ValueError(f"preset={preset!r} is not known; use one of {', '.join(STARS)}")
-    chosen, configs = STARS[preset], []
-    for condition in chosen.conditions:
-        stream = replace(chosen.graphs, variant=condition.variant)
-        task = StarGraphTask(stream=stream, seq=stream.seq)
-        trunk = chosen.trunk + condition.deeper
-        model = ModelConfig(
-            vocab_size=task.vocab_size,
-            **chosen.size,
-            position="relative",
-            n_layers=trunk + condition.n,
-            trunk_layers=trunk,
-            n_future=condition.n,
-            head_kind=condition.heads,
-            max_seq=task.seq,
-            stop_gradient=tuple(range(2, condition.n + 1)) if condition.stopped else (),
-        )
-        configs += [
-            TrainConfig(
-                task=task,
-                model=model,
-                optimizer=chosen.optimizer,
-                name=f"{preset}-{condition.variant}-n{condition.n}",
-                steps=chosen.steps,
-                batch_size=chosen.batch_size,
-                label_weights=LABEL_WEIGHTS["answers"],
-                seed=seed,
-                log_every=max(1, chosen.steps // 40),
-                evaluate_every=max(1, chosen.steps // 25),
-                evaluate_rows=min(256, chosen.rows),
-                checkpoint_every=max(1, chosen.steps // 4),
-            )
-            for seed in range(seeds or chosen.seeds)
-        ]
-    return configs
+    chosen = look_up("preset", preset, STARS)
+    return [
+        _config(preset, chosen, condition, seed)
+        for condition in chosen.conditions
+        for seed in range(seeds or chosen.seeds)
+    ]
+
+
+def _config(preset: str, chosen: StarPreset, condition: StarCondition, seed: int) -> TrainConfig:
+    stream = replace(chosen.graphs, variant=condition.variant)
+    task = StarGraphTask(stream=stream, seq=stream.seq)
+    trunk = chosen.trunk + condition.extra_layers
+    model = ModelConfig(
+        vocab_size=task.vocab_size,
+        **chosen.size,
+        position="relative",
+        n_layers=trunk + condition.n,
+        trunk_layers=trunk,
+        n_future=condition.n,
+        head_kind=condition.head_kind,
+        max_seq=task.seq,
+        stop_gradient=tuple(range(2, condition.n + 1)) if condition.stop_gradient else (),
+    )
+    return TrainConfig(
+        task=task,
+        model=model,
+        optimizer=chosen.optimizer,
+        name=f"{preset}-{condition.variant}-n{condition.n}",
+        steps=chosen.steps,
+        batch_size=chosen.batch_size,
+        label_weights=LABEL_WEIGHTS["answers"],
+        seed=seed,
+        evaluate_rows=min(256, chosen.rows),
+        **milestones(chosen.steps, logs=40, evaluations=25),
+    )

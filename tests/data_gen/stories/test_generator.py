@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import chisquare
 
 from data_gen.batch import Documents
-from data_gen.stories.generator import GRAMMAR, Stories, Teller
+from data_gen.stories.generator import GRAMMAR, Stories, StoryWriter
 from data_gen.stories.grammar import PRONOUNS, Grammar, alternatives
 from data_gen.stories.names import NamePools, Pool, draw_cast
 
@@ -42,11 +42,11 @@ def stories_of(
     grammar: Grammar, n: int, fresh: float, shared: float, scenery: float = 0.4, spans: bool = True, seed: int = 0
 ):
     """n stories with names of POOL and FRESH, and the vocabulary with which to read them."""
-    rng, teller = np.random.default_rng(seed), Teller(grammar, scenery)
+    rng, writer = np.random.default_rng(seed), StoryWriter(grammar, scenery)
     cast = draw_cast(Pool(POOL), Pool(FRESH), n, 4, rng, fresh, shared)
-    cast.pieces[:] += len(teller.compiled.vocabulary) + np.array([0, 4])
+    cast.pieces[:] += len(writer.compiled_grammar.vocabulary) + np.array([0, 4])
     pieces = (*(f"N{i}" for i in range(4)), *(f"n{i}" for i in range(3)))
-    return teller.tell(cast, rng, spans), (*teller.compiled.vocabulary, *pieces)
+    return writer.write(cast, rng, spans), (*writer.compiled_grammar.vocabulary, *pieces)
 
 
 def read(documents: Documents, vocabulary) -> list[tuple[str, ...]]:
@@ -167,7 +167,7 @@ def test_the_longest_story_is_the_longest_of_all(scenery):
     names, gender = {"A": (0, 0), "B": (1, 1)}, {"A": 0, "B": 0}
     words = {slot: options[0] for slot, options in TINY.words.items()}
     lengths = [len(told(tokens, names, gender, words)) for tokens, chance in paths_of(TINY, scenery) if chance]
-    assert Teller(TINY, scenery).compiled.longest() == max(lengths) > min(lengths)
+    assert StoryWriter(TINY, scenery).compiled_grammar.longest() == max(lengths) > min(lengths)
 
 
 # --- the real text

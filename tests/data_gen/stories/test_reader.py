@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from data_gen.batch import Batch, Documents
 from data_gen.stories.cast_reader import CastReader
-from data_gen.stories.generator import GRAMMAR, Stories, compiled
+from data_gen.stories.generator import GRAMMAR, Stories, story_writer
 from data_gen.stories.grammar import PRONOUNS, Grammar, alternatives
 from data_gen.stories.names import Pool, draw_cast
 from data_gen.stories.reader import StoryReader
@@ -113,12 +113,12 @@ def all_stories(fresh: float, shared: float, spans: bool) -> dict[tuple[str, ...
 
 def sample(grammar: Grammar, n: int, fresh: float, shared: float, scenery: float, spans: bool = True, seed: int = 0):
     """n stories with names of POOL and FRESH, their vocabulary, and the reader who knows all that."""
-    rng, teller = np.random.default_rng(seed), compiled(grammar, scenery)
+    rng, writer = np.random.default_rng(seed), story_writer(grammar, scenery)
     cast = draw_cast(Pool(POOL), Pool(FRESH), n, 4, rng, fresh, shared)
-    cast.pieces[:] += len(teller.compiled.vocabulary) + np.array([0, 4])
+    cast.pieces[:] += len(writer.compiled_grammar.vocabulary) + np.array([0, 4])
     pieces = (*(f"N{i}" for i in range(4)), *(f"n{i}" for i in range(3)))
     reader = StoryReader(grammar, scenery, CastReader(Pool(POOL), Pool(FRESH), fresh, shared), spans)
-    return teller.tell(cast, rng, spans), (*teller.compiled.vocabulary, *pieces), reader
+    return writer.write(cast, rng, spans), (*writer.compiled_grammar.vocabulary, *pieces), reader
 
 
 def nats_of(chances: dict) -> float:
