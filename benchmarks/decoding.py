@@ -214,7 +214,7 @@ def growth(task: dict[str, Any]) -> dict[str, Any]:
         times: list[float] = []
 
         def note(row: int, tokens: list[int], times: list[float] = times, attempt: int = attempt) -> None:
-            caches.add((attempt, decoder.text.data_ptr(), *(layer.held.data_ptr() for layer in decoder.layers)))
+            caches.add((attempt, decoder.rows.text.data_ptr(), *(layer.cache.data_ptr() for layer in decoder.layers)))
             times.append(time.perf_counter())
 
         generate(decoder, [prompt], LONGEST - len(prompt), stream=note)

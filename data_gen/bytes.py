@@ -1,8 +1,8 @@
 """Real text and code as bytes: the Python standard library that is already on the machine, and local files.
 
-A byte is a token (0..255) and one more token opens each document, so no tokenizer has to be trained or
-downloaded and every file round-trips. Train, validation and test are split by file *name*, so adding or
-editing a file moves no other one. Left out: subword tokenizers (data_gen.renaming.rename takes any) and downloads.
+A byte is a token (0..255), and one more token opens each document. So no tokenizer has to be trained or downloaded, and
+every file can be decoded exactly. Files are split into train, validation and test by their *names*, so adding or
+editing a file moves no other file. Left out: subword tokenizers (data_gen.renaming accepts any) and downloads.
 """
 
 import os
@@ -84,7 +84,7 @@ class Corpus:
     def split(self, which: Split) -> "Corpus":
         """The documents of one split: sha256 of the name mod 100; < 90 train, < 95 validation, else test.
 
-        Raises ValueError for another `which`, and where no document falls into it.
+        Raises ValueError for another `which`, and for a split without documents.
         """
         if which not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {which!r}")
@@ -92,20 +92,20 @@ class Corpus:
         documents = tuple(document for document in self.documents if _percentile(document.name) in percent)
         if not any(document.data for document in documents):
             raise ValueError(
-                f"the {which} split of corpus {self.name!r} is empty: {len(percent)} % of files belong "
-                f"to it, by their names, but none with text of these {len(self.documents)} documents; "
-                "add more files (100 or more fill every split almost surely)"
+                f"the {which} split of corpus {self.name!r} is empty: it contains {len(percent)} % of files, by their "
+                f"names, but none with text of these {len(self.documents)} documents; "
+                "add more files (with 100 or more, every split almost surely has one)"
             )
         return Corpus(f"{self.name}/{which}", documents)
 
 
 @dataclass(frozen=True, eq=False)
 class ByteStream:
-    """A corpus as one line of tokens: each document is the separator and then its bytes.
+    """A corpus as one sequence of tokens: each document is the separator and then its bytes.
 
-    corpus  what it was made from; document ids are indices into corpus.documents
-    tokens  (n,) uint16, since 257 values need no more; batches are int32
-    starts  (n_documents,) where each document's separator is
+    corpus  its documents; document ids are indices into corpus.documents
+    tokens  (n,) uint16, enough for 257 values; batches are int32
+    starts  (n_documents,) position of each document's separator
     """
 
     corpus: Corpus
@@ -144,8 +144,8 @@ class ByteStream:
     def windows(self, seq: int, limit: int | None = None) -> Batch:
         """Windows that do not overlap, in the order of the stream, the same on every call.
 
-        All of them cover the stream, and the last is padded (documents -1, token 0). A smaller `limit` takes
-        that many, spread evenly over the stream: a small evaluation sees all the corpus, not its first files.
+        Together they cover the stream; the last one is padded (documents -1, token 0). With a smaller `limit`, that
+        many windows are spread evenly over the stream, so a small evaluation covers the whole corpus.
         Raises ValueError for seq < 2 and limit < 1.
         """
         _check_seq(seq)
@@ -156,14 +156,14 @@ class ByteStream:
         chosen = (2 * np.arange(limit) + 1) * n // (2 * limit)  # (limit,) the middles of `limit` equal parts
         return self._read(chosen * seq, seq)
 
-    def _read(self, begins: np.ndarray, seq: int) -> Batch:
-        """The windows that begin at `begins` (rows,), padded where they pass the end of the stream."""
-        positions = begins[:, None] + np.arange(seq)  # (rows, seq)
+    def _read(self, first_positions: np.ndarray, seq: int) -> Batch:
+        """The windows from `first_positions` (rows,) on, padded after the end of the stream."""
+        positions = first_positions[:, None] + np.arange(seq)  # (rows, seq)
         tokens = self.tokens.take(positions, mode="clip").astype(np.int32)  # (rows, seq)
-        # A separator always opens the next document: search once a row, then count, not search once a token.
+        # One search per row is enough: every further separator in the row opens the next document.
         opens = tokens == SEPARATOR
         opens[:, 0] = False
-        first = np.searchsorted(self.starts, begins, side="right") - 1  # (rows,)
+        first = np.searchsorted(self.starts, first_positions, side="right") - 1  # (rows,)
         documents = first.astype(np.int32)[:, None] + np.cumsum(opens, axis=1, dtype=np.int32)  # (rows, seq)
         past = positions >= len(self)
         tokens[past], documents[past] = 0, PADDING
@@ -173,7 +173,7 @@ class ByteStream:
 def decode(tokens: np.ndarray) -> str:
     """The text of one row of tokens (n,), for reading: separators as SEPARATOR_TEXT, invalid UTF-8 as U+FFFD.
 
-    Padding is token 0 and shows as "\\0": cut it off first with row[documents >= 0]. Raises ValueError for
+    Padding is token 0 and appears as "\\0"; remove it first with row[documents >= 0]. Raises ValueError for
     anything but one row of tokens 0..256.
     """
     tokens = np.asarray(tokens)
@@ -190,18 +190,18 @@ def decode(tokens: np.ndarray) -> str:
     return SEPARATOR_TEXT.join(text.decode("utf-8", errors="replace") for text in texts)
 
 
-# What the standard library leaves out, as patterns for any part of a path:
+# Files that `standard_library` leaves out, as patterns for any part of a path:
 _LEFT_OUT_PARTS = (
     *("site-packages", "dist-packages", "__pycache__"),  # not the standard library
-    *("test", "tests", "idle_test", "__phello__"),  # 19 MB against 8, and images of Python often drop them
+    *("test", "tests", "idle_test", "__phello__"),  # 19 MB besides 8 MB, and often missing from images of Python
     # written by the build or the distribution, for one machine:
     *("_sysconfigdata*", "config-*", "sitecustomize.py", "_distutils_system_mod.py"),
 )
 # ... and for a whole path:
 _LEFT_OUT_PATHS = (
-    # tables, mostly written by programs: code points, entities, locale aliases, pydoc's help as one string
+    # tables, mostly generated: code points, entities, locale aliases, pydoc's help as one string
     *("encodings/*", "pydoc_data/*", "html/entities.py", "locale.py", "re/_casefix.py", "stringprep.py"),
-    # what distributions ship as packages of their own, so that machines with the same Python lack or have it
+    # separate packages in some distributions, so machines with the same Python may lack them
     *("idlelib/*", "tkinter/*", "turtledemo/*", "distutils/*", "lib2to3/*", "ensurepip/*"),
     "ctypes/macholib/*",
 )
@@ -209,9 +209,9 @@ _LEFT_OUT_PATHS = (
 
 @lru_cache(maxsize=1)
 def standard_library() -> Corpus:
-    """The code of the running Python's standard library, without tests, tables and what differs by machine.
+    """The code of the running Python's standard library, without tests, tables and files that differ between machines.
 
-    It changes with every release of Python, patch releases too (the corpus' name tells): record the hash.
+    It changes with every release of Python, including patch releases (see the corpus's name), so record the hash.
     """
     root = Path(sysconfig.get_path("stdlib"))
     documents = tuple(_read_file(path, root) for path in _library_files(root))
@@ -222,8 +222,8 @@ def local_files(paths: str | Path | Iterable[str | Path], pattern: str = "*") ->
     """Files, and all files below folders that match the glob `pattern`, named relative to their folder.
 
     Hidden files and folders (.git, .venv) and __pycache__ below a folder are left out. Raises OSError for a
-    path that is missing or cannot be read, ValueError for a folder in which nothing matches and for two files
-    of one relative name.
+    path that is missing or cannot be read. Raises ValueError for a folder without a match and for two files with the
+    same relative name.
     """
     roots = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     documents = [document for root in roots for document in _read_root(root, pattern)]
@@ -232,7 +232,7 @@ def local_files(paths: str | Path | Iterable[str | Path], pattern: str = "*") ->
 
 def _library_files(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root):
-        # Pruned, not filtered afterwards: site-packages alone can hold 100,000 files.
+        # Folders are pruned before they are read: site-packages alone can have 100,000 files.
         folders[:] = [name for name in folders if not _matches(name, _LEFT_OUT_PARTS)]
         for name in files:
             path = Path(folder, name)
@@ -275,10 +275,10 @@ def _name_bytes(name: str) -> bytes:
 
 
 def _percentile(name: str) -> int:
-    """0..99 from the name alone; Python's own hash() changes from process to process."""
+    """0..99, from the name alone. Python's own hash() differs between processes."""
     return int.from_bytes(sha256(_name_bytes(name)).digest(), "big") % 100
 
 
 def _check_seq(seq: int) -> None:
     if seq < 2:
-        raise ValueError(f"seq must be >= 2, a token and the one it predicts, got {seq}")
+        raise ValueError(f"seq must be >= 2, a token and its target, got {seq}")

@@ -1,8 +1,8 @@
 """Choices and the forced tokens that follow from them: a stream of which every probability is known exactly.
 
-The choice points of Gloeckle et al. 2024 (arXiv 2404.19737, sections 5.1 and 5.2) without anything else: how many
-tokens are forced between two choices, and for how many tokens a choice stays relevant, are two dials. Entropies and
-mutual information are closed forms. Left out: measuring models against them.
+The choice points of Gloeckle et al. 2024 (arXiv 2404.19737, sections 5.1 and 5.2) in isolation. Two parameters set how
+many tokens are forced between two choices, and for how many tokens a choice stays relevant. Entropies and mutual
+information are closed forms. Left out: measuring models against them.
 """
 
 from dataclasses import dataclass, field
@@ -12,48 +12,48 @@ import numpy as np
 
 from data_gen.batch import NO_VALUE, Batch, Documents, fill
 
-MOST_FUTURES = 2**16  # that `joint` lists
+MOST_FUTURES = 2**16  # largest number that `joint` lists
 
 
 @dataclass(frozen=True)
 class ChoiceProcess:
     """A choice, `forced` tokens, a choice, ...: each forced token is the sum of the choices relevant to it, mod K.
 
-    Token 2K opens a document. Token c < K is the choice of value c, drawn independently of everything before it; token
-    K + v is forced, v being the sum modulo K of the values of all choices that are still relevant at its position (0
-    if none is). A choice with relevance r is relevant to the forced tokens among the r tokens after it. Choices stand
-    in the stream as they are, so whoever has read the past knows every forced token: uncertainty at horizon i comes
-    only from the choices that lie in between. What a forced token says of several choices unseen is their sum.
+    Token 2K opens a document. Token c < K is the choice of value c, drawn independently of everything before it. Token
+    K + v is forced: v is the sum modulo K of the values of all choices that are relevant at its position, or 0 if there
+    is none. A choice with relevance r is relevant to the forced tokens among the r tokens after it. All choices are
+    visible in the stream, so the past determines every forced token. Uncertainty at horizon i comes only from the
+    choices in between. A forced token reveals only the sum of several unseen choices.
 
-    `seq` is the length of a document throughout. Arrays of exact quantities are per position t of a document, in nats,
-    given x_0 to x_t; they are nan where a token that they speak of lies past the document's end.
+    `seq` is always the length of a document. Arrays of exact quantities are per position t of a document, in nats,
+    given x_0 to x_t. They are NaN where one of their tokens lies after the document's end.
 
-    Marks:
-        choice, forced  which of the two a token is; the opening token is neither
-        n_choices       float32: tokens that were possible, given the past: K at choices, else 1
-        probability     float32: of this token, given the past
-        entropy         float32, nats: of the distribution it was drawn from, given the past
-        consequential   choices to which a forced token of the document is relevant
-        cause           float32, at forced tokens: distance to the latest choice relevant to it, which is the farthest
-                        horizon from which it is certain; -1 where no choice is relevant, and at all other tokens
+    Labels:
+        choice, forced  the kind of the token; both are False at the opening token
+        n_choices       float32: number of possible tokens, given the past: K at choices, else 1
+        probability     float32: probability of this token, given the past
+        entropy         float32, nats: entropy of the token's distribution, given the past
+        consequential   choices on which a forced token of the document depends
+        cause           float32, at forced tokens: distance to the latest choice on which the token depends, which is the
+                        largest horizon at which it is certain; -1 if there is no such choice, and at all other tokens
 
     Raises:
-        ValueError: for values that define no such process.
+        ValueError: for values that do not define a process.
     """
 
     n_choices: int = field(default=4, metadata={"key": "options"})  # the key in stored configs
-    """Values K of a choice, equally likely unless `probabilities` says otherwise."""
+    """Number K of values of a choice, equally likely unless `probabilities` is given."""
     probabilities: tuple[float, ...] = ()
-    """Of each value, when they are not equally likely; they sum to 1."""
+    """Probability of each value, if they are not equally likely. The sum is 1."""
     forced: int = 3
     """Forced tokens after each choice."""
     relevance: tuple[int, ...] = (3,)
-    """For how many tokens after it a choice stays relevant. Choices take the values in turn: (6, 0) alternates
-    consequential and inconsequential ones."""
+    """Number of tokens after a choice for which it stays relevant. Choices take these values in turn: with (6, 0),
+    consequential and inconsequential choices alternate."""
 
     def __post_init__(self) -> None:
         if self.n_choices < 2:
-            raise ValueError(f"n_choices={self.n_choices} must be at least 2: one option is no choice")
+            raise ValueError(f"n_choices={self.n_choices} must be at least 2: a single value is not a choice")
         if self.forced < 0:
             raise ValueError(f"forced={self.forced} must be at least 0 tokens between choices")
         if not self.relevance or min(self.relevance) < 0:
@@ -63,7 +63,7 @@ class ChoiceProcess:
         if len(self.probabilities) != self.n_choices:
             raise ValueError(
                 f"probabilities={self.probabilities} must be one for each of n_choices={self.n_choices}; "
-                f"use n_choices={len(self.probabilities)}, or no probabilities for equally likely options"
+                f"use n_choices={len(self.probabilities)}, or no probabilities for equally likely values"
             )
         if not min(self.probabilities) > 0 or not abs(sum(self.probabilities) - 1) < 1e-9:
             raise ValueError(f"probabilities={self.probabilities} must be positive and sum to 1, such as (0.75, 0.25)")
@@ -79,7 +79,7 @@ class ChoiceProcess:
 
     @property
     def token_names(self) -> tuple[str, ...]:
-        """(vocab_size,) c0, c1, ... for choices, f0, f1, ... for forced tokens, <s> for the one that opens."""
+        """(vocab_size,) c0, c1, ... for choices, f0, f1, ... for forced tokens, <s> for the opening token."""
         values = range(self.n_choices)
         return (*(f"c{value}" for value in values), *(f"f{value}" for value in values), "<s>")
 
@@ -96,7 +96,7 @@ class ChoiceProcess:
         choices = np.searchsorted(ends, rng.random((n, len(positions))), side="right")  # (n, choices)
         probability = np.ones((n, seq), np.float32)
         probability[:, positions] = self.distribution[choices]
-        labels = {name: np.tile(label, n) for name, label in self._marks(seq).items()}
+        labels = {name: np.tile(label, n) for name, label in self._labels(seq).items()}
         labels["probability"] = probability.ravel()
         return Documents(self._tokens(choices, seq).ravel(), np.full(n, seq), labels)
 
@@ -108,30 +108,33 @@ class ChoiceProcess:
     def horizon_entropy(self, n: int, seq: int) -> np.ndarray:
         """(n, seq) H(x_{t+i} | x_0..x_t), row i - 1 for horizon i = 1..n.
 
-        The entropy of a sum modulo K of as many choices as x_{t+i} depends on and x_0..x_t does not show. Raises
+        The entropy of a sum modulo K of the choices on which x_{t+i} depends and which are not in x_0..x_t. Raises
         ValueError for n < 1 and seq < 2.
         """
         unseen = self._unseen(n, seq)  # (n, seq)
         return np.where(unseen < 0, np.nan, self._sum_entropies(unseen.max())[unseen])
 
     def joint_entropy(self, n: int, seq: int) -> np.ndarray:
-        """(seq,) H(x_{t+1}, ..., x_{t+n} | x_0..x_t): that of the choices among them. Raises as `horizon_entropy`."""
+        """(seq,) H(x_{t+1}, ..., x_{t+n} | x_0..x_t), the entropy of the choices among them.
+
+        Raises as `horizon_entropy`.
+        """
         _check(n=n, seq=seq)
         t = np.arange(seq)
         choices = self._made(t + n) - self._made(t)  # (seq,)
         return np.where(t + n < seq, choices * _entropy(self.distribution), np.nan)
 
     def total_correlation(self, n: int, seq: int) -> np.ndarray:
-        """(seq,) sum_i H(x_{t+i} | x_0..x_t) - H(x_{t+1}, ..., x_{t+n} | x_0..x_t): what n tokens share.
+        """(seq,) sum_i H(x_{t+i} | x_0..x_t) - H(x_{t+1}, ..., x_{t+n} | x_0..x_t), the information that n tokens share.
 
-        For n = 2 the mutual information I(X; Y) of section 5.2. Raises as `horizon_entropy`.
+        For n = 2 this is the mutual information I(X; Y) of section 5.2. Raises as `horizon_entropy`.
         """
         return self.horizon_entropy(n, seq).sum(axis=0) - self.joint_entropy(n, seq)
 
     def mutual_information(self, n: int, seq: int) -> np.ndarray:
         """(n, seq) I(x_{t+1}; x_{t+i} | x_0..x_t), row i - 1 for i = 1..n (row 0: the next token's entropy).
 
-        How far x_{t+1} lowers the entropy of x_{t+i}. Raises as `horizon_entropy`.
+        The reduction of the entropy of x_{t+i} by x_{t+1}. Raises as `horizon_entropy`.
         """
         entropy = self.horizon_entropy(n, seq)  # (n, seq)
         after_next = np.zeros_like(entropy)  # H(x_{t+i} | x_0..x_{t+1}): one horizon less, one position later
@@ -139,18 +142,20 @@ class ChoiceProcess:
         return entropy - after_next
 
     def joint(self, past: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """The joint distribution of the n tokens after `past`, by enumeration: tokens and their probability.
+        """The joint distribution of the n tokens after `past`, by enumeration.
 
-        past  (t + 1,) tokens of a document from its opening one
+        past  (t + 1,) the first tokens of a document
 
-        Returns (futures, n) int32, every possible future once, and (futures,) float64. Raises ValueError for a past
-        that cannot occur, n < 1, and more than 2**16 futures.
+        Returns every possible future once, (futures, n) int32, and its probability, (futures,) float64. Raises
+        ValueError for a past that cannot occur, n < 1, and more than 2**16 futures.
         """
         past = np.asarray(past)
         _check(n=n)
         seen = past[1 :: self.period]  # (choices made,)
         if not past.size or (self._tokens(seen[None], len(past))[0] != past).any():
-            raise ValueError(f"past={past.tolist()} is not how a document can begin; use a document's first tokens")
+            raise ValueError(
+                f"past={past.tolist()} cannot be the beginning of a document; use a document's first tokens"
+            )
         length = len(past) + n
         unmade = self._made(length - 1) - len(seen)
         if self.n_choices**unmade > MOST_FUTURES:
@@ -165,39 +170,39 @@ class ChoiceProcess:
         return " ".join(map(self.token_names.__getitem__, tokens))
 
     def _positions(self, seq: int) -> np.ndarray:
-        """(choices,) where a document's choices are."""
+        """(choices,) positions of a document's choices."""
         return np.arange(1, seq, self.period)
 
     def _made(self, t: np.ndarray | int) -> np.ndarray | int:
-        """Choices at positions up to t."""
+        """Number of choices at positions up to t."""
         return (t + self.forced) // self.period
 
-    def _carries(self, seq: int) -> np.ndarray:
-        """(choices, seq) bool: the tokens that carry each choice: itself, and the forced ones it is relevant to."""
+    def _dependence(self, seq: int) -> np.ndarray:
+        """(choices, seq) bool, whether a token depends on a choice: the choice itself, and the forced tokens after it."""
         positions = self._positions(seq)[:, None]  # (choices, 1)
         relevance = np.resize(self.relevance, positions.shape)
         after = np.arange(seq) - positions  # (choices, seq)
         return (after == 0) | ((after > 0) & (after <= relevance) & (after % self.period > 0))
 
     def _tokens(self, choices: np.ndarray, seq: int) -> np.ndarray:
-        """(n, choices) values -> (n, seq) int32, the documents that they make."""
-        # in floats because NumPy multiplies integer matrices slowly; sums of values are exact below 2^53
-        value = (choices.astype(np.float64) @ self._carries(seq)) % self.n_choices  # (n, seq)
+        """(n, choices) values -> (n, seq) int32, the documents with these choices."""
+        # in float because NumPy multiplies integer matrices slowly; sums are exact below 2^53
+        value = (choices.astype(np.float64) @ self._dependence(seq)) % self.n_choices  # (n, seq)
         tokens = value.astype(np.int32) + np.int32(self.n_choices)
         tokens[:, self._positions(seq)] -= np.int32(self.n_choices)
         tokens[:, 0] = 2 * self.n_choices
         return tokens
 
-    def _marks(self, seq: int) -> dict[str, np.ndarray]:
-        """name -> (seq,): the marks that do not depend on what was chosen."""
-        positions, carries = self._positions(seq), self._carries(seq)
+    def _labels(self, seq: int) -> dict[str, np.ndarray]:
+        """name -> (seq,), the labels that are the same for all documents."""
+        positions, dependence = self._positions(seq), self._dependence(seq)
         choice = np.zeros(seq, bool)
         choice[positions] = True
         forced = ~choice
         forced[0] = False
         consequential = np.zeros(seq, bool)
-        consequential[positions] = (carries & forced).any(axis=1)
-        latest = (carries * positions[:, None]).max(axis=0)  # (seq,) 0: none
+        consequential[positions] = (dependence & forced).any(axis=1)
+        latest = (dependence * positions[:, None]).max(axis=0)  # (seq,) 0 for none
         return {
             "choice": choice,
             "forced": forced,
@@ -208,19 +213,19 @@ class ChoiceProcess:
         }
 
     def _unseen(self, n: int, seq: int) -> np.ndarray:
-        """(n, seq) choices made after position t that x_{t+i} carries, row i - 1; -1 past the document's end."""
+        """(n, seq) number of choices after t on which x_{t+i} depends, row i - 1; -1 after the document's end."""
         _check(n=n, seq=seq)
-        carries = self._carries(seq)
-        # (choices + 1, seq): in row k, how many of the choices k, k + 1, ... a token carries
-        from_choice = np.concatenate([np.cumsum(carries[::-1], axis=0)[::-1], np.zeros((1, seq), int)])
+        dependence = self._dependence(seq)
+        # (choices + 1, seq): in row k, the number of the choices k, k + 1, ... on which a token depends
+        from_choice = np.concatenate([np.cumsum(dependence[::-1], axis=0)[::-1], np.zeros((1, seq), int)])
         t = np.arange(seq)
         target = t + np.arange(1, n + 1)[:, None]  # (n, seq)
         return np.where(target < seq, from_choice[self._made(t), np.minimum(target, seq - 1)], -1)
 
     def _sum_entropies(self, most: int) -> np.ndarray:
-        """(most + 1,) the entropy of the sum modulo K of 0, 1, ... choices."""
+        """(most + 1,) entropies of the sum modulo K of 0, 1, ... choices."""
         value = np.arange(self.n_choices)
-        add = self.distribution[(value[:, None] - value) % self.n_choices]  # (sum, sum before) one choice more
+        add = self.distribution[(value[:, None] - value) % self.n_choices]  # (sum, sum before): adds one choice
         total, entropies = (value == 0).astype(float), []
         for _ in range(most + 1):
             entropies.append(_entropy(total))

@@ -291,7 +291,7 @@ figures.show(figure)
 HORIZONS, FEW = 8, (1, 2, 4, 8)
 batch = StoriesTask().held_out("validation", 4 if preset == "smoke" else 64)
 reader = StoryReader.of(Stories().of("validation")).foresee(batch, HORIZONS)
-weights, inside = implicit_weights.information_weights(reader.information), implicit_weights.whole(reader.nll)
+weights, inside = implicit_weights.information_weights(reader.information), implicit_weights.interior(reader.nll)
 least = np.arange(1, HORIZONS + 1)[:, None] * weights[0, inside]  # (n, tokens) nH
 assert (weights[:, inside] > least - 1e-9).all() and (weights[:, inside] < least.cumsum(axis=0) + 1e-9).all()  # nH <= W_n <= n(n + 1)/2 H
 multiples = {f"n = {n}": np.where(inside, weights[n - 1] / weights[n - 1][inside].mean(), np.nan) for n in FEW}
@@ -350,7 +350,7 @@ from transformers import PreTrainedTokenizerFast
 
 from data_gen.bytes import ByteStream, decode, standard_library
 from data_gen.renaming.mentions import find_mentions, find_names
-from data_gen.renaming.rename import renamed, sample_tales
+from data_gen.renaming.rename import rename_characters, sample_tales
 
 library = ByteStream(standard_library().split("train"))
 tales = sample_tales()
@@ -371,7 +371,7 @@ def cut(text: str) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 tale = "\n".join(next(text for text in tales if "Zuri" in text).split("\n\n")[:5])
-new = renamed([tale], tokenizer, np.random.default_rng(5))
+new = rename_characters([tale], tokenizer, np.random.default_rng(5))
 renaming, labels = new.renamings[0], new.documents.labels
 old_pieces, begins, ends = cut(tale)
 new_pieces, *_ = cut(new.texts[0])
@@ -561,7 +561,7 @@ DRAW = {
     "star graphs, G(5, 5)": lambda rng: count(star.documents(N_DOCUMENTS, rng)),
     "choice process, 128 tokens": lambda rng: count(processes["relevant to 3 tokens"].documents(N_DOCUMENTS, 128, rng)),
     "bytes, windows of 256": lambda rng: (N_DOCUMENTS, library.sample(N_DOCUMENTS, 256, rng).real_tokens),
-    "real stories, renamed": lambda rng: count(renamed(tales, tokenizer, rng).documents),
+    "real stories, renamed": lambda rng: count(rename_characters(tales, tokenizer, rng).documents),
 }
 rows = [
     {"panel": panel, "label": label, "seed": seed, "value": value}

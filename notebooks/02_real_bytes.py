@@ -43,15 +43,15 @@ from data_gen.bytes import SEPARATOR, decode
 from mtp_lab import figures
 from mtp_lab.evaluation.losses import BITS_PER_NAT
 from mtp_lab.evaluation.statistics import over_seeds, seed_interval
-from mtp_lab.experiments.real_bytes import conditions
+from mtp_lab.experiments.real_bytes.conditions import BYTES, bytes_configs
 from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.model.predictions import past_predictions
 from mtp_lab.training import runs
 
 NAME = "02_real_bytes"
 FOLDER = Path(figures_dir) / NAME
-chosen = conditions.BYTES[preset]
-configs = conditions.bytes_configs(preset, seeds)
+chosen = BYTES[preset]
+configs = bytes_configs(preset, seeds)
 task = configs[0].task
 
 # %% [markdown]
@@ -61,8 +61,8 @@ task = configs[0].task
 
 # %%
 corpus = task.corpus()
-sizes = {split: corpus.split(split) for split in ("train", "validation", "test")}
-pd.DataFrame({split: {"files": len(part.documents), "MB": part.n_bytes / 1e6} for split, part in sizes.items()})
+splits = {split: corpus.split(split) for split in ("train", "validation", "test")}
+pd.DataFrame({name: {"files": len(split.documents), "MB": split.n_bytes / 1e6} for name, split in splits.items()})
 
 # %%
 print(decode(task.batch(1, step=0, seed=0).tokens[0]))
@@ -74,18 +74,19 @@ print(decode(task.batch(1, step=0, seed=0).tokens[0]))
 
 # %%
 trained = runs.get_runs(configs, runs_dir, workers=workers)
-pd.DataFrame(
+conditions = pd.DataFrame(
     [
         {
-            "n": c.model.n_future,
-            "layers": c.model.n_layers,
-            "trunk": c.model.trunk_depth,
-            "seed": c.seed,
-            "bytes": c.steps * c.batch_size * task.seq,
+            "n": config.model.n_future,
+            "layers": config.model.n_layers,
+            "trunk": config.model.trunk_depth,
+            "seed": config.seed,
+            "bytes": config.steps * config.batch_size * task.seq,
         }
-        for c in configs
+        for config in configs
     ]
-).groupby(["n", "layers", "trunk"], as_index=False).agg(seeds=("seed", "nunique"), training_bytes=("bytes", "first"))
+)
+conditions.groupby(["n", "layers", "trunk"], as_index=False).agg(seeds=("seed", "nunique"), training_bytes=("bytes", "first"))
 
 # %% [markdown]
 # ## Loss per horizon, during training
@@ -96,7 +97,7 @@ pd.DataFrame(
 budget = chosen.size["n_layers"]
 matched = [run for run in trained if run.config.model.n_layers == budget]
 curves = pd.concat(run.metrics() for run in matched).query("split == 'validation'")
-title = "The next byte is learnt first; the further ones follow at a distance"
+title = "The loss of the next byte falls first, the losses of later bytes follow"
 figure = figures.training_curves(curves, title, log_tokens=False)
 figures.save(figure, FOLDER, "training", curves)
 figures.show(figure)
@@ -110,9 +111,9 @@ figures.show(figure)
 measured = pd.concat([run.final_losses("test", chosen.test_rows) for run in trained], ignore_index=True)
 main = measured[measured.run.isin([run.path.name for run in matched])]
 ends = over_seeds(main, ["n", "horizon"], "loss", ("mean", "low", "high"))
-far = ends[ends.n == max(chosen.n_values)].groupby("horizon")["mean"].first() * BITS_PER_NAT
+bits = ends[ends.n == max(chosen.n_values)].groupby("horizon")["mean"].first() * BITS_PER_NAT
 figure = figures.loss_by_horizon(
-    ends, f"Predicting {far.index[-1]} bytes ahead costs {far.iloc[-1] - far.iloc[0]:.1f} bits more than predicting the next"
+    ends, f"The loss {bits.index[-1]} bytes ahead is {bits.iloc[-1] - bits.iloc[0]:.1f} bits above that of the next byte"
 )
 figures.save(figure, FOLDER, "loss_by_horizon", ends)
 figures.show(figure)
@@ -135,8 +136,8 @@ next_byte["minus_reference"] = next_byte.loss - next_byte.seed.map(reference)
 groups = ["label", "matching", "depth"]
 next_byte = over_seeds(next_byte, groups, "loss", ("mean", "low", "high"))
 next_byte = over_seeds(next_byte, groups, "minus_reference", ("difference", "difference_low", "difference_high"))
-own = next_byte.label == "n = 1"
-next_byte.loc[own, ["difference", "difference_low", "difference_high"]] = np.nan
+is_reference = next_byte.label == "n = 1"
+next_byte.loc[is_reference, ["difference", "difference_low", "difference_high"]] = np.nan
 next_byte = next_byte.sort_values(["depth", "n"], ascending=[False, True], kind="stable")
 next_byte.drop_duplicates("label")[["label", "depth", "mean", "difference", "difference_low", "difference_high"]].round(4)
 
@@ -155,15 +156,14 @@ pd.DataFrame(effect).T.map(str).rename_axis("n (bits per byte)")
 
 # %%
 largest = max(chosen.controls)
-part = effect[largest]
-share = part["depth alone"].mean / part["total"].mean
-worse = part["total"].low > 0
+of_largest = effect[largest]
+worse = of_largest["total"].low > 0
 figure = figures.next_token_loss(
     next_byte,
-    f"n = {largest} costs the next byte {part['total'].mean:.2f} bits; a next-token model of equal depth loses "
-    f"{part['depth alone'].mean:.2f}"
+    f"The next-byte loss of n = {largest} is {of_largest['total'].mean:.2f} bits above that of n = 1, and that of a "
+    f"next-token model of equal depth {of_largest['depth alone'].mean:.2f} bits"
     if worse
-    else f"n = {largest} and n = 1 are not told apart on the next byte",
+    else f"The next-byte losses of n = {largest} and n = 1 do not differ clearly",
 )
 figures.save(figure, FOLDER, "next_byte", next_byte)
 figures.show(figure)
@@ -176,7 +176,7 @@ figures.show(figure)
 
 # %%
 SEEN, SHOWN = 64, 56
-example = sizes["test"].documents[len(sizes["test"].documents) // 2]
+example = splits["test"].documents[len(splits["test"].documents) // 2]
 lines = example.data.split(b"\n")
 start = next((k for k, line in enumerate(lines) if line.strip().startswith(b"def ") and 40 <= len(line) <= SHOWN), len(lines) // 2)
 before = b"\n".join(lines[:start])[-(task.seq - SHOWN - 1) :]
@@ -190,7 +190,7 @@ figure = figures.line_predictions(
     predicted[:, shown].tolist(),
     probability[:, shown],
     (predicted == tokens)[:, shown],
-    f"What {heads} heads saw coming in a line of {example.name}",
+    f"Predictions of {heads} heads for a line of {example.name}",
 )
 figures.save(figure, FOLDER, "line", None)
 figures.show(figure)
@@ -204,25 +204,25 @@ figures.show(figure)
 # ## Verdict
 
 # %%
-names = {n: effect[n]["total"] for n in chosen.controls}
-direction = "worse" if all(i.low > 0 for i in names.values()) else "better" if all(i.high < 0 for i in names.values()) else "mixed"
-rest = part["extra heads, equal depth"]
+totals = [effect[n]["total"] for n in chosen.controls]
+direction = "worse" if all(i.low > 0 for i in totals) else "better" if all(i.high < 0 for i in totals) else "mixed"
+total, depth, extra_heads = (of_largest[name] for name in ("total", "depth alone", "extra heads, equal depth"))
 n_seeds = len(reference)
 verdicts = [
     Verdict(
-        "Small models get worse at the next token when they predict several (equal parameters)",
-        "small models lose on code, large ones gain (section 3.1, Table S7)",
-        f"next-byte loss, n = {largest} against 1: {part['total'].mean:+.3f} bits per byte",
-        f"95 %: {part['total'].low:+.3f} to {part['total'].high:+.3f}",
+        "Small models predict the next token worse when they also predict later tokens (equal parameters)",
+        "n > 1 solves fewer code problems than n = 1 in small models, more in large ones (section 3.1, Table S7)",
+        f"next-byte loss, n = {largest} minus n = 1: {total.mean:+.3f} bits per byte",
+        f"95 %: {total.low:+.3f} to {total.high:+.3f}",
         n_seeds,
         "reproduced" if direction == "worse" else "not at this scale" if direction == "better" else "mixed",
     ),
     Verdict(
-        "What of it is depth: the n-token model against a next-token model whose path is as deep",
+        "Part of the difference is depth: the n-token model against a next-token model with a path of equal depth",
         "",
-        f"n = {largest} against a next-token model of its depth: {rest.mean:+.3f} bits per byte; depth alone "
-        f"{part['depth alone'].mean:+.3f}",
-        f"95 %: {rest.low:+.3f} to {rest.high:+.3f}",
+        f"n = {largest} minus a next-token model of equal depth: {extra_heads.mean:+.3f} bits per byte; the effect of depth "
+        f"alone is {depth.mean:+.3f}",
+        f"95 %: {extra_heads.low:+.3f} to {extra_heads.high:+.3f}",
         n_seeds,
         "beyond the paper",
     ),
@@ -242,10 +242,10 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 # training bytes and compare: from which horizon on does head i of the largest model know little more than that?
 
 # %%
-train_bytes = np.frombuffer(b"".join(document.data for document in sizes["train"].documents), dtype=np.uint8)
+train_bytes = np.frombuffer(b"".join(document.data for document in splits["train"].documents), dtype=np.uint8)
 share_of_byte = np.bincount(train_bytes, minlength=256) / len(train_bytes)
 entropy = float(-(share_of_byte[share_of_byte > 0] * np.log2(share_of_byte[share_of_byte > 0])).sum())
-print(f"order-0 entropy: {entropy:.2f} bits per byte; the heads: {[round(float(loss), 2) for loss in far]}")
+print(f"order-0 entropy: {entropy:.2f} bits per byte; the heads: {[round(float(loss), 2) for loss in bits]}")
 
 # %% [markdown]
 # ★★ **2.** Why can the loss at horizon 2 of a perfect model not be below the loss at horizon 1 *of the same stream*? (Hint:

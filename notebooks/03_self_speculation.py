@@ -53,14 +53,14 @@ from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.generation import generate
 from mtp_lab.evaluation import acceptance
 from mtp_lab.evaluation.statistics import over_seeds, paired_difference, seed_interval
-from mtp_lab.experiments.self_speculation import conditions
+from mtp_lab.experiments.self_speculation.conditions import SPECULATION, speculation_configs
 from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.training import runs
 
 NAME = "03_self_speculation"
 FOLDER = Path(figures_dir) / NAME
-chosen = conditions.SPECULATION[preset]
-configs = conditions.speculation_configs(preset, seeds)
+chosen = SPECULATION[preset]
+configs = speculation_configs(preset, seeds)
 SEEDS = len({config.seed for config in configs})
 N = chosen.main_n
 ROWS = 4 if preset == "smoke" else 32
@@ -78,27 +78,34 @@ PROMPT, NEW = chosen.prompt, chosen.seq - chosen.prompt
 # %%
 trained = runs.get_runs(configs, runs_dir, workers=workers)
 by_folder = {config.folder: config for config in configs}
-SAID, OWN = "real text", "own text"  # what drafts have learnt to say
-LAYERS, LINEAR = "layer heads", "linear heads"  # the paper's, and those of one matrix each
+REAL, OWN = "real text", "own text"  # what the heads that draft were trained on last
+LAYERS, LINEAR = "layer heads", "linear heads"  # a transformer layer for each head, as in the paper, or one matrix
 
 
 def in_bytes(size: int) -> str:
     return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
 
 
-def about(config) -> dict:
-    """What tells a model from others; bytes are those that its head 1 was trained on."""
+def condition_of(config) -> dict:
+    """The columns of a run's condition. Bytes are those that its head 1 was trained on."""
     source = by_folder[config.init_from] if config.self_distilled_tokens else config
     size = source.steps * source.batch_size * source.task.seq
     heads = LINEAR if config.model.head_kind == "linear" else LAYERS
-    told = {"text": config.task.source, "n": config.model.n_future, "heads": heads, "bytes": size}
-    return {**told, "model": f"{heads}, {in_bytes(size)}", "drafts": OWN if config.self_distilled_tokens else SAID, "seed": config.seed}
+    return {
+        "text": config.task.source,
+        "n": config.model.n_future,
+        "heads": heads,
+        "bytes": size,
+        "model": f"{heads}, {in_bytes(size)}",
+        "drafts": OWN if config.self_distilled_tokens else REAL,
+        "seed": config.seed,
+    }
 
 
-models = pd.DataFrame([{**about(config), "run": i} for i, config in enumerate(configs)])
-LONG = int(models[models["heads"] == LAYERS].bytes.max())  # of the model with the paper's heads that was trained longest
-TAUGHT = list(dict.fromkeys(models[models.drafts == OWN].sort_values("bytes", kind="stable").model))  # own text, too
-models.groupby(["text", "n", "heads", "bytes", "drafts"], as_index=False).agg(seeds=("seed", "nunique"))
+conditions = pd.DataFrame([{**condition_of(config), "run": i} for i, config in enumerate(configs)])
+LONG = int(conditions[conditions["heads"] == LAYERS].bytes.max())  # bytes of the longest training with layer heads
+DISTILLED = list(dict.fromkeys(conditions[conditions.drafts == OWN].sort_values("bytes", kind="stable").model))
+conditions.groupby(["text", "n", "heads", "bytes", "drafts"], as_index=False).agg(seeds=("seed", "nunique"))
 
 # %% [markdown]
 # ## Blockwise decoding, step by step
@@ -113,15 +120,15 @@ models.groupby(["text", "n", "heads", "bytes", "drafts"], as_index=False).agg(se
 # %%
 @torch.no_grad()
 def blockwise(model, text: list[int], k: int, count: int):
-    """`count` forwards; of each: the drafts it read, how many it kept, head 1's own token."""
+    """For each of `count` forward passes: the drafts that it reads, the number it accepts, and head 1's own token."""
     text, drafts = list(text), []
     for _ in range(count):
         best = model.all_logits(torch.tensor([text + drafts]))[:, 0].argmax(-1)  # (n, seq)
-        own = best[0, len(text) - 1 :].tolist()  # head 1: for each draft, and behind the last
-        kept = next((i for i, draft in enumerate(drafts) if draft != own[i]), len(drafts))
-        yield drafts, kept, own[kept]
-        text += [*drafts[:kept], own[kept]]
-        drafts = best[1:k, len(text) - 2].tolist()  # heads 2..k, at the last position that was read and kept
+        own = best[0, len(text) - 1 :].tolist()  # head 1's token for each draft, and after the last one
+        accepted = next((i for i, draft in enumerate(drafts) if draft != own[i]), len(drafts))
+        yield drafts, accepted, own[accepted]
+        text += [*drafts[:accepted], own[accepted]]
+        drafts = best[1:k, len(text) - 2].tolist()  # heads 2..k, at the last position that was read and accepted
 
 
 # %% [markdown]
@@ -129,23 +136,24 @@ def blockwise(model, text: list[int], k: int, count: int):
 
 # %%
 K = min(N, 8)
-LAYERED = "text == 'library' and n == @N and heads == @LAYERS and bytes == @LONG and drafts == @SAID"
-one = next(trained[i] for i in models.query(f"{LAYERED} and seed == 0").run)
-model = one.model()
-prompt = acceptance.real_prompts(one.config.task, ROWS, PROMPT)[ROWS // 2]
+LAYERED = "text == 'library' and n == @N and heads == @LAYERS and bytes == @LONG and drafts == @REAL"
+run = next(trained[i] for i in conditions.query(f"{LAYERED} and seed == 0").run)
+model = run.model()
+prompt = acceptance.real_prompts(run.config.task, ROWS, PROMPT)[ROWS // 2]
 print(decode(np.array(prompt))[-200:])
 
 # %%
 steps = list(blockwise(model, prompt, K, 10 if preset != "smoke" else 3))
-characters = [[chr(token) for token in drafts] for drafts, _, _ in steps], [chr(token) for _, _, token in steps]
-committed = sum(kept + 1 for _, kept, _ in steps)
+drafted_characters = [[chr(token) for token in drafts] for drafts, _, _ in steps]
+own_characters = [chr(token) for _, _, token in steps]
+n_bytes = sum(accepted + 1 for _, accepted, _ in steps)
 figure = figures.forward_passes(
-    characters[0],
-    [kept for _, kept, _ in steps],
-    characters[1],
+    drafted_characters,
+    [accepted for _, accepted, _ in steps],
+    own_characters,
     K,
-    f"{len(steps)} forwards commit {committed} bytes",
-    "Colour: the head that proposed the byte; white: head 1, which checks the others. Grey: refused; below, what had been drafted.",
+    f"{len(steps)} forward passes accept {n_bytes} bytes",
+    "Colour: the head that proposed the byte; white: head 1, which checks the others. Grey: rejected, with the draft below.",
 )
 figures.save(figure, FOLDER, "forwards")
 figures.show(figure)
@@ -159,8 +167,8 @@ figures.show(figure)
 plain = generate(model, [prompt], NEW, draft=1)
 drafted = generate(model, [prompt], NEW, draft=K)
 assert drafted.tokens.tolist() == plain.tokens.tolist()
-assert drafted.tokens[0, :committed].tolist() == [t for d, kept, own in steps for t in (*d[:kept], own)][:NEW]
-print(f"{int(plain.forward_passes)} forwards one by one, {int(drafted.forward_passes)} with {K} heads, the same {int(drafted.lengths)} bytes")
+assert drafted.tokens[0, :n_bytes].tolist() == [t for d, accepted, own in steps for t in (*d[:accepted], own)][:NEW]
+print(f"{int(drafted.lengths)} bytes: {int(plain.forward_passes)} forward passes with one head, {int(drafted.forward_passes)} with {K}")
 
 # %%
 shown = prompt[-120:]
@@ -168,8 +176,8 @@ figure = figures.strip(
     [*shown, *drafted.tokens[0].tolist()],
     [0] * len(shown) + drafted.heads[0].tolist(),
     K,
-    f"{drafted.tokens_per_forward_pass:.1f} bytes a forward: what each head proposed, greedily",
-    "Grey: the end of the prompt. White: head 1, once a forward.",
+    f"{drafted.tokens_per_forward_pass:.1f} bytes per forward pass: the head that proposed each byte of greedy text",
+    "Grey: the end of the prompt. White: head 1, once in each forward pass.",
 )
 figures.save(figure, FOLDER, "strip")
 figures.show(figure)
@@ -181,23 +189,23 @@ figures.show(figure)
 
 # %%
 rows, shares, kinds, lossless = [], [], [], True
-for job in models.itertuples():
-    run = trained[job.run]
-    model, n = run.model(), job.n
+for condition in conditions.itertuples():
+    run = trained[condition.run]
+    model, n = run.model(), condition.n
     prompts = acceptance.real_prompts(run.config.task, ROWS, PROMPT)
-    which = about(run.config)
+    columns = condition_of(run.config)
     baseline = acceptance.generate_text(model, prompts, NEW, 1, 0.0)
     for mode, temperature in (("greedy", 0.0), ("sampled", 0.8)):
-        told = acceptance.generate_text(model, prompts, NEW, n, temperature, job.seed)
-        lossless &= mode == "sampled" or told.tokens.tolist() == baseline.tokens.tolist()
-        rows.append({**which, "mode": mode, "value": told.tokens_per_forward_pass, "loops": acceptance.repeated(told.tokens)})
-        shares += [{**which, "mode": mode, "head": i, "value": float(v)} for i, v in enumerate(told.accepted_by_head, 1)]
+        text = acceptance.generate_text(model, prompts, NEW, n, temperature, condition.seed)
+        lossless &= mode == "sampled" or text.tokens.tolist() == baseline.tokens.tolist()
+        rows.append({**columns, "mode": mode, "value": text.tokens_per_forward_pass, "loops": acceptance.repeated_share(text.tokens)})
+        shares += [{**columns, "mode": mode, "head": i, "value": float(v)} for i, v in enumerate(text.accepted_by_head, 1)]
     real = run.config.task.held_out("test", ROWS)
     chain, by_kind = acceptance.teacher_forced_acceptance(model, real)
-    loops = acceptance.repeated(torch.from_numpy(real.tokens[:, -NEW:]))
-    rows.append({**which, "mode": "real text", "value": chain.sum(), "loops": loops})
-    shares += [{**which, "mode": "real text", "head": i, "value": v} for i, v in enumerate(chain, 1)]
-    kinds.append(by_kind.rename(columns={"bytes": "asked"}).assign(**which))
+    loops = acceptance.repeated_share(torch.from_numpy(real.tokens[:, -NEW:]))
+    rows.append({**columns, "mode": "real text", "value": chain.sum(), "loops": loops})
+    shares += [{**columns, "mode": "real text", "head": i, "value": v} for i, v in enumerate(chain, 1)]
+    kinds.append(by_kind.rename(columns={"bytes": "targets"}).assign(**columns))
 assert lossless, "greedy text with drafts differs from greedy text without"
 measured, accepted, kinds = pd.DataFrame(rows), pd.DataFrame(shares), pd.concat(kinds)
 MODES = ("greedy", "sampled", "real text")
@@ -205,15 +213,15 @@ measured.groupby(["text", "n", "heads", "bytes", "drafts", "mode"]).value.mean()
 
 # %%
 SHORT = chosen.steps * chosen.batch_size * chosen.seq  # bytes of training that all n share
-by_n = measured.query("text == 'library' and heads == @LAYERS and bytes == @SHORT and drafts == @SAID and n > 1").rename(columns={"mode": "panel"})
+by_n = measured.query("text == 'library' and heads == @LAYERS and bytes == @SHORT and drafts == @REAL and n > 1").rename(columns={"mode": "panel"})
 by_n = over_seeds(by_n.assign(label="n = " + by_n.n.astype(str)), ["panel", "label"], "value", ("mean", "low", "high"))
 best = {mode: by_n[by_n.panel == mode].groupby("n")["mean"].first() for mode in MODES}
 largest = max(best["greedy"].index)
 figure = figures.interval_bars(
     by_n,
-    f"n = {largest} commits {best['greedy'][largest]:.1f} bytes a forward on its own greedy text; real code would let it "
-    f"commit {best['real text'][largest]:.1f}",
-    f"Bytes a forward with all heads, equal training ({in_bytes(SHORT)} of code). {figures.SEEDS}",
+    f"n = {largest} accepts {best['greedy'][largest]:.1f} bytes per forward pass on its own greedy text, and "
+    f"{best['real text'][largest]:.1f} on real code",
+    f"Bytes per forward pass with all heads, equal training ({in_bytes(SHORT)} of code). {figures.SEEDS}",
     ".3s",
 )
 figures.save(figure, FOLDER, "by_n", by_n)
@@ -225,11 +233,11 @@ figures.show(figure)
 # Head i's byte is committed only if those of heads 2 ... i-1 are. The sum of a line's points is the number of bytes a forward.
 
 # %%
-by_head = accepted.query("text == 'library' and heads == @LAYERS and bytes == @SHORT and drafts == @SAID and n > 1")
+by_head = accepted.query("text == 'library' and heads == @LAYERS and bytes == @SHORT and drafts == @REAL and n > 1")
 by_head = by_head.assign(panel="n = " + by_head.n.astype(str)).sort_values(["n", "head"], kind="stable")
 by_head = over_seeds(by_head, ["panel", "mode", "head"], "value", ("mean", "low", "high"))
 figure = figures.acceptance(
-    by_head, "The further the head, the less of what it drafts survives", f"Share of forwards. {figures.SEEDS}"
+    by_head, "Drafts of later heads are accepted less often", f"Share of forward passes. {figures.SEEDS}"
 )
 figures.save(figure, FOLDER, "acceptance", by_head)
 figures.show(figure)
@@ -238,20 +246,20 @@ figures.show(figure)
 # ### Training longer, and other texts
 
 # %%
-longer = measured.query("text == 'library' and n == @N and drafts == @SAID").rename(columns={"mode": "panel"})
-others = measured.query("text != 'library'").rename(columns={"mode": "panel"})
+longer = measured.query("text == 'library' and n == @N and drafts == @REAL").rename(columns={"mode": "panel"})
+prose = measured.query("text != 'library'").rename(columns={"mode": "panel"})
 longer = longer.assign(label="code, " + longer.bytes.map(in_bytes) + longer["heads"].map({LAYERS: "", LINEAR: f", {LINEAR}"}))
 longer = longer.sort_values(["heads", "bytes"], kind="stable")
-others = others.assign(label=others.text + ", " + others.bytes.map(in_bytes))
-texts = over_seeds(pd.concat([longer, others]), ["panel", "label"], "value", ("mean", "low", "high"))
+prose = prose.assign(label=prose.text + ", " + prose.bytes.map(in_bytes))
+texts = over_seeds(pd.concat([longer, prose]), ["panel", "label"], "value", ("mean", "low", "high"))
 of_code = {size: texts.query("text == 'library' and heads == @LAYERS and bytes == @size") for size in (SHORT, LONG)}
-reached = {mode: seed_interval(of_code[LONG][of_code[LONG].panel == mode].value) for mode in MODES}
-before = of_code[SHORT].groupby("panel").value.mean()
+after_long = {mode: seed_interval(of_code[LONG][of_code[LONG].panel == mode].value) for mode in MODES}
+after_short = of_code[SHORT].groupby("panel").value.mean()
 figure = figures.interval_bars(
     texts,
-    f"From {in_bytes(SHORT)} to {in_bytes(LONG)} of code, agreement with real code goes from {before['real text']:.2f} to "
-    f"{reached['real text'].mean:.2f} bytes a forward, greedy text from {before['greedy']:.2f} to {reached['greedy'].mean:.2f}",
-    f"Bytes a forward with {N} heads, by text and bytes of training. {figures.SEEDS}",
+    f"From {in_bytes(SHORT)} to {in_bytes(LONG)} of code, real code goes from {after_short['real text']:.2f} to "
+    f"{after_long['real text'].mean:.2f} bytes per forward pass, greedy text from {after_short['greedy']:.2f} to {after_long['greedy'].mean:.2f}",
+    f"Bytes per forward pass with {N} heads, by text and bytes of training. {figures.SEEDS}",
     ".3s",
 )
 figures.save(figure, FOLDER, "texts", texts)
@@ -265,28 +273,28 @@ figures.show(figure)
 # here are from test files, as everywhere.
 
 # %%
-owned = measured.query("text == 'library' and n == @N and model in @TAUGHT").rename(columns={"mode": "panel"})
+owned = measured.query("text == 'library' and n == @N and model in @DISTILLED").rename(columns={"mode": "panel"})
 owned = owned.assign(label=owned.model + ", " + owned.drafts).sort_values(["heads", "bytes"], kind="stable")
 owned = over_seeds(owned, ["panel", "label"], "value", ("mean", "low", "high"))
 of_drafts = dict(list(owned.groupby(["model", "drafts", "panel"])))
-mine = {key: seed_interval(part.value) for key, part in of_drafts.items()}
-better = {kind: paired_difference(of_drafts[kind, OWN, "greedy"], of_drafts[kind, SAID, "greedy"]) for kind in TAUGHT}
-last = TAUGHT[-1]
+per_pass = {key: seed_interval(rows.value) for key, rows in of_drafts.items()}
+gains = {name: paired_difference(of_drafts[name, OWN, "greedy"], of_drafts[name, REAL, "greedy"]) for name in DISTILLED}
+last = DISTILLED[-1]
 figure = figures.interval_bars(
     owned,
-    f"Learning what head 1 writes adds {', '.join(f'{better[kind].mean:+.2f}' for kind in TAUGHT)} bytes a forward of greedy text",
-    f"Bytes a forward with {N} heads that have learnt real text, or {chosen.self_distillation_steps} steps of own text, too. {figures.SEEDS}",
+    f"Training heads on own text adds {', '.join(f'{gains[name].mean:+.2f}' for name in DISTILLED)} bytes per forward pass on greedy text",
+    f"Bytes per forward pass, {N} heads trained on real text, or then on own text for {chosen.self_distillation_steps} steps. {figures.SEEDS}",
     ".3s",
 )
 figures.save(figure, FOLDER, "own_text", owned)
 figures.show(figure)
 
 # %%
-owned_heads = accepted.query("text == 'library' and n == @N and model in @TAUGHT")
+owned_heads = accepted.query("text == 'library' and n == @N and model in @DISTILLED")
 owned_heads = owned_heads.assign(panel=owned_heads.model + ", " + owned_heads.drafts).sort_values(["heads", "bytes"], kind="stable")
 owned_heads = over_seeds(owned_heads, ["panel", "mode", "head"], "value", ("mean", "low", "high"))
 figure = figures.acceptance(
-    owned_heads, "Head by head, before and after the drafts learn own text", f"Share of forwards. {figures.SEEDS}"
+    owned_heads, "Acceptance by head, before and after training on own text", f"Share of forward passes. {figures.SEEDS}"
 )
 figures.save(figure, FOLDER, "own_text_heads", owned_heads)
 figures.show(figure)
@@ -309,13 +317,13 @@ loops.map("{:.0%}".format)
 # code, by the kind of byte that it predicts. (What models this small draft best are spaces and line breaks, far ahead of all else.)
 
 # %%
-of_kind = kinds.query("text == 'library' and n == @N and heads == @LAYERS and bytes == @LONG and drafts == @SAID and head <= 4 and asked > 0")
+of_kind = kinds.query("text == 'library' and n == @N and heads == @LAYERS and bytes == @LONG and drafts == @REAL and head <= 4 and targets > 0")
 of_kind = of_kind.assign(panel="head " + of_kind["head"].astype(str), label=of_kind.kind, value=of_kind.right)
 of_kind = over_seeds(of_kind, ["panel", "label"], "value", ("mean", "low", "high"))
 first = of_kind[of_kind["head"] == 1].groupby("label")["mean"].first()
 figure = figures.interval_bars(
     of_kind,
-    f"Head 1 is right on {first['inside a word']:.0%} of bytes inside words, and on {first['begins a word']:.0%} of first bytes",
+    f"Head 1 predicts {first['inside a word']:.0%} of the bytes inside words correctly, and {first['begins a word']:.0%} of first bytes",
     f"n = {N}, {in_bytes(LONG)} of training, test files. {figures.SEEDS}",
 )
 figures.save(figure, FOLDER, "kinds", of_kind)
@@ -333,18 +341,19 @@ BATCHES = (1, 2) if preset == "smoke" else (1, 8, 32)
 rounds, cores = 1 if preset == "smoke" else 3, torch.get_num_threads()
 counts = [k for k in (1, 2, 4, 8, 16) if k <= N]
 clock = []
-for job in models.query("text == 'library' and n == @N and model in @TAUGHT").itertuples():
-    model = trained[job.run].model()
-    prompts = acceptance.real_prompts(trained[job.run].config.task, ROWS, PROMPT)
+for condition in conditions.query("text == 'library' and n == @N and model in @DISTILLED").itertuples():
+    run = trained[condition.run]
+    model, prompts = run.model(), acceptance.real_prompts(run.config.task, ROWS, PROMPT)
     decoders = {k: Decoder(model, k) for k in counts}
-    for batch in BATCHES if (job.model, job.drafts) == (last, OWN) else BATCHES[:1]:
-        parts = [prompts[i : i + batch] for i in range(0, min(ROWS, 8 * batch), batch)][: 8 if batch == 1 else 1]
-        for _, threads, k in itertools.product(range(rounds), {1, cores}, counts):  # a slow moment hits all alike
+    columns = {"model": condition.model, "drafts": condition.drafts, "seed": condition.seed}
+    for batch in BATCHES if (condition.model, condition.drafts) == (last, OWN) else BATCHES[:1]:
+        batches = [prompts[i : i + batch] for i in range(0, min(ROWS, 8 * batch), batch)][: 8 if batch == 1 else 1]
+        for _, threads, k in itertools.product(range(rounds), {1, cores}, counts):  # they take turns, against slow moments
             torch.set_num_threads(threads)
-            done = [generate(decoders[k], part, NEW) for part in parts]
-            made = sum(float(g.lengths.sum()) for g in done) / sum(float(g.forward_passes.sum()) for g in done)
-            told = {"model": job.model, "drafts": job.drafts, "batch": batch, "draft": k, "seed": job.seed, "threads": threads}
-            clock.append({**told, "tokens_per_forward_pass": made, "seconds": sum(g.seconds for g in done)})
+            texts = [generate(decoders[k], prompts_of_batch, NEW) for prompts_of_batch in batches]
+            rate = sum(float(text.lengths.sum()) for text in texts) / sum(float(text.forward_passes.sum()) for text in texts)
+            timing = {"tokens_per_forward_pass": rate, "seconds": sum(text.seconds for text in texts)}
+            clock.append({**columns, "batch": batch, "draft": k, "threads": threads, **timing})
 torch.set_num_threads(cores)
 keys = ["model", "drafts", "batch", "seed"]
 clock = pd.DataFrame(clock).sort_values("seconds").drop_duplicates([*keys, "draft"]).sort_values([*keys, "draft"])
@@ -355,25 +364,25 @@ clock.groupby(["model", "drafts", "batch", "draft"], sort=False)[["tokens_per_fo
 
 # %%
 fastest = {}
-for key, part in clock[clock.batch == 1].groupby(["model", "drafts"]):
-    k = int(part.groupby("draft").speedup.mean().idxmax())
-    fastest[key] = (k, seed_interval(part[part.draft == k].speedup))
-order = sorted(TAUGHT, key=lambda kind: fastest[kind, OWN][1].mean)
+for key, rows in clock[clock.batch == 1].groupby(["model", "drafts"]):
+    k = int(rows.groupby("draft").speedup.mean().idxmax())
+    fastest[key] = (k, seed_interval(rows[rows.draft == k].speedup))
+order = sorted(DISTILLED, key=lambda name: fastest[name, OWN][1].mean)
 figure = figures.speedups(
-    pd.concat([clock.query("model == @kind and drafts == @OWN and batch == 1").assign(label=kind) for kind in order]),
+    pd.concat([clock.query("model == @name and drafts == @OWN and batch == 1").assign(label=name) for name in order]),
     f"{order[-1]}: {fastest[order[-1], OWN][0]} heads are fastest, {fastest[order[-1], OWN][1].mean:.2f} times plain decoding",
-    f"n = {N}, batch 1, drafts learnt own text; greedy text behind prompts from test files. Dots: seeds; lines: their mean.",
+    f"n = {N}, batch 1, heads trained on own text; greedy text after prompts from test files. Dots: seeds; lines: their mean.",
 )
 figures.save(figure, FOLDER, "speedups", clock)
 figures.show(figure)
 
 # %%
 batches = clock.query("model == @last and drafts == @OWN")
-top = {batch: part.groupby("draft").speedup.mean().max() for batch, part in batches.groupby("batch")}
+highest = {batch: rows.groupby("draft").speedup.mean().max() for batch, rows in batches.groupby("batch")}
 figure = figures.speedups(
     batches.assign(label="batch " + batches.batch.astype(str)),
-    f"Batches of {', '.join(map(str, top))}: at best {', '.join(f'{gain:.2f}' for gain in top.values())} times plain decoding",
-    f"{last}, drafts learnt own text; greedy text behind prompts from test files. Dots: seeds; lines: their mean.",
+    f"Batches of {', '.join(map(str, highest))}: at best {', '.join(f'{speedup:.2f}' for speedup in highest.values())} times plain decoding",
+    f"{last}, heads trained on own text; greedy text after prompts from test files. Dots: seeds; lines: their mean.",
 )
 figures.save(figure, FOLDER, "batches", batches)
 figures.show(figure)
@@ -389,47 +398,47 @@ figures.show(figure)
 # models; (d) is in the figure *Head by head*, for models that were trained for a short time.
 
 # %%
-greedy, sampled, agreed = (reached[mode] for mode in MODES)
+greedy, sampled, real_text = (after_long[mode] for mode in MODES)
 paper_s3 = "8 heads, bytes: 6.39 times faster (section 3.3, Table S3)"
 verdicts = [
     Verdict(
         "Self-speculative decoding is lossless: greedy text with drafts is greedy text without",
         "exact by construction (section 3.2)",
-        f"{len(models)} models, {ROWS} x {NEW} bytes each: no byte differs",
+        f"{len(conditions)} models, {ROWS} x {NEW} bytes each: all bytes are equal",
         "",
         SEEDS,
         "reproduced",
     ),
     Verdict(
-        f"A model of {N} bytes commits several bytes a forward on code ({LAYERS}, {in_bytes(LONG)})",
+        f"A model of {N} bytes accepts several bytes per forward pass on code ({LAYERS}, {in_bytes(LONG)})",
         paper_s3,
-        f"{greedy.mean:.2f} bytes a forward on its own greedy text; sampled {sampled.mean:.2f}; if it had to be real code "
-        f"{agreed.mean:.2f}",
+        f"{greedy.mean:.2f} bytes per forward pass on its own greedy text; sampled text {sampled.mean:.2f}; real code "
+        f"{real_text.mean:.2f}",
         f"95 %, greedy: {greedy.low:.2f} to {greedy.high:.2f}",
         SEEDS,
         "reproduced" if greedy.low >= 4 else "mixed" if greedy.low > 1.5 else "not at this scale",
     ),
     *(
         Verdict(
-            f"Drafts that learn what head 1 writes are accepted more often, at no change of the text ({kind})",
+            f"Drafts of heads that are trained on text of head 1 are accepted more often; the text is the same ({name})",
             "not tried",
-            f"{mine[kind, OWN, 'greedy'].mean:.2f} bytes a forward on greedy text, {better[kind].mean:+.2f}; sampled "
-            f"{mine[kind, OWN, 'sampled'].mean:.2f}; if it had to be real code {mine[kind, OWN, 'real text'].mean:.2f}",
-            f"95 %, the difference: {better[kind].low:+.2f} to {better[kind].high:+.2f}",
+            f"{per_pass[name, OWN, 'greedy'].mean:.2f} bytes per forward pass on greedy text, {gains[name].mean:+.2f}; sampled "
+            f"text {per_pass[name, OWN, 'sampled'].mean:.2f}; real code {per_pass[name, OWN, 'real text'].mean:.2f}",
+            f"95 %, difference on greedy text: {gains[name].low:+.2f} to {gains[name].high:+.2f}",
             SEEDS,
             "beyond the paper",
         )
-        for kind in TAUGHT
+        for name in DISTILLED
     ),
 ]
-for kind in TAUGHT:
-    (used, speed), (used_said, speed_said) = fastest[kind, OWN], fastest[kind, SAID]
+for name in DISTILLED:
+    (k, speed), (k_real, speed_real) = fastest[name, OWN], fastest[name, REAL]
     verdicts.append(
         Verdict(
-            f"That saves as much wall clock ({kind})",
-            paper_s3 if LAYERS in kind else "linear heads: evaluated, not timed (Table S4)",
-            f"{speed.mean:.2f} times plain decoding at batch 1 with {used} heads that have learnt own text, on a CPU; "
-            f"{speed_said.mean:.2f} with {used_said} that have not",
+            f"Self-speculative decoding saves wall-clock time ({name})",
+            paper_s3 if LAYERS in name else "linear heads: evaluated, not timed (Table S4)",
+            f"{speed.mean:.2f} times plain decoding at batch 1 on a CPU, with {k} heads trained on own text; "
+            f"{speed_real.mean:.2f} times with {k_real} heads trained on real text only",
             f"95 %: {speed.low:.2f} to {speed.high:.2f}",
             SEEDS,
             "reproduced" if speed.low >= 3.5 else "mixed" if speed.low > 1.2 else "not at this scale",
@@ -466,7 +475,7 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 # %%
 example = by_head[(by_head.n == largest) & (by_head["mode"] == "greedy")].groupby("head")["mean"].first()
 ratios = example / example.shift(fill_value=1.0)
-print(f"1 + a2 + a2 a3 + ... = {ratios.cumprod().sum():.2f}; tokens a forward, the prompt's own included: {best['greedy'][largest]:.2f}")
+print(f"1 + a2 + a2 a3 + ... = {ratios.cumprod().sum():.2f}; tokens per forward pass, with that of the prompt: {best['greedy'][largest]:.2f}")
 
 # %% [markdown]
 # ★★ **2.** When text is sampled, a draft is accepted by chance. For a draft drawn from q and a target p, the chance of

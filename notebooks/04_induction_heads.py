@@ -445,9 +445,9 @@ ROLES = {"target first": "own<br>first", "target second": "own<br>second", "othe
 patched = []
 for row in finding.itertuples():
     run = trained[row.run]
-    drawn = pairs.draw_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed)
+    drawn = pairs.draw_story_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed)
     for i in range(1, row.n + 1):
-        table = patching.recovered(patching.residual_patching(run.model(), drawn, i), ["layer", "role"])
+        table = patching.recovery(patching.residual_patching(run.model(), drawn, i), ["layer", "role"])
         panel = row.panel + (f", head {i}, one token earlier" if i > 1 else "")
         patched.append(table.assign(panel=panel, seed=row.seed, value=table.recovery))
 patched = pd.concat(patched)
@@ -484,12 +484,12 @@ for row in building.itertuples():
     if earlier.empty:
         continue
     before = list(earlier.sort_values("value", ascending=False)[["layer", "head"]].itertuples(index=False, name=None))
-    drawn = pairs.draw_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed, exchanged="first")
+    drawn = pairs.draw_story_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed, exchanged="first")
     for through, (of, senders) in itertools.product(("q", "k", "v"), {"two previous-token heads": before[:2], "all before": before}.items()):
-        share = patching.recovered(path_patching.path_patching(model, drawn, senders, readers, through), ["through"])
-        paths.append({"model": row.short, "seed": row.seed, "from": of, "readers": readers, "through": through, "recovered": share.recovery.iloc[0]})
+        share = patching.recovery(path_patching.path_patching(model, drawn, senders, readers, through), ["through"])
+        paths.append({"model": row.short, "seed": row.seed, "from": of, "readers": readers, "through": through, "recovery": share.recovery.iloc[0]})
 if paths:
-    told = pd.DataFrame(paths).pivot_table(index=["model", "seed", "from"], columns="through", values="recovered", sort=False).round(2)
+    told = pd.DataFrame(paths).pivot_table(index=["model", "seed", "from"], columns="through", values="recovery", sort=False).round(2)
 else:
     told = "no rotary or relative model has found induction in layers behind another one"
 told
@@ -502,12 +502,12 @@ told
 
 # %%
 def changed(run: runs.Run) -> pd.DataFrame:
-    """Share of pairs in which the model's answer to the corrupt story is the other character's second piece."""
+    """Share of pairs in which the model's answer to the corrupted story is the other character's second piece."""
     model, rows = run.model(), []
     for exchanged in ("second", "first"):
-        drawn = pairs.draw_pairs(run.config.task.stream, "validation", 4 * COUNT, seed=run.config.seed, exchanged=exchanged)
+        drawn = pairs.draw_story_pairs(run.config.task.stream, "validation", 4 * COUNT, seed=run.config.seed, exchanged=exchanged)
         with torch.no_grad():
-            difference = pairs.logit_difference(model(drawn.corrupt, drawn.documents), drawn)
+            difference = pairs.logit_difference(model(drawn.corrupted, drawn.documents), drawn)
         rows.append({"exchanged": f"{exchanged} pieces", "share": float((difference < 0).float().mean())})
     return pd.DataFrame(rows)
 
@@ -564,15 +564,15 @@ prepared = []
 with torch.no_grad():
     for row in condition(conditions, n=2).itertuples():
         run, model = trained[row.run], trained[row.run].model()
-        drawn = pairs.draw_pairs(run.config.task.stream, "validation", 8 * COUNT, seed=row.seed)
+        drawn = pairs.draw_story_pairs(run.config.task.stream, "validation", 8 * COUNT, seed=row.seed)
         looked = attention.name_attention(model, batch_of(run))
         for i in (1, 2):
             on_path = looked[(looked.ahead == i) & (looked.layer.str.startswith("blocks") | (looked.layer == f"heads.{i}"))]
             strongest = on_path.groupby("score").value.max()
-            at_query = drawn.asked_by(i)
-            clean, corrupt = (model.all_logits(ids, at_query.documents)[i - 1] for ids in (at_query.clean, at_query.corrupt))
-            said = clean[torch.arange(len(at_query)), at_query.at].softmax(-1)[torch.arange(len(at_query)), at_query.right]
-            moved = pairs.logit_difference(clean, at_query) - pairs.logit_difference(corrupt, at_query)
+            at_query = drawn.for_horizon(i)
+            clean, corrupted = (model.all_logits(ids, at_query.documents)[i - 1] for ids in (at_query.clean, at_query.corrupted))
+            said = clean[torch.arange(len(at_query)), at_query.query_position].softmax(-1)[torch.arange(len(at_query)), at_query.answer_token]
+            moved = pairs.logit_difference(clean, at_query) - pairs.logit_difference(corrupted, at_query)
             own = {f"attention to {score}": strongest[score] for score in ("right", "wrong", "first_piece")}
             prepared.append({"head": i, "seed": row.seed, "probability": float(said.mean()), "nats moved": float(moved.mean()), **own})
 prepared = pd.DataFrame(prepared, columns=["head", "seed", "probability", "nats moved", *(f"attention to {score}" for score in ("right", "wrong", "first_piece"))])
@@ -897,7 +897,7 @@ def continues(horizon: int):
 
 
 answers = {
-    (name, f"head {i}"): ablation.measure(known_model, repeats, None, heads, continues(i), "zero")
+    (name, f"head {i}"): ablation.ablated_metric(known_model, repeats, None, heads, continues(i), "zero")
     for name, heads in (("intact", []), ("without previous-token", [("blocks.0", PREVIOUS)]), ("without two-before", [("blocks.0", SECOND_PREVIOUS)]))
     for i in (1, 2)
 }
@@ -920,5 +920,5 @@ pd.Series(answers).unstack().round(2)
 # runs.get(replace(two_heads, name="curriculum", curriculum="forward"), runs_dir).measures()
 # ```
 #
-# Real stories: `data_gen.renaming.rename.renamed` gives the characters of any text file names of two tokens, under any fast Hugging Face tokenizer, with the
+# Real stories: `data_gen.renaming.rename_characters` gives the characters of any text file names of two tokens, under any fast Hugging Face tokenizer, with the
 # same marks (`induction`, `entity`, ...); notebook 0 shows it.

@@ -420,7 +420,7 @@ def patch(those: Pairs, horizons: dict[int, tuple[int, ...]]) -> pd.DataFrame:
     tables = []
     for i in conditions.index[is_main & SOME & conditions.n.isin(horizons)]:
         for horizon in horizons[conditions.n[i]]:
-            table = patching.recovered(patching.residual_patching(trained[i].model(), those, horizon), ["layer", "role"])
+            table = patching.recovery(patching.residual_patching(trained[i].model(), those, horizon), ["layer", "role"])
             tables.append(table.assign(panel=f"{conditions.label[i]}, head {horizon}", n=conditions.n[i], horizon=horizon, seed=conditions.seed[i]))
     return pd.concat(tables, ignore_index=True)
 
@@ -454,10 +454,10 @@ figures.show(figure)
 
 # %%
 BACK = ["earlier", "3 before", "2 before", "1 before", "query"]
-distance = drawn.at[:, None] - torch.arange(drawn.clean.shape[1])  # (pairs, seq)
+distance = drawn.query_position[:, None] - torch.arange(drawn.clean.shape[1])  # (pairs, seq)
 by_distance = replace(
     drawn,
-    names=(*BACK, "rest"),
+    role_names=(*BACK, "rest"),
     roles=torch.where(drawn.documents < 0, -1, torch.where(distance < 0, len(BACK), (len(BACK) - 1 - distance).clamp(min=0))),
 )
 ready = patch(by_distance, {n: (1,) for n in conditions.n[is_main].unique()})

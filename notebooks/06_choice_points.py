@@ -70,7 +70,7 @@ TEXT, HORIZONS = "12345ABCD", 4
 cause = np.array([max(0, k - TEXT.index("A")) for k in range(len(TEXT))])
 owner = implicit_weights.owners(cause, HORIZONS)
 counts = implicit_weights.loss_terms(cause, HORIZONS)[-1]
-table = implicit_weights.counted(8)
+table = implicit_weights.term_counts(8)
 at_most = table.set_index("n").loc[HORIZONS]
 assert counts[TEXT.index("A")] == at_most.choice_point
 figure = figures.terms(
@@ -102,7 +102,7 @@ PROCESSES = {
 by_place, by_n = [], []
 for name, process in PROCESSES.items():
     nll = implicit_weights.exact_nll(process, 8, SEQ)
-    inside = implicit_weights.whole(nll)
+    inside = implicit_weights.interior(nll)
     choices_entropy = float(np.log(process.n_choices))
     for n in FEW:
         weights = np.where(inside, implicit_weights.implicit_weights(nll)[n - 1], np.nan)
@@ -325,7 +325,7 @@ figures.show(figure)
 stories = storyteller.config.task
 batch = stories.held_out("validation", 8 if preset == "smoke" else 64)
 nll = token_nll(storyteller.model(), batch)  # (8, rows, seq)
-weights, inside = implicit_weights.implicit_weights(nll), implicit_weights.whole(nll)
+weights, inside = implicit_weights.implicit_weights(nll), implicit_weights.interior(nll)
 multiples = {f"n = {n}": weights[n - 1] / weights[n - 1][inside].mean() for n in FEW}
 named = (batch.labels["entity"] >= 0) & (batch.labels["entity"] < N_CHARACTERS)
 LINE = 44
@@ -608,7 +608,7 @@ nll = implicit_weights.exact_nll(PROCESS, 2, SEQ)
 labels = PROCESS.sample(1, SEQ, np.random.default_rng(0)).labels
 one, two = implicit_weights.implicit_weights(nll * np.where(labels[CHOICE], w, 1.0))  # of the losses of 1 and 2 tokens
 total = one + h * (two - one)
-inside = implicit_weights.whole(nll)
+inside = implicit_weights.interior(nll)
 consequential, other = (total[mask & inside].mean() for mask in (labels[CHOICE], labels["choice"] & ~labels[CHOICE]))
 assert abs(consequential - other) < 1e-9
 print(f"w = {w:.3f}: {consequential:.4f} nats at choices that matter, {other:.4f} at the others")

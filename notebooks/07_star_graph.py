@@ -49,7 +49,7 @@ from mtp_lab.experiments.star_graph.conditions import STARS, star_configs
 from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.figures import CAST, WRONG, Highlight
 from mtp_lab.interp.pairs.star_graphs import GOAL, draw_star_pairs
-from mtp_lab.interp.patching import recovered, residual_patching
+from mtp_lab.interp.patching import recovery, residual_patching
 from mtp_lab.training import runs
 from mtp_lab.training.runs import Run
 
@@ -236,7 +236,7 @@ COUNT = 8 if preset == "smoke" else 128
 CHANGES = {GOAL: "another goal", **{k: f"node {k} exchanged" for k in range(2, stream.length)}}
 patched = pd.concat(
     [
-        recovered(residual_patching(at[label].model(), draw_star_pairs(stream, COUNT, change)), ["layer", "role"]).assign(
+        recovery(residual_patching(at[label].model(), draw_star_pairs(stream, COUNT, change)), ["layer", "role"]).assign(
             panel=f"{label}: {name}", label=label, change=name
         )
         for label in PLANNERS[:2]

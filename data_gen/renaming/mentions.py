@@ -1,9 +1,9 @@
 """The characters of an English story: which capitalised words are their names, and where they are mentioned.
 
-Rules and short word lists, no model, so that the same text gives the same names everywhere. On the sample tales they
-find every name and nothing else (tests/test_renaming.py measures it), but the rules were made with those tales in
-view: on other stories look at the result, or give the names. Left out: pronouns, and names that share a character
-("Tom" and "Thomas" are two).
+Rules and short word lists, without a model, so the same text gives the same names everywhere. On the sample tales they
+find all names and nothing else (tests/data_gen/renaming/test_rename.py). But the rules were made with these tales, so
+check the result on other stories, or pass the names. Left out: pronouns, and several names for one character ("Tom" and
+"Thomas" are two characters).
 """
 
 import re
@@ -28,12 +28,12 @@ FIRST_NAMES = _set(
     Poppy Rachel Ray Rob Robin Ron Rose Rosie Ruby Ruth Sally Sam Sammy Sandy Sara Sarah Sophia Sophie Spot Sue
     Susan Susie Ted Teddy Theo Tim Timmy Tina Toby Tom Tommy Tony Violet Walter Wendy Will William Zoe"""
 )
-ALSO_WORDS = _set(  # names that open sentences as ordinary words too
+ALSO_WORDS = _set(  # names that are also ordinary words at the start of sentences
     "April Art August Bill Chase Chip Dawn Dot Drew Faith Frank Grace Hope Joy June Mark May Pat Patch Penny Poppy Ray "
     "Rich Rob Rose Spot Sue Summer Sunny Ted Violet Will"
 )
 TITLES = _set("Mr Mrs Ms Dr St Miss")
-NOT_NAMES = TITLES | _set(  # capitalised inside sentences, and no characters
+NOT_NAMES = TITLES | _set(  # capitalised inside sentences, but not characters
     """Monday Tuesday Wednesday Thursday Friday Saturday Sunday Mondays Tuesdays Wednesdays Thursdays Fridays Saturdays
     Sundays January February March July September October November December Christmas Easter Halloween
     Thanksgiving Hanukkah Ramadan Diwali London Paris Rome Berlin York Chicago Boston England Scotland Ireland
@@ -44,36 +44,36 @@ NOT_NAMES = TITLES | _set(  # capitalised inside sentences, and no characters
 )
 ARTICLES = _set("a an the this these those his her its my your our their every each")
 AGAINST = ARTICLES | _set("in into on near around across through outside during last next until since")
-NEUTRAL = _set("to from at by of")  # before characters and before places and days alike
-VERBS = _set(  # what follows a name that opens a sentence, besides words in -ed and -ly
+NEUTRAL = _set("to from at by of")  # before characters, and before places and days
+VERBS = _set(  # words after a name at the start of a sentence, besides words in -ed and -ly
     """is was has had does did can could would should might must says said told asked went ran came saw felt heard knew
     thought took gave got made put let found left kept began sat stood held ate drank fell flew sang slept spoke
     swam threw woke wore won wrote grew hid lost met rode rose shook sent bent built brought caught bought drew
     drove cut hit set led paid read shut and or never always just also then still soon who"""
 )
 WORD = re.compile(r"[DLO]['’][A-Z]\w+|[^\W\d_a-z]\w*(?:-[^\W\d_a-z]\w*)+|\w+")  # O'Brien, Ann-Marie, word
-OPENS = re.compile(r"[.!?…:]|\n\s*\n|[\"“‘'(]$")  # between two words: the second opens a sentence or a quotation
-FOLLOWS = re.compile(r"(['’]\w*|[^\w\s]*)\s*(\w*)")  # after a word: what is glued to it, and the next word
+OPENS = re.compile(r"[.!?…:]|\n\s*\n|[\"“‘'(]$")  # between two words, if the second opens a sentence or a quotation
+FOLLOWS = re.compile(r"(['’]\w*|[^\w\s]*)\s*(\w*)")  # after a word: text without a space, and the next word
 SET_OFF = ("'", "’", ",", ".", "!", "?", ";", ":", "…", "—", "--", '"', "”")
 
 
 def find_names(text: str, hint: Collection[str] = FIRST_NAMES, least: int = 2) -> list[str]:
     """The characters' names in an English text, in the order of their first mention.
 
-    A name is a word that is mentioned `least` times (`find_mentions`) and is capitalised inside sentences, where no
-    full stop or quotation mark explains the capital: at least `least` times, more often than the word is written
-    small, and more often than after an article or a preposition of place or time ("the Moon", "in Thistledown", "on
-    Friday"). "to" and its like speak neither for nor against. A word of `hint` needs one such place, or none where
-    it cannot be another word. Days, holidays, well-known places, titles and "Mom" are never names (NOT_NAMES).
+    A name is a word that is mentioned at least `least` times (`find_mentions`) and is capitalised inside sentences,
+    where no full stop or quotation mark explains the capital. It must occur there at least `least` times, more often
+    than the lower-case word, and more often than after an article or a preposition of place or time ("the Moon", "in
+    Thistledown", "on Friday"). "to" and similar words are no evidence. A word of `hint` needs one such place, or none
+    if it cannot be another word. Days, holidays, well-known places, titles and "Mom" are never names (NOT_NAMES).
 
-    Words that stand side by side: one that occurs only beside a name ("Oliver *Mole*", "*King* Rolf") is no name of
-    its own and stays; words that all occur only together are one name ("Little Owl").
+    A word that occurs only next to a name ("Oliver *Mole*", "*King* Rolf") is not a name and does not change. Words
+    that occur only together are one name ("Little Owl").
 
     Raises:
         ValueError: for least < 1.
     """
     if least < 1:
-        raise ValueError(f"least={least} must be 1 or more: the mentions that make a word a name")
+        raise ValueError(f"least={least} must be 1 or more: the number of mentions of a name")
     words = _words(text)
     small = Counter(word.form for word in words if word.form.islower())
     capitalised = [
@@ -104,13 +104,15 @@ class Mention(NamedTuple):
 
 
 def find_mentions(text: str, names: Collection[str]) -> list[Mention]:
-    """Where the names stand in the text, as whole words, in order; of two that fit, the longer.
+    """All mentions of the names in the text, as whole words, in order. If two names fit, the longer one counts.
 
-    "Ann" is not in "Anna", nor in "Ann-Marie" or "Mary-Ann", but it is in "Ann's", "Anns'", "ANN" and "Ann-like". A
-    name of several words ("Peter Rabbit") stands where all of them do. A name that the text also writes small, or
-    that is in ALSO_WORDS, is a name inside sentences unless an article comes before; where it opens one, only before
-    an apostrophe, a punctuation mark or a verb in the past ("Will ran.", "Will!", not "Will you come?", "Mark my
-    words"); in capitals, only where it stands for itself ("ROSE!").
+    "Ann" is not in "Anna", "Ann-Marie" or "Mary-Ann", but it is in "Ann's", "Anns'", "ANN" and "Ann-like". A name of
+    several words ("Peter Rabbit") needs all of them. A name may also be an ordinary word: it is in ALSO_WORDS, or the
+    text has it in lower case. Such a word is a mention
+        - inside a sentence, unless an article comes before it
+        - at the start of a sentence, only before an apostrophe, a punctuation mark or a verb in the past tense
+          ("Will ran.", "Will!", but not "Will you come?", "Mark my words")
+        - in capitals, only if it stands alone ("ROSE!")
 
     Raises:
         ValueError: for a name that does not begin with a capital letter.
@@ -128,9 +130,9 @@ def find_mentions(text: str, names: Collection[str]) -> list[Mention]:
     while i < len(words):
         stem = words[i].form[:-1] if words[i].plural else words[i].form
         for name in starting.get(words[i].form.upper()) or starting.get(stem.upper()) or ():
-            found = _mention(words[i : i + len(parts[name])], name, parts[name], doubtful)
-            if found:
-                mentions.append(found)
+            mention = _mention(words[i : i + len(parts[name])], name, parts[name], doubtful)
+            if mention:
+                mentions.append(mention)
                 i += len(parts[name]) - 1
                 break
         i += 1
@@ -139,23 +141,23 @@ def find_mentions(text: str, names: Collection[str]) -> list[Mention]:
 
 @dataclass(frozen=True)
 class _Word:
-    """A word of a text, text[start:end], and what stands around it."""
+    """A word of a text, text[start:end], and its surroundings."""
 
     form: str
     start: int
     end: int
     before: str
-    """The word before, written small, where only white space is between and no sentence opens here."""
+    """The word before in lower case, or "" if more than white space is between, or if a sentence starts here."""
     opens: bool
-    """It begins a sentence or a quotation, which explains a capital."""
+    """It starts a sentence or a quotation, which explains a capital."""
     glued: str
-    """What follows without a space: "'s", "," or "."."""
+    """The text that follows without a space: "'s", "," or "."."""
     after: str
-    """The next word, where no more than `glued` is between."""
+    """The next word, or "" if more than `glued` is between."""
 
     @property
     def plural(self) -> bool:
-        """Lilys': the name is what comes before the s."""
+        """Lilys': the name ends before the s."""
         return self.form.endswith("s") and self.glued in ("'", "’")
 
 
@@ -179,7 +181,7 @@ def _doubtful(names: Iterable[str], words: list[_Word]) -> set[str]:
 
 
 def _is_name_here(word: _Word, name: str, doubtful: Container[str]) -> bool:
-    """Whether a capitalised word that can be a name is one where it stands; the rule is in `find_mentions`."""
+    """Whether a capitalised word is a mention of a name at this place, by the rule of `find_mentions`."""
     if name not in doubtful:
         return True
     shouted = word.form.isupper()
@@ -208,13 +210,13 @@ def _mention(words: list[_Word], name: str, parts: list[str], doubtful: Containe
     return Mention(words[0].start, words[-1].end - plural, name, shouted)
 
 
-def _joins(one: _Word, other: _Word) -> bool:
-    """Whether nothing but a space, or the full stop of a title, is between them."""
-    return bool(other.before) or (one.form in TITLES and one.glued == ".")
+def _joins(word: _Word, next_word: _Word) -> bool:
+    """Whether only a space, or the full stop of a title, is between them."""
+    return bool(next_word.before) or (word.form in TITLES and word.glued == ".")
 
 
 def _joined(words: list[_Word], names: set[str], doubtful: Container[str]) -> list[str]:
-    """Single names, and names of several words, from the words that can be names; the rule is in `find_names`."""
+    """Names of one word and of several, from words that can be names, by the rule of `find_names`."""
     runs, run = [], []
     for word in words:
         if run and not (word.form in names and word.before):
@@ -224,8 +226,8 @@ def _joined(words: list[_Word], names: set[str], doubtful: Container[str]) -> li
             run.append(word)
     runs.append(run)
     alone = {run[0].form for run in runs if len(run) == 1}
-    found = []  # in the order of the text
+    joined = []  # in the order of the text
     for run in runs:
-        own = [word.form for word in run if word.form in alone]
-        found += own or [" ".join(word.form for word in run)]
-    return list(dict.fromkeys(filter(None, found)))
+        single = [word.form for word in run if word.form in alone]
+        joined += single or [" ".join(word.form for word in run)]
+    return list(dict.fromkeys(filter(None, joined)))

@@ -1,6 +1,13 @@
 """Children's stories from a grammar, with exact probabilities and renamed characters.
 
-Start with `generator` (Stories, the sampler). It draws a plot from `plots` (the text, as data) through `grammar` and
-its compiled form `compiled_grammar`, and names from `names`. `reader` and `cast_reader` compute what an ideal reader
-predicts. Not here: how a model is trained on stories (`mtp_lab.tasks.stories`).
+Start with `Stories`, the sampler in `generator`. It draws a path through the text (`plots`, as data), which is parsed
+by `grammar` and turned into arrays by `compiled_grammar`, and names from the pools of `names`. `reader` and
+`cast_reader` compute the predictions of an ideal predictor at every horizon. Not here: how a model is trained on
+stories (`mtp_lab.tasks.stories`).
 """
+
+from data_gen.stories.generator import N_CHARACTERS, Stories, of_characters
+from data_gen.stories.names import NamePools
+from data_gen.stories.reader import StoryReader
+
+__all__ = ["N_CHARACTERS", "NamePools", "Stories", "StoryReader", "of_characters"]

@@ -1,22 +1,22 @@
-"""What a reader who knows the pools of names expects of names that are yet to come, however far off.
+"""The probabilities of pieces of names that a reader has not seen, for a reader who knows the pools.
 
-`names.draw_cast` prices each piece of a name given all pieces drawn before it. Here any may be unread: names of
-characters in between, and a first piece on the way to its second. They are summed out, exactly.
+`names.draw_cast` gives the probability of each piece given all pieces drawn before it. Here, any of these may be
+unknown: names of other characters, and the first piece when the second is predicted. They are summed out exactly.
 """
 
 import numpy as np
 
 from data_gen.stories.names import Pool
 
-Told = tuple[tuple[int, ...], ...]
-"""What has been told of each character's name: (), its first piece, or both. Later characters may be left out."""
+KnownNames = tuple[tuple[int, ...], ...]
+"""The known pieces of each character's name: (), the first piece, or both. Later characters may be left out."""
 
 
 class CastReader:
-    """Chances of pieces of names, given any that have been told.
+    """Probabilities of pieces of names, given any other pieces.
 
     Args:
-        pool, fresh, fresh_share, shared_first: as `names.draw_cast` takes them.
+        pool, fresh, fresh_share, shared_first: as in `names.draw_cast`.
     """
 
     def __init__(self, pool: Pool, fresh: Pool, fresh_share: float = 0.0, shared_first: float = 0.0):
@@ -25,53 +25,57 @@ class CastReader:
         sources = ((pool, 1 - fresh_share), (fresh, fresh_share))
         self._sources = [(source, share) for source, share in sources if share > 0]
 
-    def expected(self, told: Told, character: int, second: bool) -> np.ndarray:
-        """Chances of a piece that has not been told: a character's first, or its second.
+    def expected(self, known: KnownNames, character: int, second: bool) -> np.ndarray:
+        """Probabilities of an unknown piece: a character's first piece, or its second.
 
         Returns:
-            (first_pieces,) or (second_pieces,), which sum to 1.
+            (first_pieces,) or (second_pieces,), with sum 1.
 
         Raises:
-            ValueError: for a piece that has been told, and for names that no story has.
+            ValueError: for a piece that is known, and for names that no story has.
         """
-        last = max([character, *(i for i, name in enumerate(told) if name)])  # those after it tell nothing
-        told = (*told, *((),) * (last + 1 - len(told)))[: last + 1]
-        if len(told[character]) > second:
-            raise ValueError(f"character {character}'s piece {int(second)} is told: {told[character]}; ask for another")
-        chances = sum(share * self._joint(source, told, character, second) for source, share in self._sources)
-        if not chances.sum():
-            raise ValueError(f"no story has the names {told}; use the pools that they were drawn from")
-        return chances / chances.sum()
+        # characters after the last one that matters are independent of the piece, so they are left out
+        last = max([character, *(i for i, name in enumerate(known) if name)])
+        known = (*known, *((),) * (last + 1 - len(known)))[: last + 1]
+        if len(known[character]) > second:
+            raise ValueError(
+                f"piece {int(second)} of character {character} is known: {known[character]}; choose an unknown piece"
+            )
+        joint = sum(share * self._joint(source, known, character, second) for source, share in self._sources)
+        if not joint.sum():
+            raise ValueError(f"no story has the names {known}; use the pools that they were drawn from")
+        return joint / joint.sum()
 
-    def _joint(self, source: Pool, told: Told, character: int, second: bool) -> np.ndarray:
-        """Chances of all that has been told and of each value of a piece, if names come from this source."""
-        chance, left = 1.0, source.members.copy()  # (first, second) names that no character is told to have
-        for name in told:
-            if len(name) == 2:  # a first piece, whose chance comes below, leaves the second even chances
-                chance *= left[name] / max(left[name[0]].sum(), 1)
+    def _joint(self, source: Pool, known: KnownNames, character: int, second: bool) -> np.ndarray:
+        """Joint probabilities of all known pieces and each value of the unknown one, if names come from this source."""
+        probability, left = 1.0, source.members.copy()  # (first, second) names that no character is known to have
+        for name in known:
+            if len(name) == 2:  # given its first piece (see below), all second pieces that are left are equally likely
+                probability *= left[name] / max(left[name[0]].sum(), 1)
                 left[name] = False
-        firsts = chance * self._firsts(source, [name[0] if name else None for name in told], character)
+        firsts = probability * self._firsts(source, [name[0] if name else None for name in known], character)
         return firsts @ (left / np.maximum(left.sum(axis=1, keepdims=True), 1)) if second else firsts
 
-    def _firsts(self, source: Pool, told: list[int | None], character: int) -> np.ndarray:
-        """(first_pieces,) chances of the first pieces that have been told, and of each value of a character's."""
-        every = np.arange(self.first_pieces)
+    def _firsts(self, source: Pool, known: list[int | None], character: int) -> np.ndarray:
+        """(first_pieces,) joint probabilities of the known first pieces and each value of a character's first piece."""
+        pieces = np.arange(self.first_pieces)
         same = np.eye(self.first_pieces, dtype=bool)
-        joint = np.ones(())  # an axis for each character whose first piece is unread
-        free = np.ones(self.first_pieces, bool)  # (..., first_pieces) not begun with yet
-        at = None  # the character's axis
-        for i, first in enumerate(told):
-            weight = free * source.counts
-            chance = weight / np.maximum(weight.sum(axis=-1, keepdims=True), 1)
+        joint = np.ones(())  # one axis for each character so far whose first piece is unknown
+        unused = np.ones(self.first_pieces, bool)  # (..., first_pieces) no earlier name has this first piece
+        character_axis = None
+        for i, first in enumerate(known):
+            weight = unused * source.counts
+            probability = weight / np.maximum(weight.sum(axis=-1, keepdims=True), 1)
             if i == 1:
-                chance = (1 - self._shared) * chance + self._shared * (same if told[0] is None else same[told[0]])
+                repeated = same if known[0] is None else same[known[0]]
+                probability = (1 - self._shared) * probability + self._shared * repeated
             if i == character:
-                at = joint.ndim
+                character_axis = joint.ndim
             if first is None:
-                joint = joint[..., None] * chance  # (..., first_pieces)
-                free = free[..., None, :] & ~same  # (..., first_pieces, first_pieces)
+                joint = joint[..., None] * probability  # (..., first_pieces)
+                unused = unused[..., None, :] & ~same  # (..., first_pieces, first_pieces)
             else:
-                joint, free = joint * chance[..., first], free & (every != first)
-        if told[character] is not None:
-            return joint.sum() * same[told[character]]
-        return joint.sum(axis=tuple(axis for axis in range(joint.ndim) if axis != at))
+                joint, unused = joint * probability[..., first], unused & (pieces != first)
+        if known[character] is not None:
+            return joint.sum() * same[known[character]]
+        return joint.sum(axis=tuple(axis for axis in range(joint.ndim) if axis != character_axis))

@@ -1,6 +1,6 @@
-"""Batches in words: what a batch would run and how long that takes, and what became of each notebook.
+"""Batches in words: what a batch would run and how long that takes, and the outcome of each notebook.
 
-Nothing here runs a notebook (`mtp_lab.batch.execution`) or decides what is stale (`mtp_lab.batch.plan`).
+Not here: running notebooks (`mtp_lab.batch.execution`), and deciding which are stale (`mtp_lab.batch.plan`).
 """
 
 import os
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one notebook; as text, the line that the batch prints."""
+    """The outcome of one notebook; as text, the line that the batch prints."""
 
     notebook: str
     status: Literal["done", "already done", "failed", "not run"]
     seconds: float = 0.0
-    """Wall clock, all attempts together."""
+    """Wall-clock time of all attempts together."""
     error: str = ""
-    """What went wrong, in one line."""
+    """The error in one line."""
     cell: int | None = None
     """The n of the In [n] that failed."""
     path: Path | None = None
-    """The executed notebook; of a failed one, as far as it got."""
+    """The executed notebook; if it failed, as far as it got."""
     traceback: str = ""
-    """The last lines of what the failed cell, or the process, left behind."""
+    """The last lines of the traceback of the failed cell, or of the process."""
 
     @property
     def failed(self) -> bool:
@@ -46,40 +46,40 @@ class Outcome:
 
 
 def tail(text: str) -> str:
-    """The end of a traceback: the last frame and the error, in most cases; without colours."""
+    """The last lines of a traceback without colours: usually the last frame and the error."""
     lines = [line[:200] for line in re.sub(r"\x1b\[[\d;]*m", "", text).splitlines() if line.strip()]
     return "\n".join(lines[-8:])
 
 
-def plan_lines(due: Sequence["Task"], preset: str, seeds: int, runs_dir: str | Path) -> list[str]:
+def plan_lines(tasks: Sequence["Task"], preset: str, seeds: int, runs_dir: str | Path) -> list[str]:
     """What a batch would run and why, the trainings that are missing, and the minutes of earlier executions."""
-    to_run = [one for one in due if one.why]
-    missing = {one.name: missing_trainings(one.name, preset, seeds, runs_dir) for one in to_run}
+    stale = [task for task in tasks if task.why]
+    missing = {task.name: missing_trainings(task.name, preset, seeds, runs_dir) for task in stale}
     lines = [f"preset {preset}, {seeds or 'its own number of'} seeds"]
-    for one in due:
-        if one.why:
-            minutes = "unknown" if one.seconds is None else f"{one.seconds / 60:.1f} min"
-            lines.append(f"{one.name}: {one.why}; trainings missing: {missing[one.name]}; last time: {minutes}")
-        else:
-            lines.append(f"{one.name}: already done")
-    if not to_run:
+    for task in tasks:
+        minutes = "unknown" if task.seconds is None else f"{task.seconds / 60:.1f} min"
+        details = f"{task.why}; trainings missing: {missing.get(task.name)}; last time: {minutes}"
+        lines.append(f"{task.name}: {details if task.why else 'already done'}")
+    if not stale:
         return [*lines, "nothing to do"]
-    trainings, known = sum(missing.values()), [one.seconds for one in to_run if one.seconds is not None]
-    unknown = f", unknown for {len(to_run) - len(known)} of them" if len(known) < len(to_run) else ""
-    lines.append(f"to run: {len(to_run)} of {len(due)} notebooks; trainings missing: {trainings}")
-    lines.append(f"estimated: {f'{sum(known) / 60:.1f} minutes one after the other{unknown}' if known else 'unknown'}")
-    if trainings and known:
-        lines.append("an earlier execution may have found its trainings done; the missing ones then come on top")
+    seconds = [task.seconds for task in stale if task.seconds is not None]
+    n_trainings, n_unknown = sum(missing.values()), len(stale) - len(seconds)
+    unknown = f", unknown for {n_unknown} of them" if n_unknown else ""
+    estimate = f"{sum(seconds) / 60:.1f} minutes one after the other{unknown}" if seconds else "unknown"
+    lines.append(f"to run: {len(stale)} of {len(tasks)} notebooks; trainings missing: {n_trainings}")
+    lines.append(f"estimated: {estimate}")
+    if n_trainings and seconds:
+        lines.append("earlier executions may have reused finished trainings; missing trainings then take more time")
     return lines
 
 
 def missing_trainings(notebook: str, preset: str, seeds: int, runs_dir: str | Path) -> int:
-    """How many runs a notebook would have to train, or go on training."""
+    """How many runs a notebook would have to train, or to continue."""
     return sum(not (Path(runs_dir) / run / "done.json").exists() for run in trainings(notebook, preset, seeds))
 
 
 def closing_lines(outcomes: Sequence[Outcome], runs_dir: str | Path) -> list[str]:
-    """What a batch ends with: its failures, each with the end of the traceback, and what the runs take on disk."""
+    """The last lines of a batch: its failures, each with the end of its traceback, and the size of the runs on disk."""
     from mtp_lab.training.housekeeping import megabytes
 
     failures = [outcome for outcome in outcomes if outcome.failed]

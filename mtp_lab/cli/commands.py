@@ -210,15 +210,15 @@ def study(
     from mtp_lab.batch.execution import run
     from mtp_lab.batch.plan import plan
     from mtp_lab.batch.report import closing_lines, plan_lines
-    from mtp_lab.experiments.verdicts import update_readme
+    from mtp_lab.experiments.verdicts import results_page
+    from mtp_lab.files import write_atomic
 
     if dry_run:
         print("\n".join(plan_lines(plan(preset, out or None, only, seeds), preset, seeds, runs_dir)))
         return 0
     outcomes = run(preset, out or None, only, seeds, runs_dir, jobs, keep_going=keep_going)
-    readme = Path(out) / "README.md"
-    if out and readme.exists():  # --out . renews the committed results, the README's table with them
-        update_readme(readme, Path(out) / "figures")
+    if out and (Path(out) / "docs").is_dir():  # --out . renews the committed results, and the page that shows them
+        write_atomic(Path(out) / "docs" / "results.md", results_page(Path(out) / "figures"))
     print("\n".join(closing_lines(outcomes, runs_dir)))
     return int(any(outcome.failed for outcome in outcomes))
 

@@ -1,8 +1,9 @@
 """The layers of a model laid out for decoding, and the positions they run on.
 
-One token at a time, a small model spends its time on the number of operations, not on their size. So a norm leaves its
-constant factor to the next matrix, a rotation is one complex product, keys and values reach their cache in one copy,
-and heads side by side are one layer with more attention heads. Which layers there are is in inference.py.
+With one token at a time, a small model spends its time on the number of operations, not on their size. So a norm leaves
+its constant factor to the next matrix, a rotation is one complex product, keys and values are copied into their cache
+at once, and heads that read the same latents are one layer with more attention heads. `decoder` says which layers there
+are.
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mtp_lab.decoding.rows import Rows
 from mtp_lab.model.layers import NORM_EPS, Block
 from mtp_lab.model.transformer import LinearHead
 
 
 class Norm:
-    """RMSNorm over the last dimension, but for the factor sqrt(width), which belongs into the next matrix."""
+    """RMSNorm over the last dimension without its factor sqrt(width), which the next matrix contains."""
 
     def __init__(self, like: Tensor) -> None:
         self.floor = like.new_tensor((like.shape[-1] * NORM_EPS) ** 0.5)
@@ -27,49 +29,46 @@ class Norm:
 
 
 def side_by_side(weights: Sequence[Tensor]) -> Tensor:
-    """(out, in) matrices as (count, in, out), or as (in, out) where there is one: it is faster alone."""
+    """(out, in) matrices as (count, in, out); a single one as (in, out), which is faster."""
     return torch.stack([weight.t() for weight in weights]) if len(weights) > 1 else weights[0].t().contiguous()
 
 
 @dataclass(frozen=True)
 class Window:
-    """Positions of every row that a layer runs on, those of one row consecutive."""
+    """The positions that a layer runs on; those of one row are consecutive."""
 
     positions: Tensor  # (batch, seq)
-    slots: Tensor  # (batch * seq,) where they lie in a cache of batch * capacity positions
-    keys: int  # the furthest position, plus one
+    slots: Tensor  # (batch * seq,) their slots in a cache of places * capacity positions
+    keys: int  # the largest position, plus one
     rotation: Tensor | None  # (batch * seq, 1, d_head / 2) complex; rotary positions
     mask: Tensor | None  # (batch, 1, seq, keys) 0 or -inf; None where one query sees all keys
     offsets: Tensor | None  # (batch, seq, keys) from a query back to a key, clipped; relative positions
 
-    def ends(self, x: Tensor) -> Tensor:
-        """What belongs to the last position of each row: (batch * seq, ...) -> (batch, ...)."""
+    def take_last(self, x: Tensor) -> Tensor:
+        """The entries of x at the last position of each row: (batch * seq, ...) -> (batch, ...)."""
         return x.view(*self.positions.shape, *x.shape[1:])[:, -1]
 
     def last(self) -> "Window":
-        """The last position of each row alone, for a query that is rotated."""
-        alone = self.mask is None or len(self.positions) == 1  # one row: its last position sees all keys
+        """The last position of each row, for queries that are rotated already."""
+        sees_all = self.mask is None or len(self.positions) == 1  # one row: its last position sees all keys
         return Window(
             self.positions[:, -1:],
-            self.ends(self.slots),
+            self.take_last(self.slots),
             self.keys,
             None,
-            None if alone else self.mask[:, :, -1:],
+            None if sees_all else self.mask[:, :, -1:],
             None if self.offsets is None else self.offsets[:, -1:],
         )
 
 
 class LinearLayer:
-    """Heads of one matrix each, side by side."""
+    """Linear heads, all in one product."""
 
     def __init__(self, heads: Sequence[LinearHead]) -> None:
         self.out = side_by_side([head.out.weight for head in heads])  # (count,) d_model, d_model
 
-    def allocate(self, batch: int, capacity: int) -> None:
-        """Nothing: these heads look at no other position."""
-
-    def move(self, source: slice, target: slice) -> None:
-        """Nothing is held."""
+    def allocate(self, rows: Rows) -> None:
+        """Nothing to allocate: these heads read no other position."""
 
     def run(self, x: Tensor, window: Window | None = None) -> Tensor:
         """(positions, d_model) -> (count, positions, d_model), without the first dimension where count is 1."""
@@ -77,52 +76,50 @@ class LinearLayer:
 
 
 class Layer:
-    """Transformer layers that read the same latents: one of the trunk, or heads side by side.
+    """Transformer layers that read the same latents: one layer of the trunk, or several prediction heads.
 
     Args:
-        blocks: layers of one shape.
-        heads: attention heads of each.
+        blocks: layers of the same shape.
+        heads: number of attention heads of each.
     """
 
     def __init__(self, blocks: Sequence[Block], heads: int, rotary: bool) -> None:
         self.count, self.d_model = len(blocks), blocks[0].attn.qkv.in_features
         self.heads, self.d_head = heads * self.count, self.d_model // heads
         self.width = self.count * self.d_model
-        parts = [block.attn.qkv.weight.unflatten(0, (3, heads, self.d_head)) for block in blocks]
-        qkv = torch.stack(parts, dim=1)  # (3, count, heads, d_head, d_model)
-        if rotary:  # the two halves of a rotated pair next to each other: a complex number
+        weights = [block.attn.qkv.weight.unflatten(0, (3, heads, self.d_head)) for block in blocks]
+        qkv = torch.stack(weights, dim=1)  # (3, count, heads, d_head, d_model)
+        if rotary:  # puts the two dimensions of a rotated pair next to each other, as a complex number
             paired = qkv.unflatten(3, (2, -1)).transpose(3, 4).flatten(3, 4)
             qkv = torch.cat((paired[:2], qkv[2:]))
-        scale = self.d_model**0.5  # of the norm before
+        scale = self.d_model**0.5  # the factor that the norm before leaves out
         self.norm = Norm(blocks[0].attn.out.weight)
         self.qkv = scale * qkv.flatten(0, 3).t().contiguous()  # (d_model, 3 * width): q, k, v
         self.out = side_by_side([block.attn.out.weight for block in blocks])  # (count,) d_model, d_model
         self.bias = None if blocks[0].attn.bias is None else torch.cat([block.attn.bias for block in blocks])
         smears = [block.attn.smear for block in blocks if block.attn.smear is not None]
-        self.share = torch.sigmoid(torch.cat(smears)).view(-1, 1) if smears else None  # (heads, 1)
+        self.share = torch.sigmoid(torch.cat(smears)).view(-1, 1) if smears else None  # (heads, 1) of a token's own key
         self.up = self.down = None
         if blocks[0].mlp is not None:
             gated = [scale * torch.cat((block.mlp.gate.weight, block.mlp.up.weight)) for block in blocks]
             self.up = side_by_side(gated)  # (count,) d_model, 2 * d_mlp
             self.down = side_by_side([block.mlp.out.weight for block in blocks])  # (count,) d_mlp, d_model
 
-    def allocate(self, batch: int, capacity: int) -> None:
-        """Room for the keys and values of `capacity` positions a row; what was held is forgotten."""
-        self.held = self.qkv.new_zeros(2, self.heads, batch * capacity, self.d_head)
-        rows = self.held.view(2, self.heads, batch, capacity, self.d_head)
-        self.keys_and_values = rows.transpose(1, 2).unbind()  # two (batch, heads, capacity, d_head)
-        self.unsmeared = None if self.share is None else self.qkv.new_zeros(batch * capacity, self.heads, self.d_head)
-
-    def move(self, source: slice, target: slice) -> None:
-        """Copies what is held of one row to the place of another."""
-        self.held[:, :, target] = self.held[:, :, source]
-        if self.unsmeared is not None:
-            self.unsmeared[target] = self.unsmeared[source]
+    def allocate(self, rows: Rows) -> None:
+        """Empty caches of keys and values for the rows."""
+        slots = rows.places * rows.capacity
+        self.cache = self.qkv.new_zeros(2, self.heads, slots, self.d_head)  # keys, values
+        by_place = self.cache.view(2, self.heads, rows.places, rows.capacity, self.d_head)
+        rows.move_along(by_place.movedim(2, 0))
+        self.keys_and_values = by_place.transpose(1, 2).unbind()  # two (places, heads, capacity, d_head)
+        if self.share is not None:
+            self.unsmeared = self.qkv.new_zeros(slots, self.heads, self.d_head)  # keys
+            rows.move_along(self.unsmeared.view(rows.places, rows.capacity, self.heads, self.d_head))
 
     def run(self, x: Tensor, window: Window, last: bool = False) -> Tensor:
         """(batch * seq, d_model) -> (count, batch * seq, d_model), or with last=True (count, batch, d_model).
 
-        Without the first dimension where count is 1. Keys and values of all positions are kept in any case.
+        Without the first dimension where count is 1. Keys and values of all positions are cached in any case.
         """
         qkv = self.norm(x) @ self.qkv  # (batch * seq, 3 * width)
         if self.share is not None:
@@ -131,23 +128,22 @@ class Layer:
             pairs = qkv[:, : 2 * self.width].view(-1, 2 * self.heads, self.d_head // 2, 2)
             torch.view_as_complex(pairs).mul_(window.rotation)
         kv = qkv[:, self.width :].view(-1, 2, self.heads, self.d_head)
-        self.held.index_copy_(2, window.slots, kv.permute(1, 2, 0, 3))
+        self.cache.index_copy_(2, window.slots, kv.permute(1, 2, 0, 3))
         q = qkv[:, : self.width]
         if last:
-            x, q, window = window.ends(x), window.ends(q), window.last()
+            x, q, window = window.take_last(x), window.take_last(q), window.last()
         z = self._attend(q, window)
-        several = self.count > 1
-        x = torch.baddbmm(x[None], z, self.out) if several else torch.addmm(x, z, self.out)
+        x = torch.baddbmm(x[None], z, self.out) if self.count > 1 else torch.addmm(x, z, self.out)
         if self.up is not None:
             gate, up = (self.norm(x) @ self.up).chunk(2, dim=-1)
             mixed = F.silu(gate).mul_(up)
-            x = torch.baddbmm(x, mixed, self.down) if several else torch.addmm(x, mixed, self.down)
+            x = torch.baddbmm(x, mixed, self.down) if self.count > 1 else torch.addmm(x, mixed, self.down)
         return x
 
     def _attend(self, q: Tensor, window: Window) -> Tensor:
-        """(batch * seq, width) queries -> (count, batch * seq, d_model) mixed values."""
+        """(batch * seq, width) queries -> (count, batch * seq, d_model) values, weighted by attention."""
         batch = len(window.positions)
-        k, v = (held.narrow(0, 0, batch).narrow(2, 0, window.keys) for held in self.keys_and_values)
+        k, v = (cache.narrow(0, 0, batch).narrow(2, 0, window.keys) for cache in self.keys_and_values)
         q, mask = q.view(batch, -1, self.heads, self.d_head).transpose(1, 2), window.mask
         if self.bias is not None:
             bias = self.bias[:, window.offsets].transpose(0, 1)  # (batch, heads, seq, keys)
@@ -158,8 +154,8 @@ class Layer:
         return z.reshape(-1, self.count, self.d_model).transpose(0, 1)
 
     def _smear(self, k: Tensor, window: Window) -> None:
-        """k_t <- s k_t + (1 - s) k_{t-1} in place, as layers.Attention does it."""
+        """k_t <- s k_t + (1 - s) k_{t-1} in place, as in `layers.Attention`."""
         self.unsmeared.index_copy_(0, window.slots, k)
-        opens = window.positions.flatten() == 0
-        before = self.unsmeared[torch.where(opens, window.slots, window.slots - 1)]
-        k.mul_(self.share).add_((1 - self.share) * before)
+        is_first = window.positions.flatten() == 0
+        previous = self.unsmeared[torch.where(is_first, window.slots, window.slots - 1)]
+        k.mul_(self.share).add_((1 - self.share) * previous)

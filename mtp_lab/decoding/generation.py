@@ -1,8 +1,9 @@
 """Decoding, plain and self-speculative (Gloeckle et al. 2024, section 3.2; Stern et al. 2018, blockwise decoding).
 
-One loop for both. Every forward reads, in each row, the last committed token and the drafts behind it; head 1 commits
-the drafts that it agrees with and one token of its own; heads 2..k then draft behind that. With k = 1 there are no
-drafts, and that is plain decoding. Rows of a batch keep different numbers of drafts and end at different times.
+One loop does both. Every forward pass reads, in each row, the last accepted token and the drafts after it. Head 1
+accepts the drafts that agree with it and adds one token of its own. Heads 2..k then draft the tokens after that. With
+k = 1 there are no drafts, which is plain decoding. Rows of a batch accept different numbers of drafts and end at
+different times (`rows`).
 """
 
 import time
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from mtp_lab.config import check_positive
 from mtp_lab.decoding.decoder import Decoder
+from mtp_lab.decoding.rows import Rows
 from mtp_lab.decoding.sampling import Sampling, accept_greedy, accept_sampled, draw
 from mtp_lab.model.transformer import MTPTransformer
 
@@ -22,25 +24,27 @@ Stream = Callable[[int, list[int]], None]
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """What was generated, and what it took."""
+    """Generated tokens, and how many forward passes and seconds they took."""
 
     tokens: Tensor
-    """(batch, max_new_tokens) without the prompt; -1 behind a row's end."""
+    """(batch, max_new_tokens) without the prompt; -1 after a row's end."""
     lengths: Tensor
-    """(batch,) tokens of each row, the stop token included."""
+    """(batch,) new tokens of each row, the stop token included."""
     heads: Tensor
-    """(batch, max_new_tokens) the head that proposed each token, 1 for those that head 1 chose itself; -1 as above."""
+    """(batch, max_new_tokens) the head that proposed each token, 1 for tokens that head 1 chose itself; -1 as above."""
     forward_passes: Tensor
-    """(batch,) forwards that each row took part in, the one that read its prompt included."""
+    """(batch,) forward passes that each row took part in, the pass that read its prompt included."""
     accepted_by_head: Tensor
-    """(draft,) share of the forwards behind the first in which head i's token was committed; they add up to the tokens
-    a forward (stop tokens and max_new_tokens cut some off); nan where the prompt's forward was enough."""
+    """(draft,) share of the forward passes after the first in which the token of head i was accepted.
+
+    The shares add up to the tokens per forward pass, except that stop tokens and max_new_tokens cut some off. NaN if
+    there is only the forward pass that reads the prompt."""
     seconds: float
-    """Wall clock, the reading of the prompts included."""
+    """Wall-clock time, reading the prompts included."""
 
     @property
     def tokens_per_forward_pass(self) -> float:
-        """Tokens of all rows by forwards of all rows: 1 in plain decoding."""
+        """Tokens of all rows divided by forward passes of all rows: 1 in plain decoding."""
         return float(self.lengths.sum() / self.forward_passes.sum())
 
     @property
@@ -60,180 +64,135 @@ def generate(
     generator: torch.Generator | None = None,
     stream: Stream | None = None,
 ) -> Generation:
-    """Continues prompts with what head 1 alone would have chosen (drawn, at a temperature), in fewer forwards.
+    """Continues prompts as head 1 alone would, in fewer forward passes.
+
+    Greedy text is the same token for token, and sampled text has the same distribution.
 
     Args:
-        model: a model; or a Decoder of one, which saves the laying out of weights where one generates often.
-        prompts: token ids, one sequence a row, of any lengths.
-        max_new_tokens: most tokens a row.
-        draft: heads k used, head 1 included: k = 1 is plain decoding. By default all of the model, or the decoder's.
+        model: a model, or a Decoder of it, which is faster for many calls: weights are laid out only once.
+        prompts: token ids, one sequence for each row, of any lengths.
+        max_new_tokens: limit of new tokens in each row.
+        draft: number k of heads used, head 1 included: k = 1 is plain decoding. By default all heads of the model, or
+            those of the decoder.
         temperature: 0 for greedy decoding; otherwise exact speculative sampling.
         top_p, top_k: see Sampling.
         stop: token ids that end a row.
         generator: source of randomness for temperature > 0.
-        stream: called as stream(row, tokens) with what each forward committed.
+        stream: called as stream(row, tokens) with the tokens that each forward pass accepts.
 
     Raises:
-        ValueError: for an empty prompt, one that does not fit max_seq with what is to come, ids outside of the
-            vocabulary, a draft that is not 1..n_future, and what Sampling refuses.
+        ValueError: for an empty prompt, a prompt that does not fit max_seq together with max_new_tokens, ids outside of
+            the vocabulary, a draft that is not 1..n_future, and for values that Sampling refuses.
     """
     sampling = Sampling(temperature, top_k, top_p)
     check_positive(max_new_tokens=max_new_tokens)
     decoder = model if isinstance(model, Decoder) else None
     config = model.config
-    rows = [[int(token) for token in prompt] for prompt in prompts]
-    _check(rows, max_new_tokens, config.max_seq, config.vocab_size)
+    prompts = [[int(token) for token in prompt] for prompt in prompts]
+    _check(prompts, max_new_tokens, config.max_seq, config.vocab_size)
     if decoder is not None and draft not in (None, decoder.draft):
         raise ValueError(f"draft={draft} is not the decoder's {decoder.draft}; make one Decoder for each draft")
     started = time.perf_counter()
     with torch.inference_mode():
         decoder = decoder or Decoder(model, config.n_future if draft is None else draft)
-        loop = _Loop(decoder, rows, max_new_tokens, sampling, stop, generator, stream)
-        loop.run()
-    return loop.result(time.perf_counter() - started)
+        rows = Rows(prompts, max_new_tokens, stop, decoder.draft, decoder.embedding.device)
+        decoder.allocate(rows)
+        decoding = _BlockwiseDecoding(decoder, rows, sampling, generator, stream)
+        decoding.run()
+    return decoding.result(time.perf_counter() - started)
 
 
-def _check(rows: list[list[int]], new: int, max_seq: int, vocab: int) -> None:
-    if not rows:
+def _check(prompts: list[list[int]], max_new_tokens: int, max_seq: int, vocab_size: int) -> None:
+    if not prompts:
         raise ValueError("prompts is empty; give at least one")
-    for i, row in enumerate(rows):
-        if not row:
+    for i, prompt in enumerate(prompts):
+        if not prompt:
             raise ValueError(f"prompt {i} is empty; give at least one token, such as the one that opens documents")
-        if len(row) + new > max_seq:
+        if len(prompt) + max_new_tokens > max_seq:
             raise ValueError(
-                f"prompt {i} of {len(row)} tokens and max_new_tokens={new} do not fit the model's max_seq={max_seq}; "
-                f"cut the prompt or ask for {max(0, max_seq - len(row))} tokens at most"
+                f"prompt {i} of {len(prompt)} tokens and max_new_tokens={max_new_tokens} do not fit the model's "
+                f"max_seq={max_seq}; cut the prompt or ask for {max(0, max_seq - len(prompt))} tokens at most"
             )
-        if min(row) < 0 or max(row) >= vocab:
-            raise ValueError(f"prompt {i} holds tokens {min(row)} to {max(row)}; the model knows 0 to {vocab - 1}")
+        if min(prompt) < 0 or max(prompt) >= vocab_size:
+            raise ValueError(
+                f"prompt {i} holds tokens {min(prompt)} to {max(prompt)}; the model knows 0 to {vocab_size - 1}"
+            )
 
 
-class _Loop:
-    """The state of one generation. Rows that go on lie in the first places of the decoder, in any order."""
+class _BlockwiseDecoding:
+    """One generation: the loop, and what it records about every forward pass."""
 
     def __init__(
         self,
         decoder: Decoder,
-        prompts: list[list[int]],
-        new: int,
+        rows: Rows,
         sampling: Sampling,
-        stop: Collection[int],
         generator: torch.Generator | None,
         stream: Stream | None,
     ) -> None:
-        self.decoder, self.new, self.sampling, self.generator = decoder, new, sampling, generator
-        self.stream, self.k, self.device = stream, decoder.draft, decoder.embedding.device
-        decoder.allocate(len(prompts), max(map(len, prompts)) + new + self.k)
-        for origin, prompt in zip(decoder.origins.flatten().tolist(), prompts, strict=True):
-            decoder.text[origin : origin + len(prompt)] = torch.tensor(prompt)
-        self.rows = list(range(len(prompts)))  # of each place: which prompt it continues
-        self.begin = torch.tensor([len(prompt) for prompt in prompts], device=self.device)  # where its first token goes
-        self.length = torch.zeros_like(self.begin)  # positions of each place that are committed and read
-        self.columns = torch.arange(self.k, device=self.device)
-        self.stop = torch.tensor(sorted(stop), device=self.device)
-        self.q: Tensor | None = None  # (places, k - 1, vocab) what the drafts were drawn from
-        self.tokens = torch.full((len(prompts), new), -1)
-        self.lengths = torch.zeros(len(prompts), dtype=torch.long)
-        self.history: list[tuple[list[int], Tensor]] = []  # of every forward: its rows, and the drafts each kept
+        self.decoder, self.rows, self.sampling, self.generator, self.stream = decoder, rows, sampling, generator, stream
+        self.q: Tensor | None = None  # (unfinished, draft - 1, vocab) distributions that the drafts were drawn from
+        self.history: list[tuple[list[int], Tensor]] = []  # of each pass: prompts of its rows, accepted drafts of each
 
     def run(self) -> None:
-        """Until no row is left."""
-        positions = torch.arange(int(self.begin.max()), device=self.device).expand(len(self.rows), -1)
-        at = self.begin - 1  # the prompts are read at once
-        logits = self.decoder.unembed(self.decoder.read(positions)[torch.arange(len(at), device=self.device), at])
-        self._commit(positions, at, torch.zeros_like(at), self._choose(logits)[0])
-        while self.rows:
-            positions = self.length[:, None] + self.columns  # the last token committed, and the drafts behind it
-            kept, token = self._verify(self.decoder.unembed(self.decoder.read(positions)), positions)
-            self._commit(positions, kept, kept, token)
+        """Until every row is finished: verify, accept, draft, read (Stern et al. 2018, section 3)."""
+        latents = self.decoder.read_prompts()  # (unfinished, 1, d_model): there are no drafts yet
+        while True:
+            n_accepted, token = self._verify(self.decoder.unembed(latents))
+            places = self._accept(n_accepted, token)
+            if not self.rows:
+                return
+            if self.decoder.draft > 1:
+                self._draft(places, n_accepted[places])
+            latents = self.decoder.read(self.rows.unread())  # (unfinished, draft, d_model)
 
-    def _verify(self, logits: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """(places,) drafts that are kept, and the token that head 1 puts behind them."""
-        drafts = self.decoder.text[self.decoder.origins[: len(self.rows)] + positions[:, 1:]]  # (places, k - 1)
+    def _verify(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(unfinished,) number of drafts to accept, and the token that head 1 chooses after them."""
+        drafts = self.rows.drafts(logits.shape[1] - 1)
         if self.sampling.greedy:
             return accept_greedy(logits, drafts)
-        q = logits.new_zeros(len(drafts), 0, logits.shape[-1]) if self.q is None else self.q
-        return accept_sampled(self.sampling.probabilities(logits), drafts, q, self.generator)
-
-    def _choose(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens for (..., vocab) logits, and the distributions that they were drawn from."""
-        if self.sampling.greedy:
-            return logits.argmax(dim=-1), None
         p = self.sampling.probabilities(logits)
-        return draw(p, self.generator), p
+        return accept_sampled(p, drafts, p[:, :0] if self.q is None else self.q, self.generator)
 
-    def _commit(self, positions: Tensor, at: Tensor, kept: Tensor, token: Tensor) -> None:
-        """Takes in what a forward has found, hands out the rows that are done, and drafts for the others.
-
-        Args:
-            positions: (places, seq) what was read.
-            at: (places,) which of them is the last that is committed.
-            kept: (places,) drafts among what is committed.
-            token: (places,) what follows.
-        """
-        decoder = self.decoder
-        self.length = positions[:, 0] + at + 1
-        decoder.text[decoder.origins[: len(at), 0] + self.length] = token
-        self.history.append((list(self.rows), kept))
-        left = self._hand_out(kept)
-        if len(left) < len(at):
-            positions, at = positions[left], at[left]
-            decoder.seen = {i: latents[left] for i, latents in decoder.seen.items()}
-        if self.rows and self.k > 1:
-            drawn_from: list[Tensor] = []
-
-            def choose(logits: Tensor) -> Tensor:
-                tokens, p = self._choose(logits)
-                drawn_from.extend(() if p is None else p)
-                return tokens
-
-            decoder.propose(positions, at, choose)
-            self.q = torch.stack(drawn_from, dim=1) if drawn_from else None
-
-    def _hand_out(self, kept: Tensor) -> Tensor:
-        """Streams what is new, and takes out the rows that are done: which of the places go on, in their new order."""
-        decoder, count = self.decoder, self.length + 1 - self.begin  # (places,) tokens so far
-        ended = count >= self.new
-        if len(self.stop):
-            # what this forward has committed, and places behind it
-            span = (self.length - kept)[:, None] + self.columns  # (places, k)
-            found = torch.isin(decoder.text[decoder.origins[: len(span)] + span], self.stop)
-            found &= span <= self.length[:, None]
-            places = torch.where(found, span, torch.iinfo(torch.long).max).amin(dim=1)
-            count, ended = torch.minimum(count, places + 1 - self.begin), ended | found.any(dim=1)
+    def _accept(self, n_accepted: Tensor, token: Tensor) -> Tensor:
+        """Accepts drafts and a token, streams them, and removes finished rows; the old places of those that remain."""
+        self.history.append((self.rows.prompt_of, n_accepted))
+        self.rows.accept(n_accepted, token)
+        counts, finished = self.rows.count_new(n_accepted)
         if self.stream is not None:
-            before = (self.length - kept - self.begin).tolist()
-            for place, (old, new) in enumerate(zip(before, count.clamp(max=self.new).tolist(), strict=True)):
-                self.stream(self.rows[place], self._text(place, old, new).tolist())
-        order = list(range(len(count)))
-        if bool(ended.any()):
-            for place in reversed(torch.nonzero(ended).flatten().tolist()):
-                row, n = self.rows[place], min(int(count[place]), self.new)
-                self.tokens[row, :n], self.lengths[row] = self._text(place, 0, n), n
-                last, last_row = order.pop(), self.rows.pop()
-                if place < len(order):  # the last row takes its place
-                    decoder.move(len(order), place)
-                    order[place], self.rows[place] = last, last_row
-                    self.begin[place] = self.begin[len(order)]
-            self.begin = self.begin[: len(order)]
-        left = torch.tensor(order, dtype=torch.long, device=self.device)
-        self.length = self.length[left]
-        return left
+            counts_before = (self.rows.lengths - n_accepted - self.rows.prompt_lengths).tolist()
+            for place, (start, end) in enumerate(zip(counts_before, counts.tolist(), strict=True)):
+                self.stream(self.rows.prompt_of[place], self.rows.new_text(place, start, end))
+        return self.rows.remove_finished(counts, finished)
 
-    def _text(self, place: int, first: int, end: int) -> Tensor:
-        """Tokens first..end of a row, counted from its first new one."""
-        begin = place * self.decoder.capacity + int(self.begin[place])
-        return self.decoder.text[begin + first : begin + end].cpu()
+    def _draft(self, places: Tensor, n_accepted: Tensor) -> None:
+        """Lets heads 2..draft write the next drafts; see `Decoder.write_drafts`."""
+        distributions: list[Tensor] = []
+
+        def choose(logits: Tensor) -> Tensor:
+            if self.sampling.greedy:
+                return logits.argmax(dim=-1)
+            q = self.sampling.probabilities(logits)
+            distributions.extend(q)
+            return draw(q, self.generator)
+
+        self.decoder.write_drafts(places, n_accepted, choose)
+        self.q = torch.stack(distributions, dim=1) if distributions else None
 
     def result(self, seconds: float) -> Generation:
-        proposed: list[list[int]] = [[] for _ in self.lengths]  # the head behind each token
-        forward_passes, kept_by = torch.zeros_like(self.lengths), torch.zeros(self.k)
-        for number, (rows, kept) in enumerate(self.history):
-            for row, drafts in zip(rows, kept.tolist(), strict=True):
-                proposed[row] += [*range(2, drafts + 2), 1]
-                forward_passes[row] += 1
-                kept_by[: drafts + 1] += number > 0
-        heads = self.tokens.clone()
-        for row, (length, behind) in enumerate(zip(self.lengths.tolist(), proposed, strict=True)):
-            heads[row, :length] = torch.tensor(behind[:length])
-        return Generation(self.tokens, self.lengths, heads, forward_passes, kept_by / kept_by[0], seconds)
+        new_tokens = self.rows.new_tokens
+        heads_of: list[list[int]] = [[] for _ in new_tokens]  # of each prompt: the head that proposed each token
+        forward_passes = torch.zeros(len(new_tokens), dtype=torch.long)
+        accepted_by_head = torch.zeros(self.decoder.draft)
+        for number, (prompts, n_accepted) in enumerate(self.history):
+            for prompt, count in zip(prompts, n_accepted.tolist(), strict=True):
+                heads_of[prompt] += [*range(2, count + 2), 1]
+                forward_passes[prompt] += 1
+                accepted_by_head[: count + 1] += number > 0
+        lengths = torch.tensor([len(tokens) for tokens in new_tokens])
+        tokens = torch.full((len(new_tokens), self.rows.max_new_tokens), -1)
+        heads = tokens.clone()
+        for row, length in enumerate(lengths.tolist()):
+            tokens[row, :length] = torch.tensor(new_tokens[row])
+            heads[row, :length] = torch.tensor(heads_of[row][:length])
+        return Generation(tokens, lengths, heads, forward_passes, accepted_by_head / accepted_by_head[0], seconds)

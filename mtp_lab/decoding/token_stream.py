@@ -1,6 +1,6 @@
-"""Text as it is generated, in a terminal: each forward's tokens the moment they are committed, coloured by head.
+"""Text in a terminal while it is generated: the tokens of each forward pass when they are accepted, coloured by head.
 
-Without colours, bars part the forwards. Pictures for notebooks are in speculation_figures.py.
+Without colours, bars separate the forward passes. Pictures for notebooks are in `mtp_lab.figures.speculation_figures`.
 """
 
 import sys
@@ -10,18 +10,18 @@ from typing import TextIO
 from mtp_lab.decoding.generation import Generation
 from mtp_lab.tasks import Task
 
-GROUNDS = (17, 18, 24, 30, 29, 28, 64, 100)  # of 256 colours, for heads 2, 3, ...; they repeat after eight
+BACKGROUNDS = (17, 18, 24, 30, 29, 28, 64, 100)  # ANSI colours of heads 2, 3, ...; they repeat after eight heads
 RESET = "\033[0m"
 
 
 class TokenStream:
-    """A `stream` for mtp_lab.decoding.generation.generate that prints one row.
+    """A `stream` for `generate` that prints one row.
 
     Args:
-        pieces: tokens of the whole text -> what each adds to it.
-        prompt: the tokens that stand before.
-        coloured: whether the output takes ANSI colours.
-        out: where to; by default what is the standard output now.
+        pieces: tokens of the whole text -> the piece of text that each of them adds.
+        prompt: the tokens before the generated ones.
+        coloured: whether the output can show ANSI colours.
+        out: where to print; by default the current standard output.
     """
 
     def __init__(
@@ -41,61 +41,61 @@ class TokenStream:
         before, self.text = self.pieces(self.text), [*self.text, *tokens]
         pieces = self.pieces(self.text)
         new = pieces[len(before) :]
-        if pieces[: len(before)] != before:  # they complete a polynomial whose first tokens are on the screen already
+        if pieces[: len(before)] != before:  # they complete a polynomial whose first tokens are printed already
             new = [" " + self.pieces([token])[0] for token in tokens]
         if not self.coloured:
             return self._write("".join(new) + "|")
         for head, piece in enumerate(new, start=2):
-            self._write(self.ground(head) + piece + RESET if head < len(new) + 1 else piece)
+            self._write(self.background(head) + piece + RESET if head < len(new) + 1 else piece)
 
     def _write(self, text: str) -> None:
         self.out.write(text)
         self.out.flush()
 
     @staticmethod
-    def ground(head: int) -> str:
-        """Opens the colour of a head's tokens."""
-        return f"\033[38;5;255m\033[48;5;{GROUNDS[(head - 2) % len(GROUNDS)]}m"
+    def background(head: int) -> str:
+        """The ANSI code that starts the colours of a head's tokens."""
+        return f"\033[38;5;255m\033[48;5;{BACKGROUNDS[(head - 2) % len(BACKGROUNDS)]}m"
 
     def legend(self, draft: int) -> str:
-        """What the colours, or the bars, mean."""
+        """The meaning of the colours, or of the bars."""
         if not self.coloured:
-            return "each | ends a forward"
-        return "proposed by head 1, " + ", ".join(f"{self.ground(i)} {i} {RESET}" for i in range(2, draft + 1))
+            return "each | ends a forward pass"
+        return "proposed by head 1, " + ", ".join(f"{self.background(i)} {i} {RESET}" for i in range(2, draft + 1))
 
 
-def summary(told: Generation, plain: Generation | None = None) -> list[str]:
-    """What a generation took, in lines; beside it the same text without drafts, where there is one."""
-    lines = [f"{'heads':>5}  {'tokens':>6}  {'forwards':>8}  {'per forward':>11}  {'seconds':>7}  {'tokens/s':>8}"]
-    for done in (told, *([plain] if plain else [])):
+def summary(generation: Generation, plain: Generation | None = None) -> list[str]:
+    """A table, line by line: tokens, forward passes and seconds of a generation, and of `plain`, one without drafts."""
+    lines = [f"{'heads':>5}  {'tokens':>6}  {'passes':>6}  {'tokens/pass':>11}  {'seconds':>7}  {'tokens/s':>8}"]
+    for done in (generation, *([plain] if plain else [])):
         count, forward_passes = int(done.lengths.sum()), int(done.forward_passes.sum())
         lines.append(
-            f"{len(done.accepted_by_head):5d}  {count:6d}  {forward_passes:8d}  {done.tokens_per_forward_pass:11.2f}  "
+            f"{len(done.accepted_by_head):5d}  {count:6d}  {forward_passes:6d}  {done.tokens_per_forward_pass:11.2f}  "
             f"{done.seconds:7.3f}  {done.tokens_per_second:8.0f}"
         )
     if plain:
-        same = "the same tokens" if told.tokens.equal(plain.tokens) else "other tokens (sampled anew)"
-        lines.append(f"{plain.seconds / told.seconds:.2f} times as fast; {same}")
+        same = "the same tokens" if generation.tokens.equal(plain.tokens) else "other tokens (sampled anew)"
+        lines.append(f"{plain.seconds / generation.seconds:.2f} times as fast; {same}")
     shares = ", ".join(
-        f"{i}: {share:.0%}" for i, share in enumerate(told.accepted_by_head.tolist(), 1) if share == share
+        f"{i}: {share:.0%}" for i, share in enumerate(generation.accepted_by_head.tolist(), 1) if share == share
     )
-    return [*lines, f"committed by head, share of forwards: {shares}"] if shares else lines
+    return [*lines, f"accepted by head, share of forward passes: {shares}"] if shares else lines
 
 
 def tokens_of(task: Task, prompt: str) -> list[int]:
-    """The tokens of a prompt: the bytes of a text; of other tasks, words that stand between spaces.
+    """The tokens of a prompt: for the task bytes the bytes of the text, for other tasks words separated by spaces.
 
-    An empty prompt is what opens a document of bytes.
+    An empty prompt of bytes is the token that opens a document.
 
     Raises:
-        ValueError: for a word that the task does not know, and an empty prompt where nothing opens documents.
+        ValueError: for a word that is no token of the task, and for an empty prompt of another task than bytes.
     """
     if task.name == "bytes":
         return list(prompt.encode()) or [task.vocab_size - 1]
     numbers = {word: number for number, word in enumerate(task.words(range(task.vocab_size)))}
     if unknown := [word for word in prompt.split() if word not in numbers]:
-        some = ", ".join(list(numbers)[:12])
-        raise ValueError(f"prompt: {unknown[0]!r} is no token of the task {task.name}; it knows {some}, ...")
+        known = ", ".join(list(numbers)[:12])
+        raise ValueError(f"prompt: {unknown[0]!r} is no token of the task {task.name}; it knows {known}, ...")
     if not prompt.split():
         raise ValueError(f"prompt is empty; name tokens of the task {task.name}, with spaces between them")
     return [numbers[word] for word in prompt.split()]

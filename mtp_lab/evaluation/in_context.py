@@ -42,6 +42,14 @@ def in_context_score(model: MTPTransformer, batch: Batch, early: int = 50, late:
 
     Raises:
         ValueError: unless 1 <= early < late, and if no document is long enough.
+
+    Example:
+        >>> from mtp_lab.interp.handmade import induction_model, repeated_tokens
+        >>> model = induction_model()
+        >>> tokens = repeated_tokens(model, rows=4, half=12, generator=torch.Generator().manual_seed(0))
+        >>> batch = Batch(tokens.numpy().astype(np.int32), np.arange(4, dtype=np.int32).repeat(25).reshape(4, 25))
+        >>> in_context_score(model, batch, early=3, late=20) < -1  # token 20 is a repeat of an earlier one
+        True
     """
     if not 1 <= early < late:
         raise ValueError(f"early={early} must be at least 1 (nothing predicts token 0) and less than late={late}")

@@ -1,4 +1,4 @@
-"""Losses of trained runs on held-out rows, and the units they are shown in."""
+"""Losses of trained runs on held-out rows, and the units in which they are shown."""
 
 import numpy as np
 

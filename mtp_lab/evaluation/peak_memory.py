@@ -1,7 +1,7 @@
-"""How many bytes of tensors are alive at the worst moment of a computation, as PyTorch's allocator counts them.
+"""Peak memory of a computation: the largest number of bytes of tensors alive at once, by PyTorch's allocator.
 
-Every allocation counts, inside operations too, so logits are seen wherever they hide. benchmarks/loss_memory.py
-measures whole processes besides.
+Every allocation counts, also inside operations, so logits are counted wherever they are created. Left out: the memory
+of whole processes (benchmarks/loss_memory.py).
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(computation: Callable[[], object]) -> int:
-    """Largest number of bytes alive at once among what `computation` allocates on the CPU."""
+    """Largest number of bytes alive at once among the tensors that `computation` allocates on the CPU."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         computation()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -1,6 +1,10 @@
-"""Cells of trainings that differ in their seed alone: measured alike, and compared seed by seed.
+"""Statistics over training seeds: intervals of means, success rates, paired and unpaired differences, and times.
 
-Which columns tell the cells of a study apart is the study's own business (`condition_of`).
+The conditions of a study differ in a setting, and the runs of one condition in their seed only. Runs of the same seed
+share data and order, so conditions are compared seed by seed where possible (paired t). Outcomes that a run reaches or
+not are summarised by success rates (exact binomial interval) and by the time at which they are first reached
+(permutation test). `bootstrap_interval` resamples the rows of a test set instead of seeds. Each study defines the
+columns that identify a condition (`condition_of`).
 """
 
 from collections.abc import Sequence
@@ -28,8 +32,11 @@ class Interval:
 def seed_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Student's t interval of a mean over seeds.
 
+    The bounds are those of `scipy.stats.ttest_1samp(values, 0).confidence_interval(confidence)`, but if all values are
+    equal, the interval has length 0 instead of NaN as bounds.
+
     Raises:
-        ValueError: for fewer than two values: one seed has no interval.
+        ValueError: for fewer than two values, because one seed has no interval.
     """
     if len(values) < 2:
         raise ValueError(f"{len(values)} value(s) give no interval over seeds; train at least 2 seeds")
@@ -43,8 +50,10 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap of a mean loss over the rows of a test set.
 
+    `scipy.stats.bootstrap` computes the same interval with other random draws. This one keeps recorded results.
+
     Args:
-        nats, counts: (rows,) sums and numbers of targets, as `losses` gives them for one horizon.
+        nll, counts: (rows,) sums of cross-entropies and numbers of targets, as `row_losses` returns for one horizon.
     """
     rows = np.random.default_rng(seed).integers(0, len(nll), size=(resamples, len(nll)))
     means = nll[rows].sum(1) / counts[rows].sum(1)
@@ -53,60 +62,64 @@ def bootstrap_interval(
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], value: str, names: Sequence[str]) -> pd.DataFrame:
-    """Adds the mean of `value` over the seeds of each group and its 95 % interval to every row.
+    """Adds three columns to every row: the mean of `value` over the seeds of its group, and the 95 % interval.
 
     Args:
-        by: columns that tell the groups apart.
+        by: columns that identify a group.
         names: the three new columns: mean, low, high.
     """
     intervals = table.groupby(list(by))[value].apply(seed_interval)
     table = table.join(intervals.rename("interval"), on=list(by))
-    columns = {name: [getattr(i, part) for i in table.interval] for name, part in zip(names, FIELDS, strict=True)}
+    columns = {name: [getattr(i, field) for i in table.interval] for name, field in zip(names, FIELDS, strict=True)}
     return table.assign(**columns).drop(columns="interval")
 
 
-def paired_difference(one: pd.DataFrame, other: pd.DataFrame, value: str = "value") -> Interval:
-    """Mean difference of two cells over the seeds they share, with its 95 % interval (paired t).
+def paired_difference(condition: pd.DataFrame, reference: pd.DataFrame, value: str = "value") -> Interval:
+    """Mean of condition minus reference over the seeds that they share, with its 95 % interval (paired t).
 
     Args:
-        one, other: a row a seed, with the columns seed and `value`.
+        condition, reference: one row a seed, with the columns seed and `value`.
 
     Raises:
         ValueError: for fewer than two seeds in common, or several rows of a seed.
     """
-    both = one[["seed", value]].merge(other[["seed", value]], on="seed")
-    if both.seed.duplicated().any():
+    pairs = condition[["seed", value]].merge(reference[["seed", value]], on="seed")
+    if pairs.seed.duplicated().any():
         raise ValueError("a seed has several rows; average them first")
-    return seed_interval((both[f"{value}_x"] - both[f"{value}_y"]).tolist())
+    return seed_interval((pairs[f"{value}_x"] - pairs[f"{value}_y"]).tolist())
 
 
 def paired_differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Every label against one of them, seed by seed, for `answer_figures.differences`.
+    """Differences of every label to the label `reference`, seed by seed, as `mtp_lab.figures.differences` draws them.
 
     Args:
-        table: panel, label, seed, value; a row a seed.
+        table: panel, label, seed, value; one row a seed.
 
     Returns:
-        panel, label, seed, value (the difference), mean, low, high (paired t); labels of no shared seeds are an error.
+        panel, label, seed, value (the difference), mean, low, high (paired t).
+
+    Raises:
+        ValueError: for labels that share fewer than two seeds with the reference, or several rows of a seed.
     """
-    rows = []
-    for (panel, label), part in table.groupby(["panel", "label"], sort=False):
-        other = table[(table.panel == panel) & (table.label == reference)]
-        if label != reference:
-            gain = paired_difference(part, other)
-            joined = part.merge(other[["seed", "value"]], on="seed", suffixes=("", "_reference"))
-            joined["value"] -= joined.pop("value_reference")
-            rows.append(joined.assign(mean=gain.mean, low=gain.low, high=gain.high))
-    return pd.concat(rows, ignore_index=True)[["panel", "label", "seed", "value", "mean", "low", "high"]]
+    differences = []
+    for (panel, label), rows in table.groupby(["panel", "label"], sort=False):
+        if label == reference:
+            continue
+        reference_rows = table[(table.panel == panel) & (table.label == reference)]
+        interval = paired_difference(rows, reference_rows)
+        pairs = rows.merge(reference_rows[["seed", "value"]], on="seed", suffixes=("", "_reference"))
+        pairs["value"] -= pairs.pop("value_reference")
+        differences.append(pairs.assign(mean=interval.mean, low=interval.low, high=interval.high))
+    return pd.concat(differences, ignore_index=True)[["panel", "label", "seed", "value", "mean", "low", "high"]]
 
 
 def first_reached(curve: pd.DataFrame, measure: str, threshold: float) -> dict[str, object]:
-    """When one training first measured `threshold`: that row of its curve, and reached.
+    """The first row of one run's curve whose `measure` is at least `threshold`, with reached=True.
 
-    A training that never does is censored: reached is False, and the row is its last.
+    A run that never reaches it is censored: its last row is returned, with reached=False.
 
     Args:
-        curve: step and the column of `measure`, a row an evaluation.
+        curve: one row an evaluation, with the columns step and `measure`.
     """
     curve = curve.sort_values("step")
     above = curve[curve[measure] >= threshold]
@@ -125,41 +138,42 @@ def success_rate(successes: int, seeds: int) -> Interval:
     return Interval(successes / seeds, bounds.low, bounds.high)
 
 
-def compare_times(one: pd.DataFrame, other: pd.DataFrame, by: str = "step") -> tuple[float, float]:
-    """Whether the seeds of one cell get there earlier than another's: difference of mean ranks, and its p-value.
+def compare_times(condition: pd.DataFrame, reference: pd.DataFrame, by: str = "step") -> tuple[float, float]:
+    """Whether the runs of a condition succeed earlier than those of a reference: difference of mean ranks, p-value.
 
-    Negative: `one` is earlier. Seeds that never get there share the last rank; so do those that get there only after
-    another's training has ended without it, which might have got there as late. The p-value is two-sided and exact, by
-    permutation of the seeds.
+    A negative difference means that the condition is earlier. Runs that never succeed share the last rank. So do runs
+    that succeed after a run of the other group has ended without success, because that run might have succeeded at the
+    same time. The p-value is two-sided and exact, by permutation of the seeds.
 
     Args:
-        one, other: rows of `reached`.
+        condition, reference: rows of `first_reached`, one a seed.
+        by: the column of times.
     """
-    end = min(
-        condition[by].where(~condition.reached, np.inf).min() for condition in (one, other)
-    )  # up to there all are watched
+    groups = (condition, reference)
+    all_observed_until = min(group[by].where(~group.reached, np.inf).min() for group in groups)
     times = [
-        np.where(condition.reached & (condition[by] <= end), condition[by].astype(float), np.inf)
-        for condition in (one, other)
+        np.where(group.reached & (group[by] <= all_observed_until), group[by].astype(float), np.inf) for group in groups
     ]
     ranks = stats.rankdata(np.concatenate(times))
-    groups = ranks[: len(times[0])], ranks[len(times[0]) :]
     if len(set(ranks)) == 1:
         return 0.0, 1.0
-    test = stats.permutation_test(groups, lambda a, b: a.mean() - b.mean(), n_resamples=np.inf)
+    samples = ranks[: len(condition)], ranks[len(condition) :]
+    test = stats.permutation_test(samples, lambda a, b: a.mean() - b.mean(), n_resamples=np.inf)
     return float(test.statistic), float(test.pvalue)
 
 
-def bootstrap_difference(one: Sequence[float], other: Sequence[float], resamples: int = 5000) -> Interval:
-    """Difference of two means over seeds with its 95 % bootstrap interval, seeds resampled in each group.
+def bootstrap_difference(values: Sequence[float], reference: Sequence[float], resamples: int = 5000) -> Interval:
+    """Difference of two means over seeds with its 95 % bootstrap interval; seeds are resampled in each group.
+
+    `scipy.stats.bootstrap` computes the same interval with other random draws. This one keeps recorded results.
 
     Raises:
         ValueError: for fewer than two seeds in a group.
     """
-    groups = [np.asarray(values, float) for values in (one, other)]
-    if min(map(len, groups)) < 2:
-        raise ValueError(f"{min(map(len, groups))} seed(s) in a group give no interval; train at least 2")
+    groups = [np.asarray(group, float) for group in (values, reference)]
+    if (fewest := min(map(len, groups))) < 2:
+        raise ValueError(f"{fewest} seed(s) in a group give no interval; train at least 2")
     rng = np.random.default_rng(0)
-    means = [values[rng.integers(0, len(values), (resamples, len(values)))].mean(1) for values in groups]
+    means = [group[rng.integers(0, len(group), (resamples, len(group)))].mean(1) for group in groups]
     low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
     return Interval(float(groups[0].mean() - groups[1].mean()), float(low), float(high))

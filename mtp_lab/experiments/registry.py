@@ -14,7 +14,7 @@ TRAININGS = {
     "06_choice_points": "choice_points.conditions.all_configs",
     "07_star_graph": "star_graph.conditions.star_configs",
 }
-"""Functions of a preset and a number of seeds that return a notebook's configs. Other notebooks keep no trained model."""
+"""Functions of a preset and a number of seeds that return the configs. Other notebooks keep no trained model."""
 
 
 def trainings(notebook: str, preset: str, seeds: int) -> dict[str, "TrainConfig"]:

@@ -126,8 +126,11 @@ def copying_scores(model: MTPTransformer) -> pd.DataFrame:
     Example:
         >>> from mtp_lab.interp.handmade import induction_model
         >>> table = copying_scores(induction_model())  # the induction heads copy, the previous-token heads do not
-        >>> table.query("score == 'copying_top' and head == 0")[["layer", "value"]].to_string(index=False).split()[2:]
-        ['blocks.0', '0.0', 'heads.1', '1.0', 'heads.2', '1.0']
+        >>> print(table.query("score == 'copying_top' and head == 0")[["layer", "value"]].to_string(index=False))
+           layer  value
+        blocks.0    0.0
+         heads.1    1.0
+         heads.2    1.0
     """
     embed, unembed = model.embed.weight, model.unembed.weight
     values: dict[str, Tensor] = {}

@@ -1,9 +1,10 @@
 """An induction circuit written by hand: a model whose computation is known, on which instruments are checked.
 
 Concept: the residual stream has four parts of `vocab_size` one-hot dimensions: the token, the token before it, the one
-two before, and the prediction. The trunk's only layer copies tokens one and two positions on (two previous-token heads).
-The layer of prediction head 1 finds the position whose previous token is the present one, and predicts the token there
-(induction). Head 2 does the same with the token two before, so it predicts x_{t+2}. Olsson et al. 2022, argument 1.
+two before, and the prediction. The trunk's only layer copies tokens one and two positions on (two previous-token
+heads). The layer of prediction head 1 finds the position whose previous token is the present one, and predicts the
+token there (induction). Head 2 does the same with the token two before, so it predicts x_{t+2}. It is argument 1 of
+Olsson et al. 2022 (arXiv 2209.11895), in weights.
 
 Intuition: every number that an instrument should give is known in advance. Without the attention head `PREVIOUS` head 1
 must fail and head 2 must not. An instrument that shows something else is wrong, or measures something else.

@@ -92,7 +92,9 @@ def lens(
             )
     target_tokens = tokens if target_tokens is None else target_tokens
     if target_tokens.shape != tokens.shape:
-        raise ValueError(f"target_tokens {tuple(target_tokens.shape)} must have the shape of tokens {tuple(tokens.shape)}")
+        raise ValueError(
+            f"target_tokens {tuple(target_tokens.shape)} must have the shape of tokens {tuple(tokens.shape)}"
+        )
     horizons = model.config.n_future
     sums: dict[tuple[str, str, int, str], np.ndarray] = {}  # number of correct targets, their nll, number of targets
     for start in range(0, len(tokens), ROWS_AT_ONCE):

@@ -63,8 +63,8 @@ def precaching(model: MTPTransformer, tokens: Tensor, documents: Tensor | None =
     """The share of the gradient at the trunk's parameters that flows through keys and values of earlier positions.
 
     g is the gradient of the mean loss of a horizon. `own` is the gradient of the same weights under myopic=True, which
-    flows through a position's own states only, in trunk and heads. The rest, g - own, flows through other positions. The
-    result does not depend on whether the model itself is myopic.
+    flows through a position's own states only, in trunk and heads. The rest, g - own, flows through other positions.
+    The result does not depend on whether the model itself is myopic.
 
     Args:
         tokens, documents: (batch, seq), as for the model.

@@ -5,8 +5,8 @@ on the corrupted input again, with one activation replaced by that of the clean 
 two answers shows how far the output returns to the clean answer.
 
 Intuition: a recovery of 1 at some place means that it holds all of the information in which the two inputs differ. If
-an earlier mention of a name holds it up to layer 1, and the last token after layer 2, then attention in layer 2 moves it.
-A recovery of 0 means that the information is elsewhere, or that the model does not use it.
+an earlier mention of a name holds it after layer 1, and the last token after layer 2, then attention in layer 2 moves
+it. A recovery of 0 means that the information is elsewhere, or that the model does not use it.
 
 All patches lie on the path of one horizon: the trunk's layers, then those of its prediction heads. `pairs.swapped()`
 gives the reverse, corrupted activations in the clean run. Left out: patching with means or noise, and MLPs alone.
@@ -50,7 +50,7 @@ def residual_patching(model: MTPTransformer, pairs: Pairs, horizon: int = 1) -> 
         >>> table = recovery(residual_patching(induction_model(), induction_pairs()), ["layer", "role"])
         >>> table.pivot(index="layer", columns="role", values="recovery").abs().round(2)[["first", "second", "query"]]
         role      first  second  query
-        layer                         
+        layer
         blocks.0    0.0     1.0    0.0
         embed       1.0     0.0    0.0
         heads.1     0.0     0.0    1.0
@@ -61,7 +61,10 @@ def residual_patching(model: MTPTransformer, pairs: Pairs, horizon: int = 1) -> 
         for layer, hook in hooks.items():
             for number, role in enumerate(batch.role_names):
                 where = (batch.roles == number)[:, :, None]  # (pairs, seq, 1)
-                yield {"layer": layer, "role": role}, [(hook, partial(replace_activation, value=clean[hook], where=where))]
+                yield (
+                    {"layer": layer, "role": role},
+                    [(hook, partial(replace_activation, value=clean[hook], where=where))],
+                )
 
     return patched_runs(model, pairs, horizon, hooks.values(), patches)
 
@@ -78,8 +81,11 @@ def head_patching(model: MTPTransformer, pairs: Pairs, horizon: int = 1) -> pd.D
     Example:
         >>> from mtp_lab.interp.handmade import induction_model, induction_pairs
         >>> table = recovery(head_patching(induction_model(), induction_pairs()), ["layer", "head", "positions"])
-        >>> table[table.recovery > 0.99].to_string(index=False, header=False).split()
-        ['blocks.0', '0', 'all', '1.0', 'heads.1', '0', 'all', '1.0', 'heads.1', '0', 'query', '1.0']
+        >>> print(table[table.recovery > 0.99].round(2).to_string(index=False))
+           layer  head positions  recovery
+        blocks.0     0       all       1.0
+         heads.1     0       all       1.0
+         heads.1     0     query       1.0
     """
     layers, n_heads = attention_layers(model, horizon), model.config.n_attention_heads
 

@@ -1,9 +1,14 @@
-"""Linear probes: what can be read off the residual stream about the tokens 1 to 4 ahead (Pal et al. 2023, Future Lens).
+"""Linear probes: what the residual stream tells about the tokens 1 to 4 ahead (Pal et al. 2023, Future Lens).
 
-At every site (the embedding, each layer of the trunk, each head's) a logistic regression on the state at position t
-says the token, or any label, at t + k. A number means little without what needs no trained model, so the same table
-holds shuffled labels, the states of a freshly initialised model, n-grams and the majority class. What is readable need
-not be used: ablation and patching are elsewhere. Numeric marks are left out: a probe answers with a class.
+Concept: a logistic regression predicts the token at t + k, or any label of it, from the state at position t. There is
+one for the embedding, for the state after each layer of the trunk, and for that after each prediction head. The same
+table holds baselines: shuffled labels, the states of a freshly initialised model, n-grams and the majority class.
+
+Intuition: an accuracy has a meaning only beside its baselines. With 0.8 on the trained states after layer 1, 0.3 on
+untrained ones and 0.25 for the trigram, layer 1 holds information about the token that no short context gives. An
+accuracy equal to that of the untrained model comes from the input tokens themselves.
+
+Left out: whether the model uses what can be read (`ablation`, `patching`), and numeric labels: probes predict classes.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from mtp_lab.interp.hook_names import residual_hooks
+from mtp_lab.interp.hooks import layer_names, residual_hooks
 from mtp_lab.model.targets import IGNORE, future_targets
 from mtp_lab.model.transformer import MTPTransformer
 
@@ -38,91 +43,99 @@ def probe(
     seed: int = 0,
     layers: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """Accuracy of linear probes at every site, and of the baselines, on rows whose documents no probe was fitted on.
+    """Accuracy of linear probes after every layer, and of the baselines, on rows whose documents no probe has seen.
 
-    A head of kind "sequential" reads the tokens up to t + i - 1, so offsets below i are no prediction at its site.
-    Three fits a site and offset, each 0.1 to 0.4 s on one core for d_model=64, 4,000 examples and 32 classes; seven
-    sites and four offsets took half a minute.
+    A head of kind "sequential" reads the tokens up to t + i - 1, so after it offsets below i are no prediction. A layer
+    and offset take three fits, each 0.1 to 0.4 s on one core for d_model=64, 4,000 examples and 32 classes. Seven
+    layers and four offsets take half a minute.
 
     Args:
         tokens, documents: (rows, seq), as for the model; targets stay inside documents.
-        labels: (rows, seq) what to say of each token, int; negative: nothing is asked there. By default the tokens.
-        classes: the labels that are asked for, or how many: the most frequent ones of the training rows.
-        offsets: how far ahead of the state the target stands, 1 or more.
-        examples: training examples of a probe at most, and test examples; drawn at random where there are more.
+        labels: (rows, seq) int, the class of each token; negative where it is not a target. By default the tokens.
+        classes: the labels that count as targets, or their number: the most frequent ones of the training rows.
+        offsets: distances from the state to the target, 1 or more.
+        examples: largest number of training examples of a probe, and of test examples; a random choice of all.
         seed: of the split, the draws, the shuffling and the untrained model.
-        layers: sites to look at, as below; all by default.
+        layers: the layers to probe, as below; all by default.
 
     Returns:
-        layer: "embed", "blocks.0", ..., "heads.1", ...; "tokens" for what reads tokens and no state.
+        layer: "embed", "blocks.0", ..., "heads.1", ...; "tokens" for baselines that read tokens instead of states.
         offset.
         features: trained; untrained (a new model of the same config); shuffled (trained states, training labels in
             random order); bigram (the most frequent label k after the present token), trigram (after the present and
             the previous one, else bigram), majority.
-        accuracy: share of right answers on the test examples, the same ones for all features.
-        examples: their number.
-        fitted: number of training examples; n-grams and majority count in all there are, which favours them.
-        classes: number of classes asked for.
+        accuracy: share of correct predictions on the test examples, which are the same for all features.
+        examples: number of test examples.
+        fitted: number of training examples. N-grams and majority use all there are, which favours them.
+        classes: number of classes.
 
     Raises:
         ValueError: for fewer than two classes, an offset below 1, a layer that the model does not have, shapes that
             differ, rows that all share documents, an offset without two classes in training or without a test target.
 
     Example:
-        >>> second = torch.from_numpy(batch.marks["second_piece"])
-        >>> probe(model, tokens, documents, labels=tokens.where(second, -1)).query("features == 'trained'")
+        >>> from mtp_lab.interp.handmade import induction_model, repeated_tokens
+        >>> model = induction_model()
+        >>> tokens = repeated_tokens(model, rows=120, half=12, generator=torch.Generator().manual_seed(0))
+        >>> repeats = tokens.where(torch.arange(25) >= 14, -1)  # only here can the next token be known
+        >>> table = probe(model, tokens, labels=repeats, classes=range(1, 24), offsets=[1], layers=["heads.1"])
+        >>> float(table.query("features == 'trained'").accuracy.iloc[0]) > 0.95
+        True
     """
     labels = tokens if labels is None else labels
     if labels.shape != tokens.shape:
         raise ValueError(f"labels {tuple(labels.shape)} must have the shape of tokens {tuple(tokens.shape)}")
     if min(offsets, default=0) < 1:
         raise ValueError(f"offsets={tuple(offsets)} must be one or more numbers of at least 1")
-    if wrong := set(layers or ()) - set(_sites(model)):
-        raise ValueError(f"layers={sorted(wrong)} are none of {', '.join(_sites(model))}")
+    hooks = residual_hooks(layer_names(model))
+    if unknown := set(layers or ()) - set(hooks):
+        raise ValueError(f"layers={sorted(unknown)} are none of {', '.join(hooks)}")
     owners = torch.arange(len(tokens)).to(tokens)[:, None].expand_as(tokens) if documents is None else documents
     rng = np.random.default_rng(seed)
     test = split_rows(owners, rng)
-    chosen = _classes(labels, owners, test, classes)
-    asked = labels.where(torch.isin(labels, torch.from_numpy(chosen).to(labels)), IGNORE)
-    targets = future_targets(asked, max(offsets), owners).flatten(1).cpu().numpy()  # (offsets, rows * seq)
+    kept_classes = _classes(labels, owners, test, classes)
+    labels = labels.where(torch.isin(labels, torch.from_numpy(kept_classes).to(labels)), IGNORE)
+    targets = future_targets(labels, max(offsets), owners).flatten(1).cpu().numpy()  # (offsets, rows * seq)
     in_test = np.repeat(test, tokens.shape[1])  # (rows * seq,)
     drawn = {k: _draw(targets[k - 1], in_test, examples, rng, k) for k in offsets}
 
-    positions = np.unique(np.concatenate([part for pair in drawn.values() for part in pair]))
+    positions = np.unique(np.concatenate([half for halves in drawn.values() for half in halves]))
     trained = _states(model, tokens, documents, positions)
     untrained = _states(_untrained(model, seed), tokens, documents, positions)
     contexts = _contexts(tokens, owners)
     rows = []
     for k, (fit, held_out) in drawn.items():
-        wanted, right = targets[k - 1][fit], targets[k - 1][held_out]
+        fit_labels, test_labels = targets[k - 1][fit], targets[k - 1][held_out]
         at_fit, at_test = np.searchsorted(positions, fit), np.searchsorted(positions, held_out)
-        shuffled = rng.permutation(wanted)
+        shuffled = rng.permutation(fit_labels)
         for layer in trained if layers is None else layers:
-            for features, states, said in (
-                ("trained", trained, wanted),
-                ("untrained", untrained, wanted),
+            for features, states, train_labels in (
+                ("trained", trained, fit_labels),
+                ("untrained", untrained, fit_labels),
                 ("shuffled", trained, shuffled),
             ):
-                accuracy = _accuracy(states[layer][at_fit], said, states[layer][at_test], right)
-                rows.append((layer, k, features, accuracy, len(right), len(fit)))
-        seen = np.flatnonzero((targets[k - 1] != IGNORE) & ~in_test)
-        for features, guesses in _ngrams(contexts, targets[k - 1], seen, held_out):
-            rows.append(("tokens", k, features, float((guesses == right).mean()), len(right), len(seen)))
+                accuracy = _accuracy(states[layer][at_fit], train_labels, states[layer][at_test], test_labels)
+                rows.append((layer, k, features, accuracy, len(test_labels), len(fit)))
+        counted = np.flatnonzero((targets[k - 1] != IGNORE) & ~in_test)
+        for features, predictions in _ngrams(contexts, targets[k - 1], counted, held_out):
+            accuracy = float((predictions == test_labels).mean())
+            rows.append(("tokens", k, features, accuracy, len(test_labels), len(counted)))
     columns = ["layer", "offset", "features", "accuracy", "examples", "fitted"]
-    return pd.DataFrame(rows, columns=columns).assign(classes=len(chosen))
+    return pd.DataFrame(rows, columns=columns).assign(classes=len(kept_classes))
 
 
 def split_rows(documents: Tensor, rng: np.random.Generator) -> np.ndarray:
-    """Which rows are for testing: (rows, seq) document ids, -1 for padding -> (rows,) bool, about a quarter.
+    """The test rows, about a quarter: (rows, seq) document ids, -1 for padding -> (rows,) bool.
 
-    Rows that share a document, directly or through others, stay on one side; the largest such group is for training.
+    Rows that share a document, directly or through other rows, stay on one side. The largest such group is for
+    training.
 
     Raises:
-        ValueError: if all rows hang together.
+        ValueError: if all rows share documents.
     """
     ids = documents.cpu().numpy()
-    row, at = np.nonzero(ids >= 0)
-    _, document = np.unique(ids[row, at], return_inverse=True)
+    row, position = np.nonzero(ids >= 0)
+    _, document = np.unique(ids[row, position], return_inverse=True)
     nodes = len(ids) + document.max(initial=-1) + 1  # rows, then documents
     links = coo_array((np.ones(len(row), bool), (row, len(ids) + document)), shape=(nodes, nodes))
     group = connected_components(links, directed=False)[1][: len(ids)]  # (rows,)
@@ -135,18 +148,18 @@ def split_rows(documents: Tensor, rng: np.random.Generator) -> np.ndarray:
 
 
 def most_frequent(contexts: np.ndarray, labels: np.ndarray) -> pd.Series:
-    """The most frequent label of each context, the smallest of equally frequent ones; indexed by context."""
+    """The most frequent label of each context, the smallest one in a tie; indexed by context."""
     counted = pd.DataFrame({"context": contexts, "label": labels}).value_counts().reset_index()
     counted = counted.sort_values(["count", "label"], ascending=[False, True])
     return counted.drop_duplicates("context").set_index("context")["label"]
 
 
 def _classes(labels: Tensor, owners: Tensor, test: np.ndarray, classes: int | Sequence[int]) -> np.ndarray:
-    """The labels that are asked for; see `probe`."""
+    """The labels that count as targets; see `probe`."""
     if isinstance(classes, int):
         train = torch.from_numpy(~test)[:, None].to(labels.device)
-        found, counts = np.unique(labels[train & (owners >= 0) & (labels >= 0)].cpu().numpy(), return_counts=True)
-        chosen = found[np.argsort(-counts, kind="stable")[:classes]]
+        present, counts = np.unique(labels[train & (owners >= 0) & (labels >= 0)].cpu().numpy(), return_counts=True)
+        chosen = present[np.argsort(-counts, kind="stable")[:classes]]
     else:
         chosen = np.unique(np.asarray(classes, dtype=np.int64))
     if len(chosen) < 2 or chosen.min() < 0:
@@ -157,13 +170,13 @@ def _classes(labels: Tensor, owners: Tensor, test: np.ndarray, classes: int | Se
 def _draw(
     targets: np.ndarray, in_test: np.ndarray, examples: int, rng: np.random.Generator, offset: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flat positions whose states are read: for fitting, and for testing."""
+    """Flat positions of the states for fitting, and of those for testing."""
     sides = [np.flatnonzero((targets != IGNORE) & side) for side in (~in_test, in_test)]
     fit, test = (rng.choice(side, min(examples, len(side)), replace=False) for side in sides)
     if len(np.unique(targets[fit])) < 2 or not len(test):
         raise ValueError(
             f"offset={offset}: {len(fit)} training targets of {len(np.unique(targets[fit]))} classes and {len(test)} "
-            "test targets; give more rows, or ask for more frequent classes"
+            "test targets; give more rows or more frequent classes"
         )
     return fit, test
 
@@ -175,54 +188,52 @@ def _untrained(model: MTPTransformer, seed: int) -> MTPTransformer:
         return MTPTransformer(model.config).to(model.unembed.weight).eval()
 
 
-def _sites(model: MTPTransformer) -> dict[str, str]:
-    """Every site, and the hook point of its residual stream."""
-    trunk = [f"blocks.{i}" for i in range(len(model.blocks))]
-    return residual_hooks([*trunk, *(f"heads.{i}" for i in model.config.parents)])
-
-
 @torch.no_grad()
 def _states(
     model: MTPTransformer, tokens: Tensor, documents: Tensor | None, positions: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Residual streams by site at sorted flat positions: (positions, d_model) each."""
-    sites = _sites(model)
-    kept: dict[str, list[np.ndarray]] = {hook: [] for hook in sites.values()}
+    """The residual stream after every layer at sorted flat positions: (positions, d_model) each."""
+    hooks = residual_hooks(layer_names(model))
+    kept: dict[str, list[np.ndarray]] = {hook: [] for hook in hooks.values()}
     seq = tokens.shape[1]
     for start in range(0, len(tokens), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         first, last = np.searchsorted(positions, (start * seq, (start + ROWS_AT_ONCE) * seq))
-        here = torch.from_numpy(positions[first:last] - start * seq).to(tokens.device)
+        in_rows = torch.from_numpy(positions[first:last] - start * seq).to(tokens.device)
 
-        def keep(x: Tensor, hook, here: Tensor = here) -> None:
-            kept[hook.name].append(x.flatten(0, 1)[here].float().cpu().numpy())
+        def keep(x: Tensor, hook, in_rows: Tensor = in_rows) -> None:
+            kept[hook.name].append(x.flatten(0, 1)[in_rows].float().cpu().numpy())
 
         context = model.context(tokens[rows], None if documents is None else documents[rows])
-        with model.hooks(fwd_hooks=[(hook, keep) for hook in sites.values()]):
+        with model.hooks(fwd_hooks=[(hook, keep) for hook in hooks.values()]):
             model.run_heads(model.trunk(tokens[rows], context), tokens[rows], context)
-    return {site: np.concatenate(kept[hook]) for site, hook in sites.items()}
+    return {layer: np.concatenate(kept[hook]) for layer, hook in hooks.items()}
 
 
 def _accuracy(states: np.ndarray, labels: np.ndarray, test_states: np.ndarray, test_labels: np.ndarray) -> float:
-    """Of a logistic regression on standardised states."""
+    """The test accuracy of a logistic regression on standardised states."""
     fitted = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000)).fit(states, labels)
     return float(fitted.score(test_states, test_labels))
 
 
 def _contexts(tokens: Tensor, owners: Tensor) -> dict[str, np.ndarray]:
-    """What each n-gram looks at, as one number a flat position, each refining the one before."""
+    """The context of each n-gram as one number at each flat position; each refines the one before."""
     present, owner = tokens.cpu().numpy().astype(np.int64), owners.cpu().numpy()
-    previous = np.full_like(present, -1)  # none before the first of a document
+    previous = np.full_like(present, -1)  # the first token of a document has no previous one
     previous[:, 1:] = np.where(owner[:, 1:] == owner[:, :-1], present[:, :-1], -1)
     pair = (previous + 1) * (present.max() + 1) + present
     return {"majority": np.zeros(present.size, np.int64), "bigram": present.ravel(), "trigram": pair.ravel()}
 
 
 def _ngrams(
-    contexts: dict[str, np.ndarray], targets: np.ndarray, seen: np.ndarray, asked: np.ndarray
+    contexts: dict[str, np.ndarray], targets: np.ndarray, counted: np.ndarray, queries: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each n-gram's answers at the positions `asked`, counted on `seen`; a new context backs off to the one before."""
-    guesses = pd.Series(np.full(len(asked), np.nan))
+    """Predictions of each n-gram at the positions `queries`, from counts at the positions `counted`.
+
+    A context that was not counted backs off to the n-gram before.
+    """
+    predictions = pd.Series(np.full(len(queries), np.nan))
     for name, context in contexts.items():
-        guesses = pd.Series(context[asked]).map(most_frequent(context[seen], targets[seen])).fillna(guesses)
-        yield name, guesses.to_numpy()
+        most_likely = most_frequent(context[counted], targets[counted])
+        predictions = pd.Series(context[queries]).map(most_likely).fillna(predictions)
+        yield name, predictions.to_numpy()

@@ -1,8 +1,9 @@
-"""The training loop: one function that takes a config and a folder, and leaves a run there.
+"""The training loop: one function that trains the run of a config in a folder.
 
-A step is a pure function of weights, optimizer state, seed and step number, so a run that was killed goes on from its
-checkpoint and ends in the very weights of an uninterrupted one (same machine, same number of threads). Under torchrun
-the rows of a step are shared out among the processes. Which folder, and whether to train at all, is runs.py's business.
+A step is a pure function of weights, optimizer state, seed and step number. So a run that was killed continues from its
+checkpoint and ends with the same weights as an uninterrupted run (on the same machine with as many threads). Under
+torchrun the processes share the rows of a step. Left out: which folder, and whether to train at all
+(mtp_lab.training.runs).
 """
 
 import json
@@ -53,19 +54,19 @@ class Objective(nn.Module):
 
 
 def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> None:
-    """Trains, or goes on training, the run of `config` in `folder`.
+    """Trains the run of `config` in `folder`, or continues its training from the newest checkpoint.
 
-    Writes config.json first, metrics.jsonl, checkpoints/ and snapshots/ on the way, weights.safetensors and done.json
-    at last.
+    Writes metrics.jsonl, checkpoints/ and snapshots/ during training, and weights.safetensors and done.json at the end.
 
     Args:
         init_from: folder of the finished run that `config.init_from` names.
 
     Raises:
-        Diverged: if the loss or its gradient turns NaN or infinite, with the step and the checkpoint that is left.
-        ValueError: if the weights to start from do not fit.
-        OSError: if something cannot be written; the last checkpoint stays.
+        Diverged: if the loss or its gradient becomes NaN or infinite; the last checkpoint is kept.
+        ValueError: if the weights of `init_from` do not fit, or the batch cannot be shared among the processes.
+        OSError: if a file cannot be written; the last checkpoint is kept.
     """
+    # 1. Set up the process, the model and the optimizers; load the newest checkpoint
     keep_memory()
     rank, processes, device = _join_processes()
     lead = rank == 0
@@ -74,84 +75,103 @@ def train(config: TrainConfig, folder: Path, init_from: Path | None = None) -> N
             f"batch_size={config.batch_size} must be a multiple of {processes} processes x "
             f"accumulate={config.accumulate}"
         )
-    torch.manual_seed(config.seed)
-    model = MTPTransformer(config.model).to(device)
-    if init_from is not None:
-        start_from(model, init_from)
-    if config.self_distilled_tokens:
-        freeze_next_token(model)
+    model = _initial_model(config, init_from).to(device)
     optimizers = make_optimizers(model, config.optimizer)
-    first, damaged = load_checkpoint(folder / "checkpoints", model, optimizers)
+    first_step, damaged = load_checkpoint(folder / "checkpoints", model, optimizers)
     for line in damaged if lead else ():
         tqdm.write(f"passed over: {line}", file=sys.stderr)
     objective = Objective(model, processes)
     wrapped = DistributedDataParallel(objective) if processes > 1 else objective
-    log = _Log(folder / "metrics.jsonl", first, lead)
-    held_out = config.task.held_out("validation", config.evaluate_rows)
-    if lead and config.snapshot_every and first == 0:
+    log = _Log(folder / "metrics.jsonl", first_step, lead)
+    validation = config.task.held_out("validation", config.evaluate_rows)
+    if lead and config.snapshot_every and first_step == 0:
         save_weights(folder / "snapshots", 0, model)
-    started, where, waited = time.perf_counter(), folder.name, 0.0
 
-    bar = tqdm(
-        range(first, config.steps), initial=first, total=config.steps, desc=where, disable=None if lead else True
-    )
+    start_time, data_seconds = time.perf_counter(), 0.0
+    steps = range(first_step, config.steps)
+    bar = tqdm(steps, initial=first_step, total=config.steps, desc=folder.name, disable=None if lead else True)
     for step in bar:
-        rate = learning_rate(config.optimizer, step, config.steps)
-        weights = horizon_weights(config.horizon_weights, config.curriculum, step, config.steps)
-        asked = time.perf_counter()
+        # 2. The batch of the step; all processes draw the same one
+        data_start_time = time.perf_counter()
         batch = config.task.batch(config.batch_size, step, config.seed)
-        batch = continue_rows(model, batch, config.self_distilled_tokens) if config.self_distilled_tokens else batch
-        waited += time.perf_counter() - asked
-        per_horizon = _gradients(wrapped, config, batch, weights, rank, device)
+        if config.self_distilled_tokens:
+            batch = continue_rows(model, batch, config.self_distilled_tokens)
+        data_seconds += time.perf_counter() - data_start_time
+
+        # 3. The gradient, clipped
+        weights = horizon_weights(config.horizon_weights, config.curriculum, step, config.steps)
+        per_horizon = _gradients(wrapped, config, batch, weights, rank, device)  # (n_future,)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
         if not math.isfinite(float(per_horizon.sum() + norm)):
             raise Diverged(
-                f"{where}: the loss is {float(per_horizon.sum())}, the norm of its gradient {float(norm)}, at step "
-                f"{step} (seed {config.seed}); the last checkpoint in {folder / 'checkpoints'} is kept. Try a lower "
-                f"optimizer.learning_rate or more warmup"
+                f"{folder.name}: the loss is {float(per_horizon.sum())}, the norm of its gradient {float(norm)}, at "
+                f"step {step} (seed {config.seed}); the last checkpoint in {folder / 'checkpoints'} is kept. Try a "
+                f"lower optimizer.learning_rate or more warmup"
             )
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            optimizer.zero_grad()
 
-        done = step + 1
-        due = done == config.steps or done % config.evaluate_every == 0
-        if due or done % config.log_every == 0 or done == 1:
-            row = {"step": done, "tokens": done * config.batch_size * config.task.seq, "learning_rate": rate}
+        # 4. The update
+        lr = learning_rate(config.optimizer, step, config.steps)
+        _update(optimizers, lr)
+
+        # 5. Log, evaluation, snapshot and checkpoint
+        done, last = step + 1, step + 1 == config.steps
+        evaluate = last or done % config.evaluate_every == 0
+        if evaluate or done % config.log_every == 0 or done == 1:
+            row = {"step": done, "tokens": done * config.batch_size * config.task.seq, "learning_rate": lr}
             row |= {"weights": weights, "gradient_norm": float(norm), "train": per_horizon.tolist()}
-            if due and lead:
-                row["validation"] = loss_per_horizon(model, held_out).tolist()
-                row["measures"] = config.task.measures(held_out, *next_token_predictions(model, held_out))
-            log.write(row | {"seconds": time.perf_counter() - started, "seconds_for_data": waited})
+            if evaluate and lead:
+                row["validation"] = loss_per_horizon(model, validation).tolist()
+                row["measures"] = config.task.measures(validation, *next_token_predictions(model, validation))
+            log.write(row | {"seconds": time.perf_counter() - start_time, "seconds_for_data": data_seconds})
             bar.set_postfix(loss=f"{per_horizon[0]:.3f}")
-        if lead and config.snapshot_every and (done % config.snapshot_every == 0 or done == config.steps):
+        if lead and config.snapshot_every and (last or done % config.snapshot_every == 0):
             save_weights(folder / "snapshots", done, model)
-        if lead and (done % config.checkpoint_every == 0 and done < config.steps):
+        if lead and not last and done % config.checkpoint_every == 0:
             save_checkpoint(folder / "checkpoints", done, model, optimizers)
 
+    # 6. The result
     if lead:
-        _finish(folder, model, config, first, time.perf_counter() - started, device)
+        _finish(folder, model, config, first_step, time.perf_counter() - start_time, device)
     if processes > 1:
         dist.barrier()
 
 
+def _initial_model(config: TrainConfig, init_from: Path | None) -> MTPTransformer:
+    """The model before its first step: random weights of the config's seed, or those of a finished run."""
+    torch.manual_seed(config.seed)
+    model = MTPTransformer(config.model)
+    if init_from is not None:
+        start_from(model, init_from)
+    if config.self_distilled_tokens:
+        freeze_next_token(model)
+    return model
+
+
+def _update(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
+    """One step of every optimizer at this learning rate; gradients are reset."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def start_from(model: MTPTransformer, folder: Path) -> None:
-    """Copies trunk, unembedding and the heads that `model` has from a finished run of as many heads or more.
+    """Copies all weights of `model` from a finished run, which may have more heads than the model.
 
     Raises:
-        ValueError: naming the weights that are missing or of another shape; nothing is left at its random start.
+        ValueError: with the names of weights that are missing or have another shape; the model is not changed.
     """
     weights = load_weights(folder)
-    own = model.state_dict()
-    wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
-    if wrong:
+    needed = model.state_dict()
+    missing = [name for name, value in needed.items() if name not in weights or weights[name].shape != value.shape]
+    if missing:
+        names = f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}"
         raise ValueError(
-            f"init_from={folder.name} does not fit: it lacks {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}. "
-            f"Give the model the same sizes and trunk_layers, and no more heads than the run has"
+            f"init_from={folder.name} does not fit: it lacks {names}. Give the model the same sizes and trunk_layers, "
+            "and no more heads than the run has"
         )
-    model.load_state_dict({name: weights[name] for name in own})
+    model.load_state_dict({name: weights[name] for name in needed})
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -197,7 +217,7 @@ def _in_bf16(config: TrainConfig, device: str) -> bool:
 
 
 def _join_processes() -> tuple[int, int, str]:
-    """Rank, number of processes (torchrun's) and device."""
+    """Rank and number of processes under torchrun (else 0 and 1), and the device."""
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = "cpu"
     if torch.cuda.is_available():
@@ -209,7 +229,7 @@ def _join_processes() -> tuple[int, int, str]:
 
 
 class _Log:
-    """metrics.jsonl, one row a line; what a killed process wrote after its last checkpoint is dropped on resuming."""
+    """metrics.jsonl, one row a line. On resuming, rows after the checkpoint are dropped, since they are written again."""
 
     def __init__(self, path: Path, steps_done: int, lead: bool) -> None:
         self.path, self.lead = path, lead
@@ -222,14 +242,17 @@ class _Log:
             append_line(self.path, json.dumps(row))
 
 
-def _finish(folder: Path, model: MTPTransformer, config: TrainConfig, first: int, seconds: float, device: str) -> None:
+def _finish(
+    folder: Path, model: MTPTransformer, config: TrainConfig, first_step: int, seconds: float, device: str
+) -> None:
+    """Writes the weights, then done.json, which makes the run finished; then removes the checkpoints."""
     content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
     write_atomic(folder / "weights.safetensors", content)
     facts = {
         "weights": digest(content),
         "steps": config.steps,
         "seconds": seconds,
-        "steps_in_seconds": config.steps - first,
+        "steps_in_seconds": config.steps - first_step,
         "precision": "bf16" if _in_bf16(config, device) else "fp32",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -327,11 +327,11 @@ def test_a_file_for_a_folder_is_refused_before_anything_runs(tmp_path):
 # --- Without kernels ------------------------------------------------------------------------------------------------
 
 
-def records(task: plan.Task, parameters: dict, lifeline: int) -> dict:
-    """Stands for the execution of a notebook that runs through."""
+def records(task: plan.Task, parameters: dict, lifeline: int) -> execution.Attempt:
+    """Stands for the execution of a notebook that runs to its end."""
     verdict = Verdict("claim", "1", "2", "", 1, "mixed")
     record(task.out / "figures", task.name, parameters["preset"], [verdict], "mtp-lab study")
-    return {"error": "", "traceback": "", "cell": None, "died": False, "ipynb": "{}"}
+    return execution.Attempt(ipynb="{}")
 
 
 @pytest.fixture
@@ -426,10 +426,10 @@ def test_a_failure_is_the_reason_of_the_next_plan_and_no_other_notebooks_end(tmp
     assert (failed.status, done.status) == ("failed", "done") and failed.error == "KeyError: 'start_time'"
     assert 'raise KeyError("start_time")' in failed.traceback
 
-    def told(task, parameters, lifeline):
-        return {"error": "no", "traceback": "the\nlast", "cell": 3, "died": False, "ipynb": "{}"}
+    def fail(task, parameters, lifeline):
+        return execution.Attempt("no", "the\nlast", cell=3, ipynb="{}")
 
-    monkeypatch.setattr(execution, "_execute", told)
+    monkeypatch.setattr(execution, "_execute", fail)
     (failed,) = repository.run(only=(FIRST,))
     assert (failed.error, failed.cell, failed.traceback) == ("no", 3, "the\nlast")
     tasks = plan.plan("smoke", repository.out, (FIRST, SECOND), 0, tmp_path / "notebooks")
@@ -456,7 +456,7 @@ def test_a_plan_counts_missing_trainings_and_minutes_of_earlier_executions(finis
         "04_induction_heads: missing; trainings missing: 5; last time: unknown",
         "to run: 2 of 2 notebooks; trainings missing: 5",
         "estimated: 1.5 minutes one after the other, unknown for 1 of them",
-        "an earlier execution may have found its trainings done; the missing ones then come on top",
+        "earlier executions may have reused finished trainings; missing trainings then take more time",
     ]
     other = lines_of(finished, "quick", 0, FIRST)
     assert other[0] == "preset quick, its own number of seeds" and other[-1] == "estimated: unknown"

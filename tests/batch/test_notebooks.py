@@ -65,16 +65,3 @@ def test_committed_notebooks_show_their_source(path):
 def test_committed_notebooks_name_no_machine(path):
     """Whose home a notebook was run in is nobody's business."""
     assert not re.search(r"/(home|root|work|Users|tmp)/", path.read_text())
-
-
-def test_readme_shows_the_committed_verdicts():
-    """A table typed by hand, or left from an older run, is not a result."""
-    readme = (ROOT / "README.md").read_text()
-    shown = readme.split(verdicts.START)[1].split(verdicts.END)[0].strip()
-    assert shown == verdicts.table(ROOT / "figures" / "verdicts.json").strip()
-
-
-def test_readme_pictures_exist():
-    """A broken picture in the first screen is what a visitor sees first."""
-    links = re.findall(r"\]\(((?:figures|notebooks)/[^)]+)\)", (ROOT / "README.md").read_text())
-    assert links and all((ROOT / link).exists() for link in links)

@@ -335,7 +335,7 @@ def test_generate_writes_the_text_and_compares(only_run):
     Catches: a prompt that is lost, a comparison of two different prompts."""
     generate = ["generate", "--run", only_run, "--prompt", "the bird", "--new", "12"]
     code, out, _ = outcome(*generate, "--compare")
-    text, table = out.split("\n\neach | ends a forward\n")
+    text, table = out.split("\n\neach | ends a forward pass\n")
     assert code == 0 and text.startswith("the bird") and 6 <= text.count("|") <= 12
     lines = table.splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["2", "12"], ["1", "12"]] and "the same tokens" in lines[3]

@@ -254,7 +254,7 @@ def test_the_stream_of_a_seed_is_pinned():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"n_choices": 1}, "n_choices=1 must be at least 2: one option is no choice"),
+        ({"n_choices": 1}, "n_choices=1 must be at least 2: a single value is not a choice"),
         ({"forced": -1}, "forced=-1 must be at least 0 tokens between choices"),
         ({"relevance": ()}, "relevance=() must be one or more numbers of tokens >= 0, such as (3,)"),
         ({"relevance": (3, -1)}, "relevance=(3, -1) must be one or more numbers of tokens >= 0"),
@@ -286,9 +286,12 @@ def test_a_process_that_cannot_be_is_refused(arguments, message):
         (lambda p: p.joint_entropy(1, 1), "seq=1 must be at least 2"),
         (lambda p: p.joint(np.array([8]), 0), "n=0 must be at least 1"),
         (lambda p: p.joint(np.array([8]), 40), "n=40 tokens have 4^10 futures, too many to list; use a smaller n"),
-        (lambda p: p.joint(np.array([8, 1, 6]), 2), "past=[8, 1, 6] is not how a document can begin"),  # f2 after c1
-        (lambda p: p.joint(np.array([8, 5]), 2), "past=[8, 5] is not how a document can begin"),  # no choice
-        (lambda p: p.joint(np.array([], int), 2), "past=[] is not how a document can begin"),
+        (
+            lambda p: p.joint(np.array([8, 1, 6]), 2),
+            "past=[8, 1, 6] cannot be the beginning of a document",
+        ),  # f2 after c1
+        (lambda p: p.joint(np.array([8, 5]), 2), "past=[8, 5] cannot be the beginning of a document"),  # no choice
+        (lambda p: p.joint(np.array([], int), 2), "past=[] cannot be the beginning of a document"),
     ],
 )
 def test_a_question_without_an_answer_is_refused(call, message):

@@ -212,7 +212,7 @@ def test_no_step_allocates_a_cache():
     places: set[tuple[int, ...]] = set()
 
     def note(row: int, tokens: list[int]) -> None:
-        places.add(tuple(layer.held.data_ptr() for layer in decoder.layers))
+        places.add(tuple(layer.cache.data_ptr() for layer in decoder.layers))
 
     first = generate(decoder, PROMPTS, NEW, stream=note)
     assert len(places) == 1

@@ -1,4 +1,4 @@
-"""Measures of drafting, each against a slow count; and its pictures."""
+"""Measures of acceptance, each against a slow count, and their figures."""
 
 import numpy as np
 import pandas as pd
@@ -9,11 +9,11 @@ from data_gen import Batch
 from data_gen.bytes import SEPARATOR
 from mtp_lab import figures
 from mtp_lab.evaluation.acceptance import (
-    KINDS,
+    BYTE_KINDS,
+    byte_kinds,
     generate_text,
-    kinds_of,
     real_prompts,
-    repeated,
+    repeated_share,
     teacher_forced_acceptance,
 )
 from mtp_lab.figures import speculation_figures
@@ -28,23 +28,23 @@ def model(three_heads) -> MTPTransformer:
 
 
 @torch.no_grad()
-def test_agreement_is_a_count(model):
+def test_teacher_forced_acceptance_is_a_count(model):
     """Against a count token by token, over documents that end within a row and padding.
-    Catches: heads shifted by one, a chain that asks head 1, targets in the next document."""
+    Catches: heads shifted by one, acceptance that depends on head 1, targets in the next document."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(97, 100, (5, 20)).astype(np.int32)
     owners = np.sort(rng.integers(0, 2, (5, 20)), axis=1).astype(np.int32)
     owners[4, 15:] = -1
 
-    def heads_say() -> np.ndarray:  # (n, rows, seq)
+    def predictions() -> np.ndarray:  # (n, rows, seq)
         return model.all_logits(*(torch.from_numpy(a).long() for a in (tokens, owners))).argmax(-1).numpy()
 
     for t in range(3, 20):  # some head is right about each token, head 3 more often than it would be by chance
-        tokens[:, t] = heads_say()[t * t % 3][:, t - 1 - t * t % 3]
-    batch, best = Batch(tokens, owners), heads_say()
-    hits, count, chains, forward_passes = np.zeros(3), 0, np.zeros(3), 0
+        tokens[:, t] = predictions()[t * t % 3][:, t - 1 - t * t % 3]
+    batch, best = Batch(tokens, owners), predictions()
+    hits, count, n_accepted, forward_passes = np.zeros(3), 0, np.zeros(3), 0
     for row in range(5):
-        due = 0  # where the next forward starts
+        due = 0  # where the next forward pass starts
         for t in range(17):
             if owners[row, t] < 0 or owners[row, t] != owners[row, t + 3]:
                 due = max(due, t + 1)
@@ -52,27 +52,27 @@ def test_agreement_is_a_count(model):
             right = [best[i, row, t] == tokens[row, t + 1 + i] for i in range(3)]
             hits, count = hits + right, count + 1
             if t == due:
-                committed = [1, right[1], right[1] and right[2]]
-                chains, forward_passes, due = chains + committed, forward_passes + 1, t + sum(committed)
+                accepted = [1, right[1], right[1] and right[2]]
+                n_accepted, forward_passes, due = n_accepted + accepted, forward_passes + 1, t + sum(accepted)
     found, table = teacher_forced_acceptance(model, batch, rows_at_once=2)
-    assert hits.min() > 0 and count > forward_passes > 10 and chains[2] > 0
-    np.testing.assert_allclose(found, chains / forward_passes)
+    assert hits.min() > 0 and count > forward_passes > 10 and n_accepted[2] > 0
+    np.testing.assert_allclose(found, n_accepted / forward_passes)
     by_head = (table.right * table.bytes).groupby(table["head"]).sum()
     np.testing.assert_allclose(by_head, hits)
     assert (table.groupby("head").bytes.sum() == count).all()
 
 
 @torch.no_grad()
-def test_agreement_with_its_own_text_is_what_decoding_commits(model):
-    """On text that the model wrote greedily, forwards start and end where the decoder's did.
+def test_acceptance_on_its_own_text_is_that_of_decoding(model):
+    """On greedy text of the model, forward passes start and end where the decoder's did.
     Catches: averaging over all positions, which counts easy stretches too often."""
     prompts = [[first] for first in range(97, 121)]
-    told = generate_text(model, prompts, 31, 3, 0.0)
-    heads = told.heads.numpy()  # (24, 31) byte i + 1 was proposed at a forward that starts where heads are 1 again
+    generated = generate_text(model, prompts, 31, 3, 0.0)
+    heads = generated.heads.numpy()  # (24, 31) of byte i + 1; a forward pass starts where it is 1 again
     starts = [(row, t) for row, t in np.argwhere(heads == 1) if t < 32 - 3]  # whole windows only
-    committed = [[heads[row, t + i] == i + 1 for i in range(3)] for row, t in starts]
-    expected = np.logical_and.accumulate(committed, axis=1).mean(axis=0)
-    tokens = np.concatenate([prompts, told.tokens.numpy()], axis=1).astype(np.int32)
+    accepted = [[heads[row, t + i] == i + 1 for i in range(3)] for row, t in starts]
+    expected = np.logical_and.accumulate(accepted, axis=1).mean(axis=0)
+    tokens = np.concatenate([prompts, generated.tokens.numpy()], axis=1).astype(np.int32)
     found, _ = teacher_forced_acceptance(
         model, Batch(tokens, np.repeat(np.arange(24, dtype=np.int32)[:, None], 32, axis=1))
     )
@@ -80,43 +80,43 @@ def test_agreement_with_its_own_text_is_what_decoding_commits(model):
     assert 1.02 < found.sum() < 3
 
 
-def test_agreement_needs_room_for_the_furthest_head(model):
+def test_teacher_forced_acceptance_needs_room_for_the_furthest_head(model):
     """Catches: shapes that do not fit each other, in the middle of the count."""
     rows = np.full((2, 3), 97, np.int32)
     with pytest.raises(ValueError, match="rows of 3 tokens are too short for 3 heads; use 4 tokens or more"):
         teacher_forced_acceptance(model, Batch(rows, np.zeros_like(rows)))
 
 
-def test_kinds_of_bytes():
-    """Every byte has one kind; a word begins behind what is no letter."""
+def test_byte_kinds():
+    """Every byte has one kind; a word begins after a byte that is no letter."""
     text = "if x1: é\n"
-    found = kinds_of(np.array([[*text.encode(), SEPARATOR]]))[0]
-    begin, inside, space, other = range(len(KINDS))
+    found = byte_kinds(np.array([[*text.encode(), SEPARATOR]]))[0]
+    begin, inside, space, other = range(len(BYTE_KINDS))
     assert found.tolist() == [begin, inside, space, begin, inside, other, space, begin, inside, space, other]
 
 
 def test_repetition_is_seen():
-    """A row that loops repeats itself, one without repetition does not; rows count alike."""
+    """A row that loops repeats itself, one without repetition does not; all rows have the same weight."""
     loop, fresh = torch.tensor([1, 2, 3] * 20), torch.arange(60)
-    assert repeated(loop[None], span=6) == pytest.approx(1 - 3 / 55)
-    assert repeated(fresh[None], span=6) == 0
-    assert repeated(torch.stack((loop, fresh)), span=6) == pytest.approx((1 - 3 / 55) / 2)
+    assert repeated_share(loop[None], span=6) == pytest.approx(1 - 3 / 55)
+    assert repeated_share(fresh[None], span=6) == 0
+    assert repeated_share(torch.stack((loop, fresh)), span=6) == pytest.approx((1 - 3 / 55) / 2)
 
 
-def test_prompts_are_the_test_files_own(corpus):
-    """Each prompt stands in one test file, and none is given twice.
+def test_prompts_are_from_the_test_files(corpus):
+    """Each prompt is part of one test file, and none comes twice.
     Catches: prompts of training files, or across the border of two files."""
     task = BytesTask(paths=(corpus,), seq=32)
     prompts = real_prompts(task, 3, 12)
     texts = [b"\0" + document.data for document in task.corpus().split("test").documents]
     for prompt in prompts:
-        written_ = bytes(0 if token == SEPARATOR else token for token in prompt)
-        assert len(prompt) == 12 and any(written_ in text for text in texts)
+        content = bytes(0 if token == SEPARATOR else token for token in prompt)
+        assert len(prompt) == 12 and any(content in text for text in texts)
     with pytest.raises(ValueError, match="count=500: the test files hold"):
         real_prompts(task, 500, 12)
 
 
-def test_written_text_depends_on_the_seed_only_where_it_is_sampled(model):
+def test_generated_text_depends_on_the_seed_only_where_it_is_sampled(model):
     """Greedy text is the same for every seed and number of heads; sampled text is not."""
     prompts = [[97, 98], [99]]
     greedy = [generate_text(model, prompts, 12, k, 0.0, seed).tokens.tolist() for k, seed in ((1, 0), (3, 0), (3, 1))]
@@ -125,11 +125,11 @@ def test_written_text_depends_on_the_seed_only_where_it_is_sampled(model):
     assert sampled[0] == sampled[1] != sampled[2]
 
 
-# --- pictures ------------------------------------------------------------------------------------------------
+# --- figures -------------------------------------------------------------------------------------------------
 
 
-def test_forwards_show_what_was_kept_and_refused():
-    """The characters that are committed stand in a row without gaps; a refused draft stands under what replaced it."""
+def test_forward_passes_show_accepted_and_rejected_drafts():
+    """Accepted characters are in a row without gaps; a rejected draft is below the character that replaced it."""
     figure = figures.forward_passes([[], ["e", "l", "x"]], [0, 2], ["s", "f"], 4, "title", "caption")
     text = [(note.x, note.text) for note in figure.layout.annotations if not note.text.startswith("forward")]
     cells = sorted(x for x, word in text if "<s>" not in word)

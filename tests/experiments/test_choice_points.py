@@ -1,4 +1,4 @@
-"""The choice-point study: which trainings it makes, and measures that agree with the process and a count by hand."""
+"""The choice-point study: its trainings, and measures that agree with the process and with a count by hand."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCES
 
 
 class Untrained(runs.Run):
-    """A run whose model is as it was initialised: training adds nothing to what measures have to get right."""
+    """A run whose model is not trained: measures must be right for any weights."""
 
     def model(self, step: int | None = None) -> MTPTransformer:
         torch.manual_seed(self.config.seed)
@@ -50,12 +50,12 @@ def trained() -> list[runs.Run]:
 
 
 @pytest.mark.parametrize("preset", CHOICES)
-def test_every_cell_is_trained_once_a_seed(preset):
-    """Two cells with one config would be one cell twice; a cell that cannot be told from another is lost in tables."""
+def test_every_condition_is_trained_once_a_seed(preset):
+    """Catches: two conditions with one config, and two conditions that tables cannot distinguish."""
     configs, chosen = choice_configs(preset), CHOICES[preset]
     conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
     assert len({config.folder for config in configs}) == len(configs) and not conditions.duplicated().any()
-    assert (conditions.groupby(analysis.CONDITION).seed.nunique() == chosen.seeds).all() and chosen.seeds >= 2
+    assert (conditions.groupby(analysis.CONDITION_COLUMNS).seed.nunique() == chosen.seeds).all() and chosen.seeds >= 2
     assert conditions.label.nunique() == len(chosen.conditions) and conditions.label.iloc[0] == "n = 1"
     assert {config.model.trunk_depth for config in configs} == {chosen.trunk}  # the same path for head 1
     assert len(choice_configs(preset, seeds=3)) == 3 * len(chosen.conditions)
@@ -63,25 +63,25 @@ def test_every_cell_is_trained_once_a_seed(preset):
 
 
 @pytest.mark.parametrize("preset", CHOICES)
-def test_every_n_is_taken_apart(preset):
-    """Neither, the weighting alone, both, and the heads alone, as theory has it: one missing, and no conclusion."""
+def test_every_n_has_the_conditions_that_separate_weighting_and_heads(preset):
+    """Neither, the weighting alone, both, and the heads alone: a conclusion needs all four."""
     conditions = CHOICES[preset].conditions
-    expected = {ChoiceCondition(1)}
+    expected = {ChoiceCondition()}
     for n in {condition.n for condition in conditions} - {1}:
         ((_, alone),) = implicit_weights.theoretical_weights(n, CHOICE)
-        expected |= {ChoiceCondition(1, alone), ChoiceCondition(n), ChoiceCondition(n, cancelled=True)}
+        expected |= {ChoiceCondition(choice_weight=alone), ChoiceCondition(n=n), ChoiceCondition(n=n, masked=True)}
         assert analysis.emphasis(PROCESS, 1, alone) == pytest.approx(analysis.emphasis(PROCESS, n, 1))
     assert set(conditions) == expected and len(expected) > 1
 
 
-def test_a_cell_is_trained_as_it_says():
-    """Cells that trained alike would agree, and nobody would know why."""
-    told = {analysis.condition_of(config)["label"]: config for config in choice_configs("full", seeds=1)}
-    assert {label for label, config in told.items() if config.mask_unread_causes} == {
-        "n = 2, cancelled",
-        "n = 4, cancelled",
+def test_labels_name_the_config_of_their_condition():
+    """Catches: a label on the wrong condition, and conditions that are trained in the same way."""
+    by_label = {analysis.condition_of(config)["label"]: config for config in choice_configs("full", seeds=1)}
+    assert {label for label, config in by_label.items() if config.mask_unread_causes} == {
+        "n = 2, masked targets",
+        "n = 4, masked targets",
     }
-    weights = {label: config.label_weights for label, config in told.items() if config.label_weights}
+    weights = {label: config.label_weights for label, config in by_label.items() if config.label_weights}
     assert weights == {f"n = 1, choices ×{w}": ((CHOICE, w),) for w in (1.5, 2.5)}
 
 
@@ -95,7 +95,7 @@ def test_unknown_presets_are_named():
 
 
 def test_emphasis_is_weight_and_consequences():
-    """w + (n - 1)/2 as long as the block of forced tokens is; less beyond."""
+    """w + (n - 1)/2 up to the length of a block of forced tokens; less beyond."""
     for n, weight, expected in ((1, 1, 1), (1, 1.5, 1.5), (2, 1, 1.5), (2, 0.5, 1), (3, 1, 2), (3, 0, 1), (4, 1, 2.5)):
         assert analysis.emphasis(PROCESS, n, weight) == pytest.approx(expected)
     # 8 + 7 + 6 + 5, none for the choice between, 3 + 2 + 1
@@ -104,13 +104,13 @@ def test_emphasis_is_weight_and_consequences():
 
 @each_process
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 8])
-def test_targets_left_out_cancel_the_emphasis(process, n):
-    """In nats, and where counting would not do: consequences that overlap, or are longer than a block."""
-    assert analysis.emphasis(process, n, 1.0, cancelled=True) == pytest.approx(1)
-    assert analysis.emphasis(process, n, 3.0, cancelled=True) == pytest.approx(3)
+def test_masked_targets_remove_the_emphasis(process, n):
+    """In nats, and where counting terms fails: consequences that overlap, or are longer than a block."""
+    assert analysis.emphasis(process, n, 1.0, masked=True) == pytest.approx(1)
+    assert analysis.emphasis(process, n, 3.0, masked=True) == pytest.approx(3)
 
 
-def test_exact_weights_have_the_classes_that_there_are():
+def test_exact_weights_have_the_classes_of_the_process():
     table = analysis.exact_weights(PROCESS, 4, 64).set_index(["class", "n"]).relative
     assert table["consequential"].tolist() == pytest.approx([1, 1.5, 2, 2.5])
     assert table["inconsequential"].tolist() == pytest.approx([1] * 4) and table["forced"].isna().all()
@@ -119,7 +119,7 @@ def test_exact_weights_have_the_classes_that_there_are():
 
 
 def test_phases_begin_at_the_first_choice():
-    """The opening token stands in the last place of a cycle that has begun before it."""
+    """The opening token has the last phase of a cycle that started before it."""
     process = ChoiceProcess(n_choices=2, forced=1, relevance=(1, 0))  # a cycle of four
     values = np.array([[9.0, 1, 2, 3, 4, 1, 2, np.nan, 4], [9, 3, 4, 5, 6, 3, 4, 5, 6]])
     assert analysis.by_phase(values, process) == pytest.approx([2, 3, 13 / 3, 38 / 6])
@@ -171,9 +171,9 @@ def test_a_document_must_be_opened_and_have_rows():
 
 
 def test_scores_are_means_over_the_tokens_that_they_name(trained):
-    """Counted token by token from what the head said."""
+    """Against a count of the head's predictions, token by token."""
     run = trained[0]
-    table = analysis.scores(run, 4).set_index(["measure", "of"]).value
+    table = analysis.scores(run, 4).set_index(["measure", "subset"]).value
     batch = run.config.task.held_out("test", 4)
     predicted, nll = next_token_predictions(run.model(), batch)
     groups: dict[tuple[str, str], list[float]] = {}
@@ -187,59 +187,59 @@ def test_scores_are_means_over_the_tokens_that_they_name(trained):
                 batch.labels["choice"][row, at - 1]
             )
             for name in names:
-                groups.setdefault(("right", name), []).append(predicted[row, at] == batch.tokens[row, at])
+                groups.setdefault(("accuracy", name), []).append(predicted[row, at] == batch.tokens[row, at])
     assert table.to_dict() == pytest.approx({name: np.mean(each) for name, each in groups.items()})
-    assert [of for measure, of in table.index if of.isdigit()] == ["1", "2", "3", "5", "6", "7"]
+    assert [subset for _, subset in table.index if subset.isdigit()] == ["1", "2", "3", "5", "6", "7"]
 
 
-def test_trained_weights_begin_with_the_models_own_loss(trained):
-    """W_1 of a class is what the next-token head pays for it, and the classes' relative weight at n = 1 is 1."""
+def test_trained_weights_start_with_the_models_own_loss(trained):
+    """W_1 of a class is the loss of the next-token head, and the relative weight of every class at n = 1 is 1."""
     run = trained[-1]
     table = analysis.trained_weights(run, 4)
     assert set(table.n) == {1, 2} and (table[table.n == 1].relative == 1).all()
     batch = run.config.task.held_out("test", 4)
     _, nll = next_token_predictions(run.model(), batch)
-    inside = np.arange(batch.seq) >= 2  # two tokens before it, one behind
+    inside = np.arange(batch.seq) >= 2  # two tokens before it, one after it
     inside[-1] = False
     own = nll[batch.labels["choice"] & ~batch.labels[CHOICE] & inside].mean()
     assert table.set_index(["class", "n"]).weight["inconsequential", 1] == pytest.approx(own, rel=1e-5)
 
 
-def test_pulls_share_out_the_gradient(trained):
-    table = analysis.pulls(trained[-1], 1)
+def test_gradient_shares_add_up_to_one(trained):
+    table = analysis.gradient_shares(trained[-1], 1)
     whole = table.groupby("horizon")[["share", "target_share"]].sum()
     assert len(whole) == 2 and whole.to_numpy() == pytest.approx(1, abs=1e-5)
 
 
-def test_continuations_are_judged_from_the_prompt_on(trained, monkeypatch):
-    """A model that goes on as the test rows do never errs; one that errs once is broken from there on."""
+def test_continuations_are_checked_after_the_prompt(trained, monkeypatch):
+    """A model that continues as the test rows do makes no error; after an error a continuation is broken."""
     run = trained[0]
     batch = run.config.task.held_out("test", 6)
-    asked = {}
+    arguments = {}
 
     def copied(model, prompts, new, draft, temperature, generator):
         assert isinstance(model, MTPTransformer) and draft == 1 and temperature == 1.0
-        asked.update(start=len(prompts[0]), new=new)
+        arguments.update(start=len(prompts[0]), new=new)
         tokens = torch.from_numpy(batch.tokens[:, len(prompts[0]) : len(prompts[0]) + new]).long()
         tokens[0, 3] = (tokens[0, 3] + 1) % PROCESS.vocab_size
         return type("Made", (), {"tokens": tokens})
 
     monkeypatch.setattr(analysis, "generate", copied)
     table = analysis.continuations(run, 6).set_index("ahead")
-    assert asked == {"start": 17, "new": 40} and table.index.tolist() == list(range(1, 41))
+    assert arguments == {"start": 17, "new": 40} and table.index.tolist() == list(range(1, 41))
     assert table.forced[:8].tolist() == [False, True, True, True] * 2
     assert table.follows.drop(4).tolist() == [1.0] * 39 and table.follows[4] == pytest.approx(5 / 6)
     assert table.unbroken.tolist() == pytest.approx([1.0] * 3 + [5 / 6] * 37)
 
 
 def test_models_continue_their_prompts(trained):
-    """The same continuations each time; at random weights some token is wrong soon."""
-    one, two = (analysis.continuations(trained[0], 8) for _ in range(2))
-    pd.testing.assert_frame_equal(one, two)
-    assert one.unbroken.iloc[-1] < 0.5 and one.follows.between(0, 1).all()
+    """The same continuations each time; at random weights some token is soon wrong."""
+    first, second = (analysis.continuations(trained[0], 8) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+    assert first.unbroken.iloc[-1] < 0.5 and first.follows.between(0, 1).all()
 
 
-def test_all_runs_are_measured_under_their_own_name(trained):
+def test_measures_carry_the_label_of_their_run(trained):
     table = analysis.measure_runs(trained, analysis.scores, rows=2)
     assert list(dict.fromkeys(table.label)) == ["n = 1", "n = 2"]
     assert table.groupby("label").n_future.unique().map(list).to_dict()["n = 2"] == [2]

@@ -1,7 +1,7 @@
-"""The identity of every training that a preset asks for: recorded runs are found by these hashes.
+"""The config hashes of every training of every preset: recorded runs are found by them.
 
-A config hash that changes orphans the trained models of everybody. `preset_hashes.json` holds the hashes of every
-experiment, preset and seed. After a deliberate change, write it anew:
+If a config hash changes, existing trained models are no longer found. `preset_hashes.json` holds the hashes of every
+experiment, preset and seed. After a deliberate change, write it again:
 
     python tests/experiments/test_preset_hashes.py
 """
@@ -21,7 +21,7 @@ PRESETS = ("smoke", "quick", "full", "paper")
 
 
 def hashes(experiment: str, preset: str) -> list[str]:
-    """`task/name-hash` of every run, in order, whatever Python's own library, which byte models read, contains."""
+    """`task/name-hash` of every run, in order. The hash of Python's library, the data of byte models, is left out."""
     return [_identity(config) for config in trainings(experiment, preset, 0).values()]
 
 
@@ -36,10 +36,10 @@ def _identity(config: TrainConfig) -> str:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("experiment", TRAININGS)
 def test_hashes_are_the_recorded_ones(experiment, preset):
-    """A refactoring that changes a hash makes every trained model of that experiment unfindable."""
+    """After a refactoring that changes a hash, no trained model of that experiment is found."""
     assert hashes(experiment, preset) == json.loads(RECORDED.read_text())[experiment][preset]
 
 
 if __name__ == "__main__":
-    found = {experiment: {preset: hashes(experiment, preset) for preset in PRESETS} for experiment in TRAININGS}
-    RECORDED.write_text(json.dumps(found, indent=1) + "\n")
+    recorded = {experiment: {preset: hashes(experiment, preset) for preset in PRESETS} for experiment in TRAININGS}
+    RECORDED.write_text(json.dumps(recorded, indent=1) + "\n")

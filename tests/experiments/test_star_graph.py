@@ -1,4 +1,4 @@
-"""The star-graph study: what is measured is what a slow count finds; every test names the bug it would catch."""
+"""The star-graph study: measures agree with a slow count. Every test names the bug that it would catch."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ import torch
 from data_gen.star_graph import StarGraphs
 from mtp_lab.config import ModelConfig, TrainConfig
 from mtp_lab.experiments.star_graph import analysis
-from mtp_lab.experiments.star_graph.analysis import CONDITION
+from mtp_lab.experiments.star_graph.analysis import CONDITION_COLUMNS
 from mtp_lab.experiments.star_graph.conditions import STARS, star_configs
 from mtp_lab.model.predictions import tensors
 from mtp_lab.model.transformer import MTPTransformer
@@ -32,16 +32,16 @@ def fake(variant: str = "forward", n: int = 2) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("preset", STARS)
-def test_cells_differ_in_what_they_are_said_to(preset):
-    """Trunk, data order and optimizer are shared, labels are unique, the first cell is plain next-token prediction.
-    Catches: a cell with a deeper path that is not called so, seeds of their own, two cells of one name."""
+def test_conditions_differ_only_as_their_labels_say(preset):
+    """Trunk, data order and optimizer are shared, labels are unique, the first condition is next-token prediction.
+    Catches: a deeper path without a label, seeds that differ between conditions, two conditions of one label."""
     configs = star_configs(preset)
     conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
-    conditions["label"] = analysis.labels(conditions)
+    conditions["label"] = [analysis.label(row, conditions.loc[0]) for row in conditions.itertuples()]
     assert (
         len(conditions.drop_duplicates(["label", "seed"]))
         == len(configs)
-        == len(conditions.drop_duplicates(CONDITION + ["seed"]))
+        == len(conditions.drop_duplicates(CONDITION_COLUMNS + ["seed"]))
     )
     assert conditions.label[0] == "n = 1" and set(conditions.seed) == set(range(STARS[preset].seeds))
     deeper = conditions.trunk != conditions.trunk[0]
@@ -57,22 +57,22 @@ def test_an_unknown_preset_is_refused():
 
 
 @pytest.mark.parametrize("variant", ["forward", "reversed", "teacherless"])
-def test_final_counts_what_is_said_in_the_answers_places(variant, monkeypatch):
-    """A reader who is right about all but the first step in half of the graphs. Catches: dummies taken for answers,
-    the first node taken for the first step, a path that one wrong node leaves right."""
+def test_final_measures_the_tokens_of_the_answer(variant, monkeypatch):
+    """Predictions are correct but for the first step in half of the graphs. Catches: dummies taken for answers, the
+    first node taken for the first step, a path with one wrong node that counts as correct."""
     run = fake(variant)
     batch = run.config.task.held_out("test", ROWS)
     start = run.config.task.stream.answer_start
-    said = batch.target_tokens.copy()
-    said[: ROWS // 2, start + 1] += 1
-    monkeypatch.setattr(analysis, "next_token_predictions", lambda model, batch: (said, None))
-    found = analysis.final(run, ROWS).set_index("of").value
-    assert found["path"] == found["node 1"] == found["planned"] == 0.5
-    assert found["node 0"] == found["node 2"] == found["node 3"] == 1
+    predicted = batch.target_tokens.copy()
+    predicted[: ROWS // 2, start + 1] += 1
+    monkeypatch.setattr(analysis, "next_token_predictions", lambda model, batch: (predicted, None))
+    measured = analysis.final(run, ROWS).set_index("measure").value
+    assert measured["path"] == measured["node 1"] == measured["planned"] == 0.5
+    assert measured["node 0"] == measured["node 2"] == measured["node 3"] == 1
 
 
 def test_a_task_of_several_graphs_a_row_is_measured_on_one(monkeypatch):
-    """A reader who is right about every answer. Catches: the next graph's question counted to the path."""
+    """All predictions are correct. Catches: the next graph's question counted as part of the path."""
     run = fake()
     run.config = replace(
         run.config,
@@ -81,45 +81,47 @@ def test_a_task_of_several_graphs_a_row_is_measured_on_one(monkeypatch):
     )
     monkeypatch.setattr(analysis, "next_token_predictions", lambda model, batch: (batch.tokens, None))
     assert set(analysis.final(run, ROWS).value) == {1.0}
-    assert len(analysis.looks(run, ROWS))
+    assert len(analysis.attention_from_answer(run, ROWS))
 
 
 @pytest.mark.parametrize("variant", ["forward", "teacherless"])
-def test_heads_are_asked_for_the_node_so_many_places_on(variant):
-    """Against a count token by token. Catches: a head that is asked for another's node, dummies as what is wanted."""
+def test_node_accuracy_of_each_head_is_that_of_its_own_target(variant):
+    """Against a count token by token. Catches: a head that is compared with another head's node, dummies as targets."""
     run = fake(variant)
     batch, stream = run.config.task.held_out("test", ROWS), run.config.task.stream
     logits = run.model().all_logits(*tensors(batch))
     paths = [stream.solve(tokens) for tokens in batch.tokens]
-    table = analysis.known(run, ROWS)
+    table = analysis.node_accuracy(run, ROWS)
     for row in table.itertuples():
-        at = {"goal": -2, "=": -1}.get(row.asked, int(row.asked[-1]) if row.asked[0] == "n" else None)
+        at = {"goal": -2, "=": -1}.get(row.query, int(row.query[-1]) if row.query[0] == "n" else None)
         guesses = logits[row.horizon - 1, :, stream.answer_start + at].argmax(-1).tolist()
         assert row.node == at + row.horizon
         assert row.value == np.mean([guess == path[row.node] for guess, path in zip(guesses, paths, strict=True)])
-    asked = {(row.asked, row.horizon) for row in table.itertuples()}
+    queries = {(row.query, row.horizon) for row in table.itertuples()}
     early = {(f"node {k}", i) for k in (0, 1) for i in (1, 2)}
-    assert asked == {("goal", 2), ("=", 1), ("=", 2), ("node 2", 1)} | early
+    assert queries == {("goal", 2), ("=", 1), ("=", 2), ("node 2", 1)} | early
 
 
 def test_even_attention_is_shared_by_the_number_of_tokens():
-    """A model whose queries are all alike looks at everything alike. Catches: attention from another token, edges of
-    other arms counted to the path, separators counted as nodes."""
+    """A model with equal queries attends to all tokens equally. Catches: attention from another token, edges of other
+    arms counted as the path's, separators counted as nodes."""
     run = fake()
     for name, weight in run.model().named_parameters():
         if "qkv" in name:
             weight.data.zero_()
     stream = run.config.task.stream
-    table = analysis.looks(run, ROWS)
+    table = analysis.attention_from_answer(run, ROWS)
     keys = stream.answer_start + 1
     sizes = {f"edge to node {k}": 2 for k in (1, 2, 3)} | {"other edges": 12, "goal": 1, "=": 1, "itself": 1}
-    assert table.groupby("at").value.mean().to_dict() == pytest.approx({at: n / keys for at, n in sizes.items()})
+    assert table.groupby("attends_to").value.mean().to_dict() == pytest.approx(
+        {name: n / keys for name, n in sizes.items()}
+    )
     assert set(table.layer) == {"blocks.0", "heads.1"} and set(table["head"]) == {0, 1}
 
 
 def test_the_groups_of_a_graph_do_not_overlap():
-    """And leave out separators and the start alone. Catches: an edge that is told by its parent, whose places several
-    edges share."""
+    """They leave out separators and the start only. Catches: an edge that is found by its parent, which several edges
+    can share."""
     run = fake("teacherless")
     batch, stream = run.config.task.held_out("test", ROWS), run.config.task.stream
     groups = analysis._groups(stream, batch)
@@ -131,15 +133,15 @@ def test_the_groups_of_a_graph_do_not_overlap():
             assert tokens[groups[f"edge to node {k}"][row]].tolist() == path[k - 1 : k + 1]
 
 
-def test_success_is_when_a_share_is_first_reached():
-    """On the measure that a variant is judged by. Catches: whole paths asked of models that read dummies, the last
-    step for one that never gets there."""
+def test_success_is_when_the_threshold_is_first_reached():
+    """With the success measure of each variant. Catches: the accuracy of whole paths for teacherless models, and a run
+    that never succeeds counted as one that succeeds at its last step."""
     rows = [{"step": 10 * k, "tokens": k, "validation": [1.0], "measures": {"choice": v, "path": v / 2}} for k, v in
             enumerate((0.3, 0.95, 0.92))]  # fmt: skip
     run = SimpleNamespace(config=fake().config, log=lambda: [*rows, {"step": 25}])
-    found = analysis.reached(run).iloc[0]
-    assert found.step == 10 and found.reached
+    first = analysis.reached(run).iloc[0]
+    assert first.step == 10 and first.reached
     reversed_ = SimpleNamespace(config=fake("reversed").config, log=run.log)
-    found = analysis.reached(reversed_).iloc[0]
-    assert found.step == 20 and not found.reached
+    first = analysis.reached(reversed_).iloc[0]
+    assert first.step == 20 and not first.reached
     assert analysis.curve(reversed_).value.tolist() == [0.15, 0.475, 0.46]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mtp_lab.experiments.verdicts import Verdict, collect, record, table, update_readme
+from mtp_lab.experiments.verdicts import RESULTS_INTRODUCTION, Verdict, collect, record, results_page
 
 CLAIM = Verdict("Two heads help", "+1.7 points (Table 1)", "+2.1 points", "95 %: 1.0 to 3.2", 5, "reproduced")
 OURS = Verdict("Nobody looked", "", "0.3", "", 3, "beyond the paper")
@@ -59,7 +59,7 @@ def test_recording_again_replaces_and_collecting_again_changes_nothing(figures):
 def test_collect_without_verdicts_is_an_empty_table(tmp_path):
     """Catches: a first batch in which all failed, and that ends in a traceback instead of its report."""
     assert collect(tmp_path / "figures") == []
-    assert len(table(tmp_path / "figures" / "verdicts.json").splitlines()) == 2
+    assert results_page(tmp_path / "figures") == RESULTS_INTRODUCTION
 
 
 @pytest.mark.parametrize("text", ['{"verdicts": []}', "{", "[]", '{"verdicts": [{"claim": "no more"}]}'])
@@ -88,35 +88,33 @@ def test_record_wants_a_verdict(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_has_a_headline_for_each_notebook_and_a_row_for_each_verdict(figures):
+def test_the_page_has_a_section_for_each_notebook_and_a_row_for_each_verdict(figures):
     """Catches: a claim that is left out, a missing interval, and links that lead nowhere."""
     collect(figures)
-    assert table(figures / "verdicts.json").splitlines() == [
-        "| Claim | Ours | Verdict | Notebook |",
-        "|---|---|---|---|",
-        "| Two heads help | +2.1 points (95 %: 1.0 to 3.2) | reproduced | [01_a](notebooks/01_a.ipynb) |",
-        "| Nobody looked | 0.3 | beyond the paper | [02_b](notebooks/02_b.ipynb) |",
+    page = results_page(figures)
+    assert page.startswith(RESULTS_INTRODUCTION)
+    assert page[len(RESULTS_INTRODUCTION) :].splitlines() == [
         "",
-        "<details><summary>01_a: 1 reproduced, 1 beyond the paper</summary>",
+        "## 01_a",
         "",
-        "`mtp-lab study --only 01_a`",
+        "[Notebook](../notebooks/01_a.ipynb). 1 reproduced, 1 beyond the paper. To repeat:",
+        "",
+        "    mtp-lab study --only 01_a",
         "",
         "| Claim | Paper | Ours | Seeds | Verdict |",
         "|---|---|---|---|---|",
         "| Two heads help | +1.7 points (Table 1) | +2.1 points (95 %: 1.0 to 3.2) | 5 | reproduced |",
         "| Nobody looked |  | 0.3 | 3 | beyond the paper |",
         "",
-        "</details>",
+        "## 02_b",
         "",
-        "<details><summary>02_b: 1 beyond the paper</summary>",
+        "[Notebook](../notebooks/02_b.ipynb). 1 beyond the paper. To repeat:",
         "",
-        "`mtp-lab study --only 02_b`",
+        "    mtp-lab study --only 02_b",
         "",
         "| Claim | Paper | Ours | Seeds | Verdict |",
         "|---|---|---|---|---|",
         "| Nobody looked |  | 0.3 | 3 | beyond the paper |",
-        "",
-        "</details>",
     ]
 
 
@@ -124,31 +122,4 @@ def test_text_cannot_break_the_table(tmp_path):
     """Catches: P(x|y) or a line break in a claim that ends its cell, and the rest of the table with it."""
     record(tmp_path, "01_a", "full", [Verdict("P(x|y)\nis ≥ 0", "1", "2", "", 1, "mixed")], "make")
     collect(tmp_path)
-    row = table(tmp_path / "verdicts.json").splitlines()[2]
-    assert row.startswith(r"| P(x\|y) is ≥ 0 | 2 |")
-
-
-def test_the_readme_changes_between_its_markers_only(figures, tmp_path):
-    """Catches: text around the table that is lost, and a second update that puts a second table."""
-    collect(figures)
-    readme = tmp_path / "README.md"
-    readme.write_text("# Title\n\n<!-- verdicts -->\nold\n<!-- /verdicts -->\n\nEnd.\n")
-    update_readme(readme, figures)
-    text = readme.read_text()
-    shown = table(figures / "verdicts.json")
-    assert text == f"# Title\n\n<!-- verdicts -->\n{shown}<!-- /verdicts -->\n\nEnd.\n"
-    update_readme(readme, figures)
-    assert readme.read_text() == text
-
-
-@pytest.mark.parametrize(
-    "text", ["no table", "<!-- verdicts -->", "<!-- /verdicts --><!-- verdicts -->", "<!-- verdicts -->" * 2]
-)
-def test_a_readme_without_its_markers_is_left_alone(figures, tmp_path, text):
-    """Catches: a README emptied, or left stale without a word, because a marker was edited away."""
-    collect(figures)
-    readme = tmp_path / "README.md"
-    readme.write_text(text)
-    with pytest.raises(ValueError, match=r"README\.md must hold <!-- verdicts --> and then <!-- /verdicts -->"):
-        update_readme(readme, figures)
-    assert readme.read_text() == text
+    assert results_page(tmp_path).splitlines()[-1].startswith(r"| P(x\|y) is ≥ 0 | 1 | 2 |")

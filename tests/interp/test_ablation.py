@@ -9,15 +9,15 @@ from torch import Tensor
 
 from mtp_lab.interp.ablation import (
     _partners,
-    attention_heads,
+    ablated_metric,
+    ablation_hooks,
     dose_response,
-    hooks,
-    measure,
-    patterns,
-    replacements,
-    single,
+    intact_patterns,
+    replacement_outputs,
+    single_ablations,
 )
 from mtp_lab.interp.handmade import DUPLICATE, INDUCTION, PREVIOUS, SECOND_PREVIOUS, repeated_tokens
+from mtp_lab.interp.hooks import attention_heads
 from mtp_lab.model.transformer import MTPTransformer
 
 HALF = 12
@@ -46,8 +46,8 @@ def continues(tokens: Tensor, horizon: int) -> Callable[[Tensor], float]:
 
 
 def ablated(model: MTPTransformer, tokens: Tensor, documents: Tensor | None, heads: list, kind: str) -> Tensor:
-    outputs = replacements(model, tokens, documents, kind, torch.Generator().manual_seed(0))
-    edits = hooks(model, heads, outputs)
+    outputs = replacement_outputs(model, tokens, documents, kind, torch.Generator().manual_seed(0))
+    edits = ablation_hooks(model, heads, outputs)
     return model.run_with_hooks(tokens, documents, all_heads=True, fwd_hooks=edits)
 
 
@@ -62,12 +62,12 @@ def test_each_head_loses_its_own_previous_token_head(handmade, tokens, kind):
     """Head i needs the attention head that looks i back, and does without the other one.
     Catches: hooks on another layer or attention head, replacements that are the intact outputs."""
     for broken, lost, kept in ((BEFORE, 1, 2), (SECOND_BEFORE, 2, 1)):
-        assert measure(handmade, tokens, None, [], continues(tokens, lost), kind) == 1
-        assert measure(handmade, tokens, None, [broken], continues(tokens, lost), kind) < 0.2
-        assert measure(handmade, tokens, None, [broken], continues(tokens, kept), kind) == 1
+        assert ablated_metric(handmade, tokens, None, [], continues(tokens, lost), kind) == 1
+        assert ablated_metric(handmade, tokens, None, [broken], continues(tokens, lost), kind) < 0.2
+        assert ablated_metric(handmade, tokens, None, [broken], continues(tokens, kept), kind) == 1
     in_head = [("heads.1", INDUCTION)]
-    assert measure(handmade, tokens, None, in_head, continues(tokens, 1), kind) < 0.2
-    assert measure(handmade, tokens, None, in_head, continues(tokens, 2), kind) == 1
+    assert ablated_metric(handmade, tokens, None, in_head, continues(tokens, 1), kind) < 0.2
+    assert ablated_metric(handmade, tokens, None, in_head, continues(tokens, 2), kind) == 1
 
 
 def test_what_writes_nothing_costs_nothing(handmade, tokens):
@@ -83,9 +83,9 @@ def test_with_patterns_kept_the_previous_token_head_is_not_missed(handmade, toke
     """Its output only says where head 1 looks. The induction head's own output is missed in either case.
     Catches: patterns of the ablated run, frozen patterns that undo the ablation itself."""
     for heads, after in (([BEFORE], 1.0), ([("heads.1", INDUCTION)], 0.0)):
-        found = measure(handmade, tokens, None, heads, continues(tokens, 1), kind, preserve=True)
+        found = ablated_metric(handmade, tokens, None, heads, continues(tokens, 1), kind, preserve_patterns=True)
         assert found == pytest.approx(after, abs=0.2)
-    assert measure(handmade, tokens, None, [BEFORE], continues(tokens, 1), kind) < 0.2
+    assert ablated_metric(handmade, tokens, None, [BEFORE], continues(tokens, 1), kind) < 0.2
 
 
 @torch.no_grad()
@@ -118,8 +118,8 @@ def test_resampling_deals_out_the_outputs_of_other_rows(three_heads, packed):
     heads = [("blocks.0", 0), ("heads.3", 1)]
     _, cache = three_heads.run_with_cache(tokens, documents, all_heads=True)
     for seed in range(5):
-        outputs = replacements(three_heads, tokens, documents, "resample", torch.Generator().manual_seed(seed))
-        kept = ran(three_heads, tokens, documents, hooks(three_heads, heads, outputs))
+        outputs = replacement_outputs(three_heads, tokens, documents, "resample", torch.Generator().manual_seed(seed))
+        kept = ran(three_heads, tokens, documents, ablation_hooks(three_heads, heads, outputs))
         orders = []
         for layer, head in heads:
             name = f"{layer}.attn.hook_z"
@@ -134,11 +134,11 @@ def test_resampling_deals_out_the_outputs_of_other_rows(three_heads, packed):
 def test_patterns_kept_are_those_of_the_intact_run(three_heads, packed):
     """Behind the ablated layer, in every head. Catches: one layer left out, or the attention heads mixed up."""
     tokens, documents = packed
-    frozen = patterns(three_heads, tokens, documents)
+    frozen = intact_patterns(three_heads, tokens, documents)
     assert list(frozen) == ["blocks.0", "heads.1", "heads.2", "heads.3"]
-    outputs = replacements(three_heads, tokens, documents, "zero", torch.Generator())
+    outputs = replacement_outputs(three_heads, tokens, documents, "zero", torch.Generator())
     for keep, close in ((frozen, True), (None, False)):
-        kept = ran(three_heads, tokens, documents, hooks(three_heads, [("blocks.0", 0)], outputs, keep))
+        kept = ran(three_heads, tokens, documents, ablation_hooks(three_heads, [("blocks.0", 0)], outputs, keep))
         z = torch.einsum("bhqk,bkhd->bqhd", frozen["heads.3"], kept["heads.3.attn.hook_v"])
         assert torch.allclose(kept["heads.3.attn.hook_z"], z, atol=1e-5) == close
         assert kept["blocks.0.attn.hook_z"][:, :, 0].abs().max() == 0
@@ -146,7 +146,7 @@ def test_patterns_kept_are_those_of_the_intact_run(three_heads, packed):
 
 def test_single_asks_each_attention_head(handmade, tokens):
     """One row an attention head, trunk first; only the two on the path of head 1 cost it anything."""
-    table = single(handmade, tokens, None, continues(tokens, 1), "zero")
+    table = single_ablations(handmade, tokens, None, continues(tokens, 1), "zero")
     assert list(zip(table["layer"], table["head"], strict=True)) == attention_heads(handmade)
     assert len(table) == 12
     hurt = table[table.difference < -0.5]
@@ -165,7 +165,7 @@ def test_dose_response_falls_for_the_ranked_and_not_for_others(handmade, tokens)
     assert (table[table.k == 0].value == 1).all()
     assert table[(table.set == "ranked") & (table.k > 0)].value.max() < 0.2
     assert table[table.set == "random"].value.min() == 1
-    one = measure(handmade, tokens, None, ranking[:1], continues(tokens, 1))
+    one = ablated_metric(handmade, tokens, None, ranking[:1], continues(tokens, 1))
     assert table[(table.set == "ranked") & (table.k == 1)].value.item() == one
 
 
@@ -186,11 +186,11 @@ def test_errors_name_what_is_wrong(handmade, tokens):
     metric = continues(tokens, 1)
     for head in (("blocks.1", 0), ("heads.1", 4), ("heads.1", -1)):
         with pytest.raises(ValueError, match="no attention head .* layers are blocks.0, heads.1, heads.2"):
-            measure(handmade, tokens, None, [head], metric)
+            ablated_metric(handmade, tokens, None, [head], metric)
     with pytest.raises(ValueError, match="kind='noise' is not known"):
-        measure(handmade, tokens, None, [BEFORE], metric, "noise")
+        ablated_metric(handmade, tokens, None, [BEFORE], metric, "noise")
     with pytest.raises(ValueError, match="the batch has 1"):
-        measure(handmade, tokens[:1], None, [BEFORE], metric, "resample")
+        ablated_metric(handmade, tokens[:1], None, [BEFORE], metric, "resample")
     with pytest.raises(ValueError, match="7 of 12 attention heads are ranked"):
         dose_response(handmade, tokens, None, attention_heads(handmade)[:7], metric)
     with pytest.raises(ValueError, match="second place"):

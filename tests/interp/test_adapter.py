@@ -47,8 +47,8 @@ def test_logits_are_those_of_the_horizon(kind, horizon):
     tokens = torch.randint(0, 11, (2, 9))
     documents = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1], [2, 2, 2, 2, 2, 2, 3, 3, -1]])
     stack = Stack(model, horizon)
-    assert stack.sites == STACKS[kind, horizon]
-    assert stack.cfg.n_layers == len(stack.sites)
+    assert stack.layer_names == STACKS[kind, horizon]
+    assert stack.cfg.n_layers == len(stack.layer_names)
     for given in (None, documents):
         assert torch.equal(stack(tokens, given), model.all_logits(tokens, given)[horizon - 1])
 
@@ -61,12 +61,12 @@ def test_every_layer_of_the_cache_is_the_site_it_stands_for(kind, horizon):
     stack = Stack(model, horizon)
     _, cache = stack.run_with_cache(tokens)
     _, own = model.run_with_cache(tokens, all_heads=True)
-    for layer, site in enumerate(stack.sites):
+    for layer, site in enumerate(stack.layer_names):
         assert torch.equal(cache["resid_pre", layer], own[f"{site}.hook_resid_pre"])
         assert torch.equal(cache["pattern", layer, "attn"], own[f"{site}.attn.hook_pattern"])
         assert torch.equal(cache["mlp_out", layer], own[f"{site}.hook_mlp_out"])
-    assert torch.equal(cache["resid_post", -1], own[f"{stack.sites[-1]}.hook_resid_post"])
-    assert f"{stack.sites[-1]}.hook_resid_post" in own  # making a stack must not rename the model's hook points
+    assert torch.equal(cache["resid_post", -1], own[f"{stack.layer_names[-1]}.hook_resid_post"])
+    assert f"{stack.layer_names[-1]}.hook_resid_post" in own  # making a stack must not rename the model's hook points
 
 
 def test_weights_are_shared_and_hooks_are_not():

@@ -8,8 +8,9 @@ import torch
 from data_gen import Batch
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp import attention
-from mtp_lab.interp.attention import attention_layers, attention_scores, copying_scores, name_attention
+from mtp_lab.interp.attention import attention_scores, copying_scores, name_attention
 from mtp_lab.interp.handmade import DUPLICATE, INDUCTION, PREVIOUS, SECOND_PREVIOUS, repeated_tokens
+from mtp_lab.interp.hooks import attention_layers
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import StoriesTask
 
@@ -56,7 +57,7 @@ def test_scores_find_the_heads_that_were_written_down(handmade):
 @pytest.mark.parametrize("packed", [False, True])
 def test_scores_are_those_of_a_loop(monkeypatch, packed):
     """Off by one in a shift, another document's copies, padding, and means over chunks of unequal size would differ."""
-    monkeypatch.setattr(attention, "ROWS", 2)
+    monkeypatch.setattr(attention, "ROWS_AT_ONCE", 2)
     model = random_model()
     tokens = torch.randint(0, 13, (5, 20), generator=torch.Generator().manual_seed(0))
     tokens[0, 18] = tokens[0, 19]  # two places behind the copy the row has ended
@@ -135,14 +136,14 @@ def test_head_two_finds_the_second_piece_where_the_way_to_the_name_repeats(handm
 
 def test_name_attention_is_that_of_a_loop(monkeypatch):
     """On real stories: other stories of the row, objects, later mentions and the query itself must not count."""
-    monkeypatch.setattr(attention, "ROWS", 2)
+    monkeypatch.setattr(attention, "ROWS_AT_ONCE", 2)
     task = StoriesTask()
     batch = task.held_out("validation", 3)
     model = random_model(task.vocab_size, task.seq)
     tokens, documents = (torch.from_numpy(x).long() for x in (batch.tokens, batch.documents))
     _, cache = model.run_with_cache(tokens, documents, all_heads=True)
     patterns = np.stack([cache[f"{site}.attn.hook_pattern"] for site in attention_layers(model)])
-    labels = {name: batch.labels[name].tolist() for name in attention.MARKS}
+    labels = {name: batch.labels[name].tolist() for name in attention.NAME_LABELS}
     masses = {(ahead, score): [] for ahead in (1, 2) for score in ("right", "wrong", "first_piece")}
     for r in range(3):
         who, first, second = labels["entity"][r], labels["first_piece"][r], labels["second_piece"][r]
@@ -183,7 +184,7 @@ def test_names_are_not_asked_for_from_another_story():
 
 def test_name_attention_needs_the_marks_of_stories(handmade):
     tokens = np.zeros((1, 4), np.int32)
-    with pytest.raises(ValueError, match="no mark entity, induction, first_piece, second_piece"):
+    with pytest.raises(ValueError, match="no token label entity, induction, first_piece, second_piece"):
         name_attention(handmade, Batch(tokens, tokens))
 
 
@@ -200,7 +201,7 @@ def test_copying_finds_the_heads_that_copy(handmade):
 
 def test_copying_is_that_of_the_whole_circuit(monkeypatch):
     """Against the (vocab, vocab) matrix itself: a transposed or misplaced head would have other eigenvalues."""
-    monkeypatch.setattr(attention, "TOKENS", 5)
+    monkeypatch.setattr(attention, "TOKENS_AT_ONCE", 5)
     model = random_model()
     table = copying_scores(model)
     for site, layer in attention_layers(model).items():

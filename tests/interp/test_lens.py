@@ -74,7 +74,7 @@ def test_earlier_states_are_those_of_a_shorter_trunk(kind):
 def test_the_trunk_layer_is_what_the_heads_need(handmade):
     """Without it neither head knows what comes, with it both do; the trunk itself says nothing.
     Catches: states shifted by a layer, readings or horizons mixed up."""
-    tokens = repeated_tokens(handmade, 20, HALF, torch.Generator().manual_seed(0))  # more than ROWS
+    tokens = repeated_tokens(handmade, 20, HALF, torch.Generator().manual_seed(0))  # more than ROWS_AT_ONCE
     second = (torch.arange(2 * HALF + 1) > HALF + 2).expand_as(tokens)
     table = lens(handmade, tokens, labels={"second half": second})
     found = table[table.label == "second half"].set_index(["layer", "reading", "horizon"])
@@ -134,7 +134,7 @@ def test_what_is_never_asked_for_has_no_number(handmade):
     none = table[table.label == "none"]
     assert none.accuracy.isna().all() and none.nll.isna().all() and (none.targets == 0).all()
     assert table[table.label == "all"].notna().all(axis=None)
-    with pytest.raises(ValueError, match=r"marks\['whole'\] must be bool of the shape of tokens, \(2, 25\), got"):
+    with pytest.raises(ValueError, match=r"labels\['whole'\] must be bool of the shape of tokens, \(2, 25\), got"):
         lens(handmade, tokens, labels={"whole": tokens})
     with pytest.raises(ValueError, match=r"target_tokens \(2, 24\) must have the shape of tokens \(2, 25\)"):
         lens(handmade, tokens, target_tokens=tokens[:, 1:])

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.handmade import DUPLICATE, INDUCTION, PREVIOUS, SECOND_PREVIOUS
 from mtp_lab.interp.pairs.base import Pairs
-from mtp_lab.interp.pairs.stories import ROLES
-from mtp_lab.interp.patching import head_patching, recovered, residual_patching
+from mtp_lab.interp.pairs.stories import STORY_ROLES
+from mtp_lab.interp.patching import head_patching, recovery, residual_patching
 from mtp_lab.interp.path_patching import path_patching
 from mtp_lab.model.layers import NORM_EPS
 from mtp_lab.model.transformer import MTPTransformer
@@ -19,29 +19,33 @@ CONTEXTS = "- e B x f d A y g d A"  # what comes before them exchanged: only the
 NAMED = {2: "target first", 3: "target second", 6: "other first", 7: "other second", 10: "query"}
 
 
-def by_hand(corrupt: str, count: int = 12) -> Pairs:
+def by_hand(corrupted: str, count: int = 12) -> Pairs:
     """Pairs of random tokens in the place of letters, with 0 to 2 more tokens in the middle, padded."""
     generator = torch.Generator().manual_seed(0)
     seq = len(CLEAN.split()) + 2
     parts = {name: torch.full((count, seq), -1) for name in ("documents", "roles")}
-    parts |= {name: torch.zeros(count, seq, dtype=torch.long) for name in ("clean", "corrupt")}
-    parts |= {name: torch.zeros(count, dtype=torch.long) for name in ("at", "right", "wrong")}
+    parts |= {name: torch.zeros(count, seq, dtype=torch.long) for name in ("clean", "corrupted")}
+    parts |= {name: torch.zeros(count, dtype=torch.long) for name in ("query_position", "answer_token", "wrong_token")}
     for i in range(count):
         drawn = 1 + torch.randperm(23, generator=generator)
         meaning = dict(zip("dAxfeByg12", drawn.tolist(), strict=False)) | {"-": 0}
         more = ["1", "2"][: i % 3]
-        roles = [ROLES.index(NAMED.get(t, "rest")) for t in range(len(CLEAN.split()))]
-        roles = roles[:5] + [ROLES.index("rest")] * len(more) + roles[5:]
-        for name, letters in (("clean", CLEAN.split()), ("corrupt", corrupt.split())):
+        roles = [STORY_ROLES.index(NAMED.get(t, "rest")) for t in range(len(CLEAN.split()))]
+        roles = roles[:5] + [STORY_ROLES.index("rest")] * len(more) + roles[5:]
+        for name, letters in (("clean", CLEAN.split()), ("corrupted", corrupted.split())):
             row = [meaning[letter] for letter in letters[:5] + more + letters[5:]]
             parts[name][i, : len(row)] = torch.tensor(row)
         parts["roles"][i, : len(row)], parts["documents"][i, : len(row)] = torch.tensor(roles), 0
-        parts["at"][i], parts["right"][i], parts["wrong"][i] = len(row) - 1, meaning["x"], meaning["y"]
-    return Pairs(**parts, names=ROLES)
+        parts["query_position"][i], parts["answer_token"][i], parts["wrong_token"][i] = (
+            len(row) - 1,
+            meaning["x"],
+            meaning["y"],
+        )
+    return Pairs(**parts, role_names=STORY_ROLES)
 
 
 def shares(table, by) -> dict:
-    found = recovered(table, by)
+    found = recovery(table, by)
     return dict(zip(found[by].itertuples(index=False, name=None), found.recovery, strict=True))
 
 
@@ -49,11 +53,11 @@ def shares(table, by) -> dict:
 
 
 @pytest.mark.parametrize("horizon", [1, 2])
-@pytest.mark.parametrize("corrupt", [SECONDS, CONTEXTS])
-def test_both_runs_say_what_they_should(handmade, horizon, corrupt):
-    """The ground that all below stands on: the clean run is sure of x, the corrupt one as sure of y."""
-    table = residual_patching(handmade, by_hand(corrupt), horizon)
-    assert table.clean.min() > 10 and (table.clean + table.corrupt).abs().max() < 1e-2
+@pytest.mark.parametrize("corrupted", [SECONDS, CONTEXTS])
+def test_both_runs_say_what_they_should(handmade, horizon, corrupted):
+    """The ground that all below stands on: the clean run is sure of x, the corrupted one as sure of y."""
+    table = residual_patching(handmade, by_hand(corrupted), horizon)
+    assert table.clean.min() > 10 and (table.clean + table.corrupted).abs().max() < 1e-2
 
 
 @pytest.mark.parametrize("horizon", [1, 2])
@@ -63,7 +67,7 @@ def test_exchanged_second_pieces_are_restored_where_x_stands(handmade, horizon):
     found = shares(residual_patching(handmade, by_hand(SECONDS), horizon), ["layer", "role"])
     expected = dict.fromkeys(found, 0.0)
     expected |= {("embed", "target second"): 1, ("blocks.0", "target second"): 1, (f"heads.{horizon}", "query"): 1}
-    assert len(found) == 3 * len(ROLES)
+    assert len(found) == 3 * len(STORY_ROLES)
     assert found == pytest.approx(expected, abs=1e-3)
 
 
@@ -104,11 +108,11 @@ def test_the_path_from_previous_tokens_to_the_keys(handmade, horizon, mover, swa
     """Only the head's own mover reaches its induction head, only through keys, and only where contexts differ.
     Catches: q, k, v mixed up, senders that act on the logits beside the receiver, receivers that are all patched."""
 
-    def share(corrupt: str, sender: int, through: str = "k", receiver: int = INDUCTION) -> float:
-        pairs = by_hand(corrupt).swapped() if swap else by_hand(corrupt)
+    def share(corrupted: str, sender: int, through: str = "k", receiver: int = INDUCTION) -> float:
+        pairs = by_hand(corrupted).swapped() if swap else by_hand(corrupted)
         senders, receivers = [("blocks.0", sender)], [(f"heads.{horizon}", receiver)]
         table = path_patching(handmade, pairs, senders, receivers, through, horizon)
-        return recovered(table, ["through"]).recovery.item()
+        return recovery(table, ["through"]).recovery.item()
 
     assert share(CONTEXTS, mover) == pytest.approx(1, abs=1e-3)
     none = [share(CONTEXTS, mover, "q"), share(CONTEXTS, mover, "v"), share(CONTEXTS, mover, receiver=1)]
@@ -136,7 +140,7 @@ def test_patching_is_what_one_gets_by_hand(kind):
     Catches: padding that is attended to, a part's pairs numbered from 0, masks of another part, head 1's path."""
     model = random_model(vocab_size=24, head_kind=kind, position="rotary")
     drawn = by_hand(SECONDS, 34)
-    pairs = drawn.asked_by(2)
+    pairs = drawn.for_horizon(2)
     tables = {
         "residual": residual_patching(model, drawn, 2).set_index(["layer", "role", "pair"]),
         "heads": head_patching(model, drawn, 2).set_index(["layer", "head", "positions", "pair"]),
@@ -147,14 +151,14 @@ def test_patching_is_what_one_gets_by_hand(kind):
     )
     assert len(tables["residual"]) == 34 * 6 * (5 if kind == "causal" else 4)
     for i in (0, 31, 32, 33):
-        end, at = int(drawn.at[i]) + 1, int(pairs.at[i])
-        clean, corrupt = drawn.clean[i : i + 1, :end], drawn.corrupt[i : i + 1, :end]
+        end, at = int(drawn.query_position[i]) + 1, int(pairs.query_position[i])
+        clean, corrupted = drawn.clean[i : i + 1, :end], drawn.corrupted[i : i + 1, :end]
 
         def difference(logits, at=at, i=i) -> float:
-            return float(logits[1, 0, at, pairs.right[i]] - logits[1, 0, at, pairs.wrong[i]])
+            return float(logits[1, 0, at, pairs.answer_token[i]] - logits[1, 0, at, pairs.wrong_token[i]])
 
         logits, cache = model.run_with_cache(clean, all_heads=True)
-        both = {"clean": difference(logits), "corrupt": difference(model.all_logits(corrupt))}
+        both = {"clean": difference(logits), "corrupted": difference(model.all_logits(corrupted))}
         for layer, role in (("embed", 1), ("blocks.0", 1), ("blocks.1", 3), ("heads.2", 4), ("blocks.0", 5)):
             name = "hook_embed" if layer == "embed" else f"{layer}.hook_resid_post"
 
@@ -165,8 +169,8 @@ def test_patching_is_what_one_gets_by_hand(kind):
                         x[0, t] = cache[hook.name][0, t]
                 return x
 
-            patched = difference(model.run_with_hooks(corrupt, all_heads=True, fwd_hooks=[(name, put)]))
-            row = tables["residual"].loc[(layer, ROLES[role], i)]
+            patched = difference(model.run_with_hooks(corrupted, all_heads=True, fwd_hooks=[(name, put)]))
+            row = tables["residual"].loc[(layer, STORY_ROLES[role], i)]
             assert row.to_dict() == pytest.approx(both | {"patched": patched}, abs=1e-10)
         for layer in layers:
             for positions, where in (("all", slice(None)), ("query", slice(at, at + 1))):
@@ -177,7 +181,7 @@ def test_patching_is_what_one_gets_by_hand(kind):
                     return z
 
                 hooks = [(f"{layer}.attn.hook_z", put_head)]
-                patched = difference(model.run_with_hooks(corrupt, all_heads=True, fwd_hooks=hooks))
+                patched = difference(model.run_with_hooks(corrupted, all_heads=True, fwd_hooks=hooks))
                 row = tables["heads"].loc[(layer, 1, positions, i)]
                 assert row.to_dict() == pytest.approx(both | {"patched": patched}, abs=1e-10)
 
@@ -233,12 +237,12 @@ def test_path_patching_layer_by_layer(kind, through):
     effect stops at frozen activations in the second pass, paths through the wrong heads."""
     model = random_model(head_kind=kind)
     generator = torch.Generator().manual_seed(1)
-    clean, corrupt = torch.randint(0, 12, (2, 2, 9), generator=generator)
+    clean, corrupted = torch.randint(0, 12, (2, 2, 9), generator=generator)
     at, right, wrong = torch.tensor([8, 5]), torch.tensor([1, 2]), torch.tensor([3, 4])
     place = torch.arange(9)
     documents = torch.where(place > at[:, None], -1, 0)
     roles = torch.where(place == at[:, None], 4, 5).masked_fill(documents < 0, -1)
-    pairs = Pairs(clean, corrupt, documents, roles, at, right, wrong, ROLES)
+    pairs = Pairs(clean, corrupted, documents, roles, at, right, wrong, STORY_ROLES)
     for horizon in (1, 2):
         last = f"heads.{model.config.path(horizon)[-1]}"
         sets_of_heads = [([("blocks.0", 1)], [(last, 2)])]
@@ -250,15 +254,15 @@ def test_path_patching_layer_by_layer(kind, through):
             end = int(at[i]) + 1
             query = end - horizon
             good, theirs = layer_by_layer(model, clean[i, :end], horizon, {}, {})
-            bad, own = layer_by_layer(model, corrupt[i, :end], horizon, {}, {})
+            bad, own = layer_by_layer(model, corrupted[i, :end], horizon, {}, {})
             for (senders, receivers), table in zip(sets_of_heads, tables, strict=True):
                 frozen = {site: value for site, value in own.items() if len(site) == 2}
                 frozen |= {site: theirs[site] for site in senders}
-                _, reached = layer_by_layer(model, corrupt[i, :end], horizon, frozen, {})
+                _, reached = layer_by_layer(model, corrupted[i, :end], horizon, frozen, {})
                 inputs = {(*site, through): reached[*site, through] for site in receivers}
-                patched, _ = layer_by_layer(model, corrupt[i, :end], horizon, {}, inputs)
+                patched, _ = layer_by_layer(model, corrupted[i, :end], horizon, {}, inputs)
                 expected = [float(x[query, right[i]] - x[query, wrong[i]]) for x in (good, bad, patched)]
-                assert table.loc[i, ["clean", "corrupt", "patched"]].tolist() == pytest.approx(expected, abs=1e-10)
+                assert table.loc[i, ["clean", "corrupted", "patched"]].tolist() == pytest.approx(expected, abs=1e-10)
                 assert abs(expected[2] - expected[1]) > 1e-4
 
 
@@ -266,9 +270,9 @@ def test_shares_are_of_means(handmade):
     """Catches: a mean of shares, which one pair with two equal runs makes endless."""
     table = residual_patching(handmade, by_hand(SECONDS, 3))
     one = table[(table.layer == "blocks.0") & (table.role == "rest")].copy()
-    one["clean"], one["corrupt"], one["patched"] = [0.0, 3.0, 6.0], [0.0, 1.0, -1.0], [0.5, 1.0, 3.0]
-    assert recovered(one, ["layer", "role"]).recovery.tolist() == pytest.approx([4.5 / 9])
-    assert recovered(one, ["pair"]).recovery.tolist()[1:] == pytest.approx([0, 4 / 7])
+    one["clean"], one["corrupted"], one["patched"] = [0.0, 3.0, 6.0], [0.0, 1.0, -1.0], [0.5, 1.0, 3.0]
+    assert recovery(one, ["layer", "role"]).recovery.tolist() == pytest.approx([4.5 / 9])
+    assert recovery(one, ["pair"]).recovery.tolist()[1:] == pytest.approx([0, 4 / 7])
 
 
 def test_hooks_are_gone_afterwards(handmade):

@@ -1,6 +1,6 @@
-"""Choice points: counts held against a count by hand, exact weights against all documents of small processes.
+"""Implicit weights: counts against a count by hand, exact weights against all documents of small processes.
 
-Sums alone would not notice weight given to a neighbour, so placement is tested by itself.
+Sums alone would miss weight that is given to a neighbour, so the positions of weights are tested separately.
 """
 
 from collections import defaultdict
@@ -49,13 +49,13 @@ def packed(seed: int, documents: int = 9, seq: int = 12) -> Batch:
     return pack([rng.integers(0, 5, rng.integers(1, 10)) for _ in range(documents)], seq)
 
 
-def asked(batch: Batch, n: int) -> np.ndarray:
-    """(n, rows, seq) bool: which horizons have that token as their target."""
+def has_target(batch: Batch, n: int) -> np.ndarray:
+    """(n, rows, seq) bool: whether each horizon has the token as its target."""
     targets = future_targets(torch.from_numpy(batch.tokens).long(), n, torch.from_numpy(batch.documents).long())
-    found = np.zeros(targets.shape, bool)
+    aligned = np.zeros(targets.shape, bool)
     for i in range(1, n + 1):
-        found[i - 1, :, i:] = (targets[i - 1] != IGNORE)[:, :-i].numpy()
-    return found
+        aligned[i - 1, :, i:] = (targets[i - 1] != IGNORE)[:, :-i].numpy()
+    return aligned
 
 
 # --- counting
@@ -63,7 +63,7 @@ def asked(batch: Batch, n: int) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_term_belongs_to_its_cause_until_that_is_read(seed):
-    """Term by term, as Figure 9 says it; counts are of these terms, over all horizons up to n."""
+    """Term by term, as in Figure 9; counts are of these terms, over all horizons up to n."""
     cause = np.random.default_rng(seed).integers(-1, np.arange(1, 16))
     owners = implicit_weights.owners(cause, 5)
     assert (owners == -1).sum(axis=1).tolist() == [1, 2, 3, 4, 5]
@@ -79,14 +79,14 @@ def test_figure_9_by_hand():
     """The figure's sequence 1 2 3 4 5 A B C D with n = 3: 5 -> A and its correlates 3 -> A to 5 -> C are six terms."""
     cause = np.array([0, 0, 0, 0, 0, 0, 1, 2, 3])
     terms = implicit_weights.loss_terms(cause, 3)
-    # of B and C, one and two terms come from where A has been read; D is out of A's reach; 2 and 3 lack horizons
+    # B and C keep one and two terms, from positions that have read A; D is out of A's reach; 2 and 3 lack horizons
     assert terms[2].tolist() == [0, 1, 2, 3, 3, 6, 1, 2, 3]
     assert terms[0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_the_table_is_the_papers():
     """n(n + 1)/2 against n, and the relative weight (n + 1)/2."""
-    table = implicit_weights.counted(8)
+    table = implicit_weights.term_counts(8)
     n = np.arange(1, 9)
     assert table.n.tolist() == n.tolist()
     assert table.choice_point.tolist() == (n * (n + 1) // 2).tolist()
@@ -122,7 +122,7 @@ def test_weights_follow_the_definition(process, seq):
     """All pairs of a token read and a target, one by one, with information from the enumerated joint distribution."""
     documents, mass = all_documents(process, seq)
     weights = implicit_weights.implicit_weights(implicit_weights.exact_nll(process, N, seq))
-    gains = implicit_weights.attributed(implicit_weights.exact_nll(process, N, seq))
+    gains = implicit_weights.reading_gains(implicit_weights.exact_nll(process, N, seq))
     assert weights.shape == gains.shape == (N, 1, seq)
     assert np.isnan(weights[:, 0, 0]).all() and not np.isnan(weights[:, 0, 1:]).any()
     shares = np.zeros((N, seq))
@@ -149,11 +149,11 @@ def test_gains_are_the_closed_form_of_information():
     """A second closed form of the process, on documents too long to list."""
     process, seq = ChoiceProcess(n_choices=4, probabilities=(0.7, 0.1, 0.1, 0.1), forced=3, relevance=(7, 2)), 64
     nll = implicit_weights.exact_nll(process, 8, seq)
-    gains = implicit_weights.attributed(nll)
+    gains = implicit_weights.reading_gains(nll)
     closed = process.mutual_information(8, seq)[:, :-1]
     np.testing.assert_allclose(gains[:, 0, 1:], closed, atol=1e-12)  # nan in the same places
     assert np.isnan(gains[:, 0, 0]).all()
-    inside, weights = implicit_weights.whole(nll), implicit_weights.implicit_weights(nll)
+    inside, weights = implicit_weights.interior(nll), implicit_weights.implicit_weights(nll)
     by_formula = implicit_weights.information_weights(gains)[:, inside]
     assert inside.sum() == seq - 15 and by_formula == pytest.approx(weights[:, inside], abs=1e-12)
 
@@ -167,7 +167,7 @@ def test_the_ideal_case_is_n_terms_of_choices_and_of_the_rest(n):
     )
     nll = implicit_weights.exact_nll(process, n, seq)
     weights = implicit_weights.implicit_weights(nll)[n - 1, 0]
-    inside = implicit_weights.whole(nll)[0]
+    inside = implicit_weights.interior(nll)[0]
     assert np.flatnonzero(inside).tolist() == list(range(n, seq - n + 1))
     choices = np.arange(1, seq, n)
     for positions, terms in ((choices[::2], n * (n + 1) / 2), (choices[1::2], n)):
@@ -182,20 +182,20 @@ def test_relative_weight_lies_between_1_and_theory(process, seq):
     """n H <= W_n <= n(n + 1)/2 H for all tokens away from the ends, forced ones included."""
     for n in range(1, N + 1):
         nll = implicit_weights.exact_nll(process, n, seq)
-        weights, inside = implicit_weights.implicit_weights(nll), implicit_weights.whole(nll)
+        weights, inside = implicit_weights.implicit_weights(nll), implicit_weights.interior(nll)
         low, high = n * weights[0][inside], n * (n + 1) / 2 * weights[0][inside]
         assert (low - 1e-12 <= weights[-1][inside]).all() and (weights[-1][inside] <= high + 1e-12).all()
 
 
-# --- any nats
+# --- any losses
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("n", [1, 3, 6])
 def test_sums_are_exact_on_packed_documents(seed, n):
-    """Any numbers, documents shorter than the horizons, padding: nothing lost, nothing given across a boundary."""
+    """Any numbers, documents shorter than the horizons, padding: nothing is lost, and nothing crosses a boundary."""
     batch = packed(seed)
-    nll = np.where(asked(batch, n), np.random.default_rng(seed).exponential(size=(n, *batch.tokens.shape)), np.nan)
+    nll = np.where(has_target(batch, n), np.random.default_rng(seed).exponential(size=(n, *batch.tokens.shape)), np.nan)
     weights = implicit_weights.implicit_weights(nll)
     for document in range(batch.documents.max() + 1):
         own = batch.documents == document
@@ -205,8 +205,8 @@ def test_sums_are_exact_on_packed_documents(seed, n):
     assert (np.isnan(weights) == (first | (batch.documents < 0))).all()
 
 
-def test_a_trained_models_nats_fit(three_heads):
-    """`token_nll` comes in the layout that is asked for."""
+def test_a_trained_models_losses_fit(three_heads):
+    """`token_nll` returns the layout that `implicit_weights` needs."""
     batch = packed(5)
     nll = token_nll(three_heads, batch)
     weights = implicit_weights.implicit_weights(nll)
@@ -215,23 +215,23 @@ def test_a_trained_models_nats_fit(three_heads):
     assert weights[0] == pytest.approx(nll[0], nan_ok=True)
 
 
-def test_whole_tokens_have_all_their_pairs():
+def test_interior_tokens_have_all_their_terms():
     """One row of two documents and padding, n = 2: two tokens before and one after, in the same document."""
     batch = pack([np.arange(5), np.arange(4)], 10)
-    nll = np.where(asked(batch, 2), 1.0, np.nan)
-    assert np.flatnonzero(implicit_weights.whole(nll)[0]).tolist() == [2, 3, 7]
-    assert not implicit_weights.whole(np.full((4, 1, 3), np.nan)).any()
+    nll = np.where(has_target(batch, 2), 1.0, np.nan)
+    assert np.flatnonzero(implicit_weights.interior(nll)[0]).tolist() == [2, 3, 7]
+    assert not implicit_weights.interior(np.full((4, 1, 3), np.nan)).any()
 
 
 # --- classes and training weights
 
 
 def test_relative_weights_of_classes_read_as_theory():
-    """(n + 1)/2, 1 and nothing, whatever the entropy; without `whole` the ends would lower the first."""
+    """(n + 1)/2, 1 and nothing, whatever the entropy; without `interior` the ends would lower the first."""
     process, seq = ChoiceProcess(n_choices=5, forced=3, relevance=(3, 0)), 64
     labels = process.documents(1, seq, np.random.default_rng(0)).labels
     nll = implicit_weights.exact_nll(process, N, seq)
-    inside = implicit_weights.whole(nll)
+    inside = implicit_weights.interior(nll)
     choice, consequential = labels["choice"][None], labels["consequential"][None]
     classes = {"consequential": consequential, "other choices": choice & ~consequential, "forced": ~choice}
     weights = implicit_weights.implicit_weights(nll)
@@ -246,11 +246,11 @@ def test_relative_weights_of_classes_read_as_theory():
     assert everywhere["consequential", 4] < 2.49
 
 
-def test_training_weights_stand_at_the_mark():
+def test_training_weights_are_on_the_label():
     """In the form that training takes, and with the counted value."""
     process = ChoiceProcess(n_choices=2, forced=3, relevance=(3, 0))
     batch = process.sample(2, 20, np.random.default_rng(0))
-    for n, relative in implicit_weights.counted(5)[["n", "relative"]].itertuples(index=False):
+    for n, relative in implicit_weights.term_counts(5)[["n", "relative"]].itertuples(index=False):
         weights = token_weights(batch, implicit_weights.theoretical_weights(int(n), "consequential")).numpy()
         assert (weights == np.where(batch.labels["consequential"], relative, 1)).all()
 
@@ -280,10 +280,10 @@ def test_targets_whose_causes_are_read_belong_to_themselves(n):
     [
         (lambda: implicit_weights.loss_terms(np.array([0, 2]), 2), "cause=2 of token 1"),
         (lambda: implicit_weights.loss_terms(np.zeros(3), 0), "n=0"),
-        (lambda: implicit_weights.counted(0), "n=0"),
+        (lambda: implicit_weights.term_counts(0), "n=0"),
         (lambda: implicit_weights.theoretical_weights(0, "choice"), "n=0"),
-        (lambda: implicit_weights.attributed(np.zeros((2, 5))), r"shape \(2, 5\)"),
-        (lambda: implicit_weights.whole(np.zeros((0, 1, 5))), r"shape \(0, 1, 5\)"),
+        (lambda: implicit_weights.reading_gains(np.zeros((2, 5))), r"shape \(2, 5\)"),
+        (lambda: implicit_weights.interior(np.zeros((0, 1, 5))), r"shape \(0, 1, 5\)"),
         (lambda: implicit_weights.implicit_weights(np.array([[[0, np.nan]], [[0, 1.0]]])), "horizon 2 .* position 1"),
         (lambda: implicit_weights.by_class(np.ones((1, 1, 2)), {"a": np.ones((1, 3), bool)}), r"'a' .*\(1, 3\)"),
         (lambda: implicit_weights.by_class(np.ones((1, 1, 2)), {"a": np.ones((1, 2))}), "'a' .*float64"),

@@ -1,6 +1,6 @@
-"""Information: parts held against SciPy's entropies, the estimate against the exact choice process.
+"""Information: parts against SciPy's entropies, the estimate against the exact choice process.
 
-Expectations are sums over every document there is, so no test has room for chance.
+Expectations are sums over all possible documents, so no test depends on chance.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from mtp_lab.theory.information import decompose, total_correlation
 
 
 def joint(seed: int, shape: tuple[int, int] = (4, 6), zeros: bool = False) -> np.ndarray:
-    """A random joint distribution, some of its outcomes impossible if asked for."""
+    """A random joint distribution, with `zeros` with some impossible outcomes."""
     rng = np.random.default_rng(seed)
     p = rng.exponential(size=shape) ** 2
     if zeros:
@@ -79,7 +79,7 @@ def test_independent_heads_share_nothing():
     assert decompose(p, np.array([[1, 9, 9], [9, 1, 9], [9, 9, 1]]) / 57).shared < -0.5
 
 
-def test_the_choice_process_has_the_parts_that_it_says():
+def test_the_choice_process_has_the_parts_of_its_joint_distribution():
     """The next two tokens after a past, at a choice that is copied, one that is not, and amid forced tokens."""
     process, seq = ChoiceProcess(n_choices=3, probabilities=(0.6, 0.3, 0.1), forced=2, relevance=(2, 0)), 12
     document = process.documents(1, seq, np.random.default_rng(0)).tokens
@@ -97,8 +97,8 @@ def test_the_choice_process_has_the_parts_that_it_says():
 # --- an estimate from losses
 
 
-def exact_document_nats(process: ChoiceProcess, n: int, seq: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, documents, seq) what an ideal predictor pays on each document there is, and each one's probability."""
+def exact_document_losses(process: ChoiceProcess, n: int, seq: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, documents, seq) losses of an ideal predictor on all possible documents, and (documents,) probabilities."""
     opening = 2 * process.n_choices
     futures, mass = process.joint(np.array([opening]), seq - 1)
     documents = np.column_stack([np.full(len(futures), opening), futures])
@@ -123,7 +123,7 @@ def exact_document_nats(process: ChoiceProcess, n: int, seq: int) -> tuple[np.nd
 )
 def test_the_expectation_is_exact(process, seq):
     """Over all documents, at every position: the process' total correlation, for two tokens mutual information."""
-    nll, mass = exact_document_nats(process, 4, seq)
+    nll, mass = exact_document_losses(process, 4, seq)
     for n in range(1, 5):
         expected = process.total_correlation(n, seq)
         found = mass @ total_correlation(nll[:n])
@@ -131,7 +131,7 @@ def test_the_expectation_is_exact(process, seq):
     np.testing.assert_allclose(mass @ total_correlation(nll[:2]), process.mutual_information(2, seq)[1], atol=1e-12)
 
 
-def test_it_is_asked_inside_documents_only(three_heads):
+def test_it_is_defined_inside_documents_only(three_heads):
     """On a model: the two sums by the definition, and nan exactly where the last of the tokens is no target."""
     rng = np.random.default_rng(0)
     batch = pack([rng.integers(0, 200, length) for length in (3, 7, 2, 4, 6)], 12)
@@ -157,7 +157,7 @@ def test_rows_shorter_than_the_horizons_have_none():
         (lambda: decompose(np.ones(3) / 3), r"p .* shape \(3,\)"),
         (lambda: decompose(np.ones((2, 2))), "p .* sum 4"),
         (lambda: decompose(np.array([[1.5, -0.5]])), "p .* -0.5"),
-        (lambda: decompose(np.array([[np.nan, 1.0]])), "p must be none negative"),
+        (lambda: decompose(np.array([[np.nan, 1.0]])), "p must not be negative"),
         (lambda: decompose(np.eye(2) / 2, np.ones((2, 2))), "q .* sum 4"),
         (lambda: decompose(np.eye(2) / 2, np.ones((2, 3)) / 6), r"q has shape \(2, 3\)"),
         (lambda: decompose(np.eye(2) / 2, np.array([[0.5, 0.5], [0, 0]])), r"q\[1, 1\] is 0"),

@@ -1,11 +1,12 @@
-"""The induction study's measures: when a training finds induction, and how well its model does it at the end.
+"""Measures of the induction study: when a run learns induction, and how well the trained model does it.
 
-Everything that is chosen is chosen on validation pairings; `final` opens the test pairings, once. Outcomes are
-bistable, so a cell of trainings is summed up by how many of its seeds get there and when, not by a mean. Instruments
-for the inside of a model are in mtp_lab.interp.
+All selection uses validation names. `final` measures on test names, which are used once. Runs either learn induction or
+do not, so a condition is summarised by how many of its seeds learn it and when, not by a mean. Instruments that look
+into a model are in mtp_lab.interp.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,73 +19,97 @@ from mtp_lab.model.predictions import next_token_predictions
 from mtp_lab.tasks import Split
 from mtp_lab.training.runs import Run
 
-CONDITION = ["given", "n", "trunk", "stopped", "names", "scattered", "width", "rate", "weight"]
-"""Columns that tell cells of trainings apart; see `induction_presets.InductionCondition`. Width is d_model, rate the peak
-learning rate."""
+CONDITION_COLUMNS = [
+    "previous_token", "n", "trunk", "stop_gradient", "names", "scattered", "width", "learning_rate", "horizon_weight"
+]  # fmt: skip
+"""Columns that identify a condition, as in `conditions.InductionCondition`. Width is d_model."""
+
+PREVIOUS_TOKEN_LABELS = {"smeared": "smeared keys", "relative": "relative bias", "rotary": "RoPE"}
+"""Labels of the ways in which a model finds the previous token (`conditions.PREVIOUS_TOKEN`)."""
 
 
 def condition_of(config: TrainConfig) -> dict[str, object]:
-    """The cell and the seed that a training belongs to."""
+    """The columns of a run's condition, and its seed."""
     model = config.model
     return {
-        "given": "smeared" if model.smeared_keys else model.position,
+        "previous_token": "smeared" if model.smeared_keys else model.position,
         "n": model.n_future,
         "trunk": model.trunk_depth,
-        "stopped": bool(model.stop_gradient),
+        "stop_gradient": bool(model.stop_gradient),
         "names": config.task.stream.names.names,
         "scattered": config.task.stream.names.scattered,
         "width": model.d_model,
-        "rate": config.optimizer.learning_rate,
-        "weight": config.horizon_weights[-1],
+        "learning_rate": config.optimizer.learning_rate,
+        "horizon_weight": config.horizon_weights[-1],
         "seed": config.seed,
     }
 
 
+def label(condition: Any, reference: Any) -> str:
+    """Label of a condition's model, such as "n = 2, trunk of 3, stop-gradient heads".
+
+    Width, learning rate and horizon weight are left out where they are the reference's.
+
+    Args:
+        condition, reference: rows with the columns of `condition_of` as attributes.
+    """
+    words = [f"n = {condition.n}, trunk of {condition.trunk}"]
+    if condition.stop_gradient:
+        words.append("stop-gradient heads")
+    if condition.width != reference.width:
+        words.append(f"{condition.width} wide")
+    if condition.learning_rate != reference.learning_rate:
+        words.append(f"learning rate {condition.learning_rate:g}")
+    if condition.horizon_weight != reference.horizon_weight:
+        words.append(f"horizon-2 weight {condition.horizon_weight:g}")
+    return ", ".join(words)
+
+
 def curves(trained: Sequence[Run]) -> pd.DataFrame:
-    """What was measured on validation pairings during training.
+    """The measures on validation names during training.
 
     Returns:
-        One row a run and evaluation: the cell's columns, seed, step, tokens, flops, seconds, the measures of
-        `StoriesTask`, and `loss` (nats a token, next-token head).
+        One row for each run and evaluation: the columns of `condition_of`, step, tokens, flops, seconds, the measures
+        of `StoriesTask`, and `loss` (nats a token, next-token head).
     """
     rows = []
     for run in trained:
         config = run.config
-        cost = flops_per_token(config.model, config.task.seq)
+        flops = flops_per_token(config.model, config.task.seq)
         for row in run.log():
             if "measures" in row:
-                at = {"step": row["step"], "tokens": row["tokens"], "flops": cost * row["tokens"]}
-                told = {"seconds": row["seconds"], "loss": row["validation"][0], **row["measures"]}
-                rows.append(condition_of(config) | at | told)
+                time = {"step": row["step"], "tokens": row["tokens"], "flops": flops * row["tokens"]}
+                outcome = {"seconds": row["seconds"], "loss": row["validation"][0], **row["measures"]}
+                rows.append(condition_of(config) | time | outcome)
     return pd.DataFrame(rows)
 
 
 def reached(table: pd.DataFrame, threshold: float = 0.5, measure: str = "induction") -> pd.DataFrame:
-    """When each run first measured `threshold`: the cell's columns, seed, step, tokens, flops, seconds, reached.
+    """When each run first reached a threshold: the columns of `condition_of`, step, tokens, flops, seconds, reached.
 
     A run that never does is censored: reached is False, and its row holds the end of its training.
 
     Args:
-        table: as `curves` gives it.
+        table: as returned by `curves`.
     """
-    kept = [*CONDITION, "seed", "step", "tokens", "flops", "seconds", "reached"]
-    runs = table.groupby([*CONDITION, "seed"], sort=False)
-    return pd.DataFrame([first_reached(run, measure, threshold) for _, run in runs])[kept]
+    columns = [*CONDITION_COLUMNS, "seed", "step", "tokens", "flops", "seconds", "reached"]
+    runs = table.groupby([*CONDITION_COLUMNS, "seed"], sort=False)
+    return pd.DataFrame([first_reached(run, measure, threshold) for _, run in runs])[columns]
 
 
 def final(run: Run, split: Split, rows: int) -> dict[str, float]:
-    """A trained model on pairings of a split: `StoriesTask`'s measures, and on the second pieces that they ask for
+    """Measures of a trained model on the names of a split: those of `StoriesTask`, and
 
-    probability    mean probability of the right one
-    nats           mean cross-entropy
-    loss           nats a token of all text
+    probability    mean probability of the correct second piece, where an earlier mention has shown it
+    nll            mean cross-entropy of these second pieces, in nats
+    loss           mean cross-entropy of all tokens, in nats
     """
     batch = run.config.task.held_out(split, rows)
     predicted, nll = next_token_predictions(run.model(), batch)
-    asked = of_characters(batch, "induction")
+    repeated = of_characters(batch, "induction")  # (rows, seq)
     return {
         **run.config.task.measures(batch, predicted, nll),
-        "probability": float(np.exp(-nll[asked]).mean()),
-        "nll": float(nll[asked].mean()),
+        "probability": float(np.exp(-nll[repeated]).mean()),
+        "nll": float(nll[repeated].mean()),
         "loss": float(np.nanmean(nll)),
     }

@@ -2,7 +2,8 @@
 
 Training names are scattered over all pairings, so that validation and test names are equally hard
 (`NamePools.scattered`). Optimizer and sizes were chosen for n = 1 with smeared keys, on seeds that are in no study
-(LAB_LOG.md). How often runs are logged depends on the preset's steps, so that curves of all conditions share their steps.
+(LAB_LOG.md). How often runs are logged depends on the preset's steps, so that curves of all conditions have points at
+the same steps.
 """
 
 from dataclasses import dataclass, replace
@@ -30,8 +31,8 @@ PREVIOUS_TOKEN: dict[PreviousToken, dict[str, Any]] = {
 }
 """Fields of a ModelConfig for each way in which a model finds the previous token.
 
-rotary: an attention head has to learn it from RoPE. relative: a learned bias for each offset makes it easy. smeared: each
-key is mixed with the one before it, so the model has it from the start.
+rotary: an attention head has to learn it from RoPE. relative: a learned bias for each offset makes it easy. smeared:
+each key is mixed with the one before it, so the model has it from the start.
 """
 
 

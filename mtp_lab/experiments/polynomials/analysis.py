@@ -1,13 +1,14 @@
-"""The polynomial study's measures: how often a model's answers are right, by number of operations, and why.
+"""Measures of the polynomial study: the accuracy of answers by number of operations, and what the loss is about.
 
-What is chosen is chosen on validation questions; the test questions are asked once, of trained models. Answers are
-judged in one pass, which is what greedy decoding says (mtp_lab.evaluation.answers). Trainings of one seed see the same
-data in the same order, so that cells can be compared seed by seed (mtp_lab.evaluation.statistics).
+All selection uses validation questions. Test questions are used once, for trained models. Answers are teacher-forced,
+which gives the exact match of greedy decoding (mtp_lab.evaluation.answers). Runs of one seed see the same data in the
+same order, so conditions are compared seed by seed (mtp_lab.evaluation.statistics).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,60 +32,88 @@ from mtp_lab.model.predictions import tensors, token_nll
 from mtp_lab.model.targets import token_weights
 from mtp_lab.training.runs import Run
 
-CONDITION = ["n", "trunk", "learns", "stopped", "pause", "fading"]
-"""Columns that tell cells of trainings apart; see `polynomial_presets.PolynomialCondition`."""
-ASKED = range(1, MOST_OPERATIONS + 1)
-MODAL_SAMPLES = 20_000  # training questions behind the modal answer
+CONDITION_COLUMNS = ["n", "trunk", "loss_on", "stop_gradient", "pause", "horizon_decay"]
+"""Columns that identify a condition; see `conditions.PolynomialCondition`."""
+TEST_OPERATIONS = range(1, MOST_OPERATIONS + 1)
+BASELINE_SAMPLES = 20_000  # training questions from which the majority baseline is computed
 
 
 def condition_of(config: TrainConfig) -> dict[str, object]:
-    """The cell and the seed that a training belongs to."""
+    """The columns of a run's condition, and its seed."""
     model = config.model
     return {
         "n": model.n_future,
         "trunk": model.trunk_depth,
-        "learns": next(name for name, weights in LABEL_WEIGHTS.items() if weights == config.label_weights),
-        "stopped": bool(model.stop_gradient),
+        "loss_on": next(name for name, weights in LABEL_WEIGHTS.items() if weights == config.label_weights),
+        "stop_gradient": bool(model.stop_gradient),
         "pause": config.task.stream.pause,
-        "fading": config.horizon_weights[-1] ** (1 / max(1, model.n_future - 1)),
+        "horizon_decay": config.horizon_weights[-1] ** (1 / max(1, model.n_future - 1)),
         "seed": config.seed,
     }
 
 
+def label(condition: Any) -> str:
+    """Label of a condition, such as "n = 2, trunk 4, answers only"; fields with default values are left out.
+
+    Args:
+        condition: a `PolynomialCondition`, or a row with its fields as attributes.
+    """
+    words = [f"n = {condition.n}, trunk {condition.trunk}"]
+    if condition.loss_on != "all tokens":
+        words.append("answers only" if condition.loss_on == "answers" else condition.loss_on.replace("x", "×"))
+    if condition.stop_gradient:
+        words.append("stop-gradient heads")
+    if condition.pause:
+        words.append(f"{condition.pause} pauses")
+    if condition.horizon_decay != 1:
+        words.append(f"horizon weights ×{condition.horizon_decay:g}")
+    return ", ".join(words)
+
+
 measure_runs = partial(measures.measure_runs, condition_of)
-"""`cells.measure_runs` with this study's columns."""
+"""`measures.measure_runs` with the columns of this study."""
 
 
-def scores(run: Run, split: HeldOut = "test", items: int = 2000, operations: Sequence[int] = ASKED) -> pd.DataFrame:
-    """Exact match on the fixed questions of a split, in percent of 1; dense ones, whatever the model has trained on.
+def scores(
+    run: Run, split: HeldOut = "test", items: int = 2000, operations: Sequence[int] = TEST_OPERATIONS
+) -> pd.DataFrame:
+    """Accuracy on the fixed questions of a split, as shares. These questions are dense for every training stream.
 
     Returns:
-        m, group, of, value, items: group "all" (of: ""); "root" (of: the operation that is done last); "degree" (of: a
-        coefficient of the answer, given the ones before it), and "degree of *" where * is done last, or another.
+        m, group, subset, value, items. The groups and their subsets:
+        "all"          exact match of all questions (subset "")
+        "root"         exact match by the operation that is done last
+        "degree"       accuracy of each coefficient of the answer ("X^0", ...), given the ones before it
+        "degree of *"  the same, of questions in which * is done last; likewise for the other operations
     """
     stream, model, rows = replace(run.config.task.stream, zeros=0.0), run.model(), []
     for m in operations:
         documents = stream.held_out(split, m)[:items]
-        judged = teacher_forced(model, documents)
+        forced = teacher_forced(model, documents)
         degrees = [f"X^{k}" for k in range(stream.d)[:: -1 if stream.high_first else 1]]
         root = documents.labels["root"][documents.ends - 1]
-        rows.append((m, "all", "", judged.exact.mean(), len(judged.exact)))
+        rows.append((m, "all", "", forced.exact.mean(), len(forced.exact)))
         for number in np.unique(root).astype(int):
-            mine = root == number
-            rows.append((m, "root", OPERATIONS[number], judged.exact[mine].mean(), mine.sum()))
-            group, right = f"degree of {OPERATIONS[number]}", judged.correct[mine].mean(axis=0)
-            rows += [(m, group, name, share, mine.sum()) for name, share in zip(degrees, right, strict=True)]
-        right = judged.correct.mean(axis=0)
-        rows += [(m, "degree", name, share, len(documents)) for name, share in zip(degrees, right, strict=True)]
-    return pd.DataFrame(rows, columns=["m", "group", "of", "value", "items"])
+            operation, of_root = OPERATIONS[number], root == number
+            rows.append((m, "root", operation, forced.exact[of_root].mean(), of_root.sum()))
+            accuracy = forced.correct[of_root].mean(axis=0)
+            rows += [
+                (m, f"degree of {operation}", name, value, of_root.sum())
+                for name, value in zip(degrees, accuracy, strict=True)
+            ]
+        accuracy = forced.correct.mean(axis=0)
+        rows += [(m, "degree", name, value, len(documents)) for name, value in zip(degrees, accuracy, strict=True)]
+    return pd.DataFrame(rows, columns=["m", "group", "subset", "value", "items"])
 
 
-def baselines(stream: Polynomials, split: HeldOut, items: int, operations: Sequence[int] = ASKED) -> pd.DataFrame:
-    """What needs no reading: m, value: how often the most frequent answer of m operations is right."""
+def baselines(
+    stream: Polynomials, split: HeldOut, items: int, operations: Sequence[int] = TEST_OPERATIONS
+) -> pd.DataFrame:
+    """Accuracy of the majority baseline: m, value. It gives the most frequent training answer of m operations."""
     rng, rows = np.random.default_rng(0), []
     for m in operations:
-        said = majority_baseline(stream.of(m).documents(MODAL_SAMPLES, rng))
-        rows.append((m, exact_match(said, questions(stream.held_out(split, m)[:items])[1]).mean()))
+        answer = majority_baseline(stream.of(m).documents(BASELINE_SAMPLES, rng))
+        rows.append((m, exact_match(answer, questions(stream.held_out(split, m)[:items])[1]).mean()))
     return pd.DataFrame(rows, columns=["m", "value"])
 
 
@@ -99,42 +128,44 @@ def samples(
     """Expected pass@k at each temperature, exact: m, temperature, k, value."""
     stream, model, rows = run.config.task.stream, run.model(), []
     for m in operations:
-        chances = answer_probability(model, stream.held_out(split, m)[:items], temperatures)  # (temperatures, items)
-        for temperature, p in zip(temperatures, chances, strict=True):
+        probabilities = answer_probability(model, stream.held_out(split, m)[:items], temperatures)
+        for temperature, p in zip(temperatures, probabilities, strict=True):  # p: (items,)
             rows += [(m, temperature, k, expected_pass_at_k(p, k).mean()) for k in ks]
     return pd.DataFrame(rows, columns=["m", "temperature", "k", "value"])
 
 
 def loss_shares(run: Run, rows: int = 120) -> pd.DataFrame:
-    """Which tokens the training loss is about, at the end of training, on validation questions.
+    """Shares of the training loss by class of token, at the end of training, on validation questions.
 
     Returns:
-        horizon, token ("answer", "operand", "operator", "the rest"), value (nats a target), targets (their share of the
-        horizon's), share (of the whole training loss, over all horizons, with the weights it was trained with).
+        horizon, token ("answer", "operand", "operator", "the rest"), value (mean loss of a target, in nats), targets
+        (share of the horizon's targets), share (of the whole training loss, over all horizons, with the weights of
+        training).
     """
     batch = run.config.task.held_out("validation", rows)
     return _shares(run.config, batch, token_nll(run.model(), batch), power=1)
 
 
 def gradient_shares(run: Run, rows: int = 12) -> pd.DataFrame:
-    """Which tokens pull at the trunk: as `loss_shares`, of the squared gradients of single targets at its output.
+    """As `loss_shares`, but shares of the squared gradients of single targets at the trunk's output.
 
-    Tokens that nothing predicts pull, too, in directions that cancel over a training; see `gradients.target_norms`.
+    Unpredictable tokens have gradients, too, but these cancel over a training; see `gradients.target_norms`.
     """
     batch = run.config.task.held_out("validation", rows)
     return _shares(run.config, batch, target_norms(run.model(), *tensors(batch)).numpy(), power=2)
 
 
 def _shares(config: TrainConfig, batch: Batch, values: np.ndarray, power: int) -> pd.DataFrame:
-    """Values of targets, (n_future, rows, seq), by class; weights count to a power."""
-    labels = {name: batch.labels[name] for name in ("answer", "operand", "operator")}
-    labels["the rest"] = ~np.logical_or.reduce(list(labels.values()))
-    weights, table = token_weights(batch, config.label_weights).numpy(), []  # (rows, seq)
-    for i, (each, horizon_weight) in enumerate(zip(values, config.horizon_weights, strict=True), start=1):
-        told = ~np.isnan(each)
-        parts = (horizon_weight * weights / weights[told].sum()) ** power * each
-        for name, label in labels.items():
-            mine = told & label
-            table.append((i, name, each[mine].mean(), mine.sum() / told.sum(), parts[mine].sum()))
-    table = pd.DataFrame(table, columns=["horizon", "token", "value", "targets", "share"])
+    """Shares of `values` of targets, (n_future, rows, seq), by class of token. Weights enter with the given power."""
+    classes = {name: batch.labels[name] for name in ("answer", "operand", "operator")}
+    classes["the rest"] = ~np.logical_or.reduce(list(classes.values()))
+    weights, rows = token_weights(batch, config.label_weights).numpy(), []  # (rows, seq)
+    for horizon, (of_targets, horizon_weight) in enumerate(zip(values, config.horizon_weights, strict=True), start=1):
+        has_target = ~np.isnan(of_targets)
+        weighted = (horizon_weight * weights / weights[has_target].sum()) ** power * of_targets
+        for name, in_class in classes.items():
+            chosen = has_target & in_class
+            share_of_targets = chosen.sum() / has_target.sum()
+            rows.append((horizon, name, of_targets[chosen].mean(), share_of_targets, weighted[chosen].sum()))
+    table = pd.DataFrame(rows, columns=["horizon", "token", "value", "targets", "share"])
     return table.assign(share=table.share / table.share.sum())

@@ -31,8 +31,8 @@ LABEL_WEIGHTS: dict[LossOn, tuple[tuple[str, float], ...]] = {
 }
 """Weights of tokens in the loss.
 
-At n = 1, x1.1 and x2 give answers about the share of the loss and of the squared gradient that they have at n = 2 and at
-n = 4 (measured in notebook 05).
+At n = 1, x1.1 and x2 give answers about the share of the loss and of the squared gradient that they have at n = 2 and
+at n = 4 (measured in notebook 05).
 """
 
 RINGS: dict[str, Polynomials] = {

@@ -124,8 +124,8 @@ STARS: dict[str, StarPreset] = {
 def star_configs(preset: str, seeds: int = 0) -> list[TrainConfig]:
     """The trainings of notebook 07, condition after condition. A row is one document.
 
-    A seed has the same graphs in the same order in all conditions. The path of the next-token head is equally deep in all
-    conditions without extra layers.
+    A seed has the same graphs in the same order in all conditions. The path of the next-token head is equally deep in
+    all conditions without extra layers.
 
     Args:
         seeds: number of seeds of every condition; 0 takes the preset's.

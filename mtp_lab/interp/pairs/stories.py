@@ -22,7 +22,7 @@ from mtp_lab.config import check_choice
 from mtp_lab.interp.pairs.base import Pairs, assign_roles, collect_pairs, one_document_per_row
 
 STORY_ROLES = ("target first", "target second", "other first", "other second", "query", "rest")
-"""The role of a position: a piece in an earlier mention of the target or of the other character, the query, the rest."""
+"""The role of a position: a piece in an earlier mention of the target or of the other character, the query, or rest."""
 Piece = Literal["first", "second"]
 
 

@@ -1,4 +1,4 @@
-"""Renamed stories: which words are names, what a new name may be, and what the marks say of its two tokens."""
+"""Renamed stories: which words are names, what a new name may be, and the labels of its two tokens."""
 
 import re
 from functools import cache
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from data_gen.renaming.mentions import find_mentions, find_names
-from data_gen.renaming.rename import TwoTokenNames, read_documents, rename, renamed, sample_tales
+from data_gen.renaming.rename import TwoTokenNames, read_documents, rename, rename_characters, sample_tales
 
 TRUE_NAMES = {  # of every sample tale, read by eye; beside them stand London, Thistledown, the Moon, the Saucepan ...
     "Pip was": ["Pip", "Bramble", "Fox"],
@@ -292,7 +292,7 @@ def pieces_of(tokenizer, text: str, word: str) -> list[list[str]]:
 def test_every_mention_of_a_new_name_is_exactly_two_tokens(kind, seed):
     """Three tokens, or a token that eats the quotation mark, would be another task; cut by plain loops here."""
     tokenizer = tokenizer_of(kind)
-    result = renamed(sample_tales(), tokenizer, rng(seed))
+    result = rename_characters(sample_tales(), tokenizer, rng(seed))
     for text, renaming in zip(result.texts, result.renamings, strict=True):
         for new in renaming.values():
             pieces = pieces_of(tokenizer, text, new)
@@ -304,7 +304,7 @@ def test_every_mention_of_a_new_name_is_exactly_two_tokens(kind, seed):
 def test_the_text_outside_the_mentions_is_the_same_byte_for_byte(kind):
     """Undone by plain replacement: pronouns, spaces, quotation marks and the words that look like names all stay."""
     tales = sample_tales()
-    result = renamed(tales, tokenizer_of(kind), rng(1))
+    result = rename_characters(tales, tokenizer_of(kind), rng(1))
     for tale, text, renaming in zip(tales, result.texts, result.renamings, strict=True):
         assert text != tale
         for old, new in renaming.items():
@@ -316,7 +316,7 @@ def test_the_text_outside_the_mentions_is_the_same_byte_for_byte(kind):
 def test_new_names_and_their_pieces_are_new_to_the_document(kind):
     """A first piece that is a word of the story ("So" + "vik") or of two characters leaves open what comes next."""
     tales = sample_tales()
-    result = renamed(tales, tokenizer_of(kind), rng(2))
+    result = rename_characters(tales, tokenizer_of(kind), rng(2))
     for tale, text, renaming in zip(tales, result.texts, result.renamings, strict=True):
         words = set(re.findall(r"\w+", tale.lower()))
         cut = [pieces_of(tokenizer_of(kind), text, new)[0] for new in renaming.values()]
@@ -349,7 +349,7 @@ def test_a_name_that_fails_in_its_document_is_drawn_anew(joined, text, fitting):
     tokenizer = of_pieces([joined, "Bo", "ĠBo", "Ka", "ĠKa", "ra", "li"], use_regex=False)
 
     def drawn(text: str) -> set[str]:
-        return {renamed([text], tokenizer, rng(seed)).renamings[0]["Lily"] for seed in range(30)}
+        return {rename_characters([text], tokenizer, rng(seed)).renamings[0]["Lily"] for seed in range(30)}
 
     assert drawn(text) == fitting
     assert drawn("So Lily ran. So, Lily.") == {"Bora", "Boli", "Kara", "Kali"}
@@ -369,7 +369,7 @@ def test_tokenizers_without_such_names_are_told_why():
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(ValueError, match=r"document 1: only 0 of 1 names .* \(does it know whole words only\?\)"):
         documents = ["No name.", "So Lily ran. So Lily sat."]
-        renamed(documents, PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>"), rng())
+        rename_characters(documents, PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>"), rng())
 
 
 @pytest.mark.parametrize(
@@ -382,13 +382,13 @@ def test_tokenizers_without_such_names_are_told_why():
 )
 def test_documents_that_cannot_be_renamed_are_named(documents, reason):
     with pytest.raises(ValueError, match=reason):
-        renamed(documents, tokenizer_of("byte BPE"), rng())
+        rename_characters(documents, tokenizer_of("byte BPE"), rng())
 
 
-# --- marks
+# --- labels
 
 
-def slow_marks(tokenizer, text: str, new_names: list[str]) -> dict[str, list]:
+def slow_labels(tokenizer, text: str, new_names: list[str]) -> dict[str, list]:
     """By the definitions, mention by mention and token by token."""
     encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
@@ -417,13 +417,13 @@ def cut(tokenizer, new: str) -> list[int]:
 def test_marks_agree_with_their_definitions(kind):
     """Off by one token, a count that goes on over documents, or a first mention called induction."""
     tokenizer = tokenizer_of(kind)
-    result = renamed(sample_tales() + ["No names here."], tokenizer, rng(3))
+    result = rename_characters(sample_tales() + ["No names here."], tokenizer, rng(3))
     documents = result.documents
     assert documents.tokens.dtype == np.int32 and documents.labels["entity"].dtype == np.float32
     for i, (text, renaming) in enumerate(zip(result.texts, result.renamings, strict=True)):
         document = documents[i : i + 1]
         assert document.tokens.tolist() == tokenizer.encode(text, add_special_tokens=False)
-        assert {name: label.tolist() for name, label in document.labels.items()} == slow_marks(
+        assert {name: label.tolist() for name, label in document.labels.items()} == slow_labels(
             tokenizer, text, list(renaming.values())
         )
     mentions = sum(len(find_mentions(tale, find_names(tale))) for tale in sample_tales())
@@ -436,7 +436,7 @@ def test_marks_agree_with_their_definitions(kind):
 def test_a_mention_in_capitals_counts_but_shows_no_piece(capitals, whole):
     """After "LILY!" alone the second piece of the new name has never been seen: success there is no induction."""
     tokenizer = of_pieces(["Bor", "ĠBor", "vik", *capitals])
-    result = renamed(["LILY! Lily ran to Lily."], tokenizer, rng(), names=["Lily"])
+    result = rename_characters(["LILY! Lily ran to Lily."], tokenizer, rng(), names=["Lily"])
     assert result.texts == ("BORVIK! Borvik ran to Borvik.",)
     labels = result.documents.labels
     assert labels["mention"][labels["first_piece"]].tolist() == whole
@@ -447,7 +447,7 @@ def test_a_mention_in_capitals_counts_but_shows_no_piece(capitals, whole):
 def test_given_names_are_those_replaced():
     """The finder must not add its own; a name that a document lacks is no entity of it."""
     texts = ["So Tom met Mom. Tom and Mom sat.", "So Mom sat."]
-    result = renamed(texts, tokenizer_of("byte BPE"), rng(), names=["Mom", "Lily"])
+    result = rename_characters(texts, tokenizer_of("byte BPE"), rng(), names=["Mom", "Lily"])
     assert [list(renaming) for renaming in result.renamings] == [["Mom"], ["Mom"]]
     assert result.texts[0].startswith("So Tom met ") and "Mom" not in "".join(result.texts)
 
@@ -457,7 +457,7 @@ def test_the_same_seed_gives_the_same_stories_and_another_one_others():
     tokenizer = of_pieces(
         [label + first for first in ("Bor", "Kam", "Dil", "Fen") for label in ("Ġ", "")] + ["vik", "zat"]
     )
-    texts = [renamed(sample_tales()[:1], tokenizer, rng(seed), names=["Pip", "Fox"]).texts[0] for seed in (5, 5, 6)]
+    texts = [rename_characters(sample_tales()[:1], tokenizer, rng(seed), names=["Pip", "Fox"]).texts[0] for seed in (5, 5, 6)]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -465,7 +465,7 @@ def test_the_output_of_a_seed_is_pinned():
     """A change of what is drawn would make published numbers those of other stories."""
     firsts, seconds = ["Bor", "Kam", "Dil", "Fen", "Gup", "Hox", "Jat"], ["vik", "zat", "que", "mip", "low", "rud"]
     tokenizer = of_pieces([label + first for first in firsts for label in ("Ġ", "")] + seconds)
-    result = renamed(sample_tales(), tokenizer, rng(0))
+    result = rename_characters(sample_tales(), tokenizer, rng(0))
     digest = sha256("\0".join(result.texts).encode())
     for array in (result.documents.tokens, *result.documents.labels.values()):
         digest.update(array.tobytes())

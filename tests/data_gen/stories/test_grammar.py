@@ -35,12 +35,12 @@ def test_weights_are_shares_of_the_stories_that_come_this_way():
     [
         (("{B} came . > end", "it rained . > end"), "{B} competes with 'it'"),
         (("{toy} . > end", "red . > end"), "{shade} competes with 'red'"),
-        (("it rained . > end", "it rained . it snowed . > end"), "a passage ends where another goes on"),
+        (("it rained . > end", "it rained . it snowed . > end"), "a passage ends where another one continues"),
         (("it rained . > arrival",), "lead in a circle"),
-        (("it rained . > nowhere",), "'nowhere' is led to, but not written"),
+        (("it rained . > nowhere",), "'nowhere' follows a passage, but has no text"),
         (("it rained .",), "must end in"),
-        (("{A.them} . > end",), "{A.them} is no pronoun"),
-        (("{house} . > end",), "{house} is no slot"),
+        (("{A.them} . > end",), "{A.them} is not a pronoun"),
+        (("{house} . > end",), "{house} is not a slot"),
     ],
 )
 def test_text_whose_chances_would_not_be_exact_is_refused(passages, message):

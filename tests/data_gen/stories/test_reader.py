@@ -268,14 +268,14 @@ def test_among_many_stories_frequencies_some_tokens_after_a_common_beginning_are
 
 def test_what_cannot_be_read_is_named():
     reader = StoryReader.of(Stories())
-    with pytest.raises(ValueError, match="token 5 can not follow here"):
+    with pytest.raises(ValueError, match="token 5 cannot follow here"):
         reader.read(reader.start(), 5)
     batch = Documents(np.zeros(1, np.int32), np.array([1])).pack(4)
     with pytest.raises(ValueError, match="n=0 must be at least 1"):
         reader.foresee(batch, 0)
     assert np.isnan(reader.foresee(batch, 2).nll).all()
     cast = CastReader(Pool(POOL), Pool(FRESH))
-    with pytest.raises(ValueError, match="piece 0 is told"):
+    with pytest.raises(ValueError, match="piece 0 of character 0 is known"):
         cast.expected(((1,),), 0, False)
     with pytest.raises(ValueError, match="no story has the names"):
         cast.expected(((0, 2),), 1, False)

@@ -11,7 +11,7 @@ from data_gen.polynomials.stream import SYMBOLS, Polynomials
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.pairs.base import Pairs
 from mtp_lab.interp.pairs.polynomials import POLYNOMIAL_ROLES, draw_polynomial_pairs
-from mtp_lab.interp.patching import head_patching, recovered, residual_patching
+from mtp_lab.interp.patching import head_patching, recovery, residual_patching
 from mtp_lab.model.transformer import MTPTransformer
 
 CHANGED, SAME, FIRST, LATER, OTHERS, AFTER, QUERY, REST = range(len(POLYNOMIAL_ROLES))
@@ -59,9 +59,9 @@ def operators(tree: tuple, at: int, d: int) -> tuple[int, list[tuple[int, int]]]
 def test_one_coefficient_of_one_operand_differs(drawn):
     """Catches: a value that stays, another degree, operators that change, a change behind the query."""
     stream, pairs = drawn
-    differ = pairs.clean != pairs.corrupt
+    differ = pairs.clean != pairs.corrupted
     assert len(pairs) == COUNT and (differ.sum(1) == 1).all() and torch.equal(differ, pairs.roles == CHANGED)
-    old, new = (tokens[differ] for tokens in (pairs.clean, pairs.corrupt))
+    old, new = (tokens[differ] for tokens in (pairs.clean, pairs.corrupted))
     assert (old // stream.p == new // stream.p).all() and (
         torch.cat([old, new]) < stream.vocab_size - len(SYMBOLS)
     ).all()
@@ -72,18 +72,18 @@ def test_one_coefficient_of_one_operand_differs(drawn):
 
 def test_right_and_wrong_follow_in_documents_of_the_stream(drawn):
     """Both answers by an evaluation of the question's own tokens. Catches: answers exchanged, a query before or behind
-    the first difference, answers the wrong way round, tokens of an answer that the corrupt question does not have."""
+    the first difference, answers the wrong way round, tokens of an answer that the corrupted question does not have."""
     stream, pairs = drawn
     shared = set()
     for i in range(COUNT):
-        at, answers = int(pairs.at[i]), []
-        for tokens in (pairs.clean[i].tolist(), pairs.corrupt[i].tolist()):
+        at, answers = int(pairs.query_position[i]), []
+        for tokens in (pairs.clean[i].tolist(), pairs.corrupted[i].tolist()):
             equals = tokens.index(stream.equals)
             answers.append(written(stream, tokens[:equals]))
             assert tokens[equals + 1 : at + 1] == answers[-1][: at - equals]
         shared.add(at - equals)
-        assert [answer[at - equals] for answer in answers] == [pairs.right[i], pairs.wrong[i]]
-    assert shared >= set(range(min(stream.d, 3))) and (pairs.right != pairs.wrong).all()
+        assert [answer[at - equals] for answer in answers] == [pairs.answer_token[i], pairs.wrong_token[i]]
+    assert shared >= set(range(min(stream.d, 3))) and (pairs.answer_token != pairs.wrong_token).all()
 
 
 def test_roles_are_those_of_the_tree(drawn):
@@ -91,7 +91,7 @@ def test_roles_are_those_of_the_tree(drawn):
     those that do, an operand's coefficients before the change, a query that keeps another role, shifts by one."""
     stream, pairs = drawn
     for i, row in enumerate(pairs.clean.tolist()):
-        roles, at, equals = pairs.roles[i].tolist(), int(pairs.at[i]), row.index(stream.equals)
+        roles, at, equals = pairs.roles[i].tolist(), int(pairs.query_position[i]), row.index(stream.equals)
         changed = roles.index(CHANGED)
         root, spans = operators(stream.parse(row[:equals]), 0, stream.d)
         first, *later = (own for begin, own in spans if begin <= changed < own)
@@ -110,13 +110,15 @@ def test_roles_are_those_of_the_tree(drawn):
 def test_padding_and_the_seed(drawn):
     """Catches: answers behind the query, a generator shared between calls."""
     stream, pairs = drawn
-    behind = torch.arange(pairs.clean.shape[1]) > pairs.at[:, None]
-    for part, padding in ((pairs.documents, -1), (pairs.clean, 0), (pairs.corrupt, 0)):
+    behind = torch.arange(pairs.clean.shape[1]) > pairs.query_position[:, None]
+    for part, padding in ((pairs.documents, -1), (pairs.clean, 0), (pairs.corrupted, 0)):
         assert (part[behind] == padding).all()
     assert (pairs.documents[~behind] == 0).all()
     same, other = (draw_polynomial_pairs(stream, COUNT, seed) for seed in (0, 1))
-    assert torch.equal(same.corrupt, pairs.corrupt) and torch.equal(same.roles, pairs.roles)
-    assert not torch.equal(other.at, pairs.at) or not torch.equal(other.corrupt, pairs.corrupt)
+    assert torch.equal(same.corrupted, pairs.corrupted) and torch.equal(same.roles, pairs.roles)
+    assert not torch.equal(other.query_position, pairs.query_position) or not torch.equal(
+        other.corrupted, pairs.corrupted
+    )
 
 
 def test_formats_get_the_same_questions():
@@ -125,7 +127,7 @@ def test_formats_get_the_same_questions():
     changes = []
     for format in (stream, replace(stream, high_first=True, pause=3), replace(stream, tagged=False)):
         pairs = draw_polynomial_pairs(format, 20)
-        questions = [row[: row.index(format.equals)] for row in (*pairs.clean.tolist(), *pairs.corrupt.tolist())]
+        questions = [row[: row.index(format.equals)] for row in (*pairs.clean.tolist(), *pairs.corrupted.tolist())]
         changes.append([format.parse(question) for question in questions])
     assert changes[0] == changes[1] == changes[2]
 
@@ -147,7 +149,7 @@ def test_the_change_is_all_there_is_to_restore(horizon):
     """Catches: roles of stories, roles that overlap, a query that head 2 does not have, a patch of the wrong row."""
     stream = Polynomials(p=3, d=2, pause=1, max_operations=3)
     pairs = draw_polynomial_pairs(stream, 24)
-    table = recovered(residual_patching(random_model(stream), pairs, horizon), ["layer", "role"])
+    table = recovery(residual_patching(random_model(stream), pairs, horizon), ["layer", "role"])
     found = table.set_index(["layer", "role"]).recovery.unstack()
     assert list(table.role.unique()) == list(POLYNOMIAL_ROLES)
     nothing = dict.fromkeys(POLYNOMIAL_ROLES, 0.0)
@@ -156,22 +158,22 @@ def test_the_change_is_all_there_is_to_restore(horizon):
     assert (found["rest"] == 0).all()
     assert (found.loc["blocks.0"].drop("rest") != 0).all()  # each of them has read the change
     heads = head_patching(random_model(stream), pairs[:5], horizon).query("positions == 'query'")
-    assert (heads.patched != heads.corrupt).all()
+    assert (heads.patched != heads.corrupted).all()
 
 
 def test_a_head_further_ahead_is_asked_earlier(drawn):
     """Catches: queries in front of the change, where both runs are one and there is nothing to restore."""
     _, pairs = drawn
     changed = (pairs.roles == CHANGED).int().argmax(1)
-    most = int((pairs.at - changed).min()) + 1
-    asked = pairs.asked_by(most)
-    assert asked.names == POLYNOMIAL_ROLES and (asked.at >= changed).all() and most >= 3
+    most = int((pairs.query_position - changed).min()) + 1
+    asked = pairs.for_horizon(most)
+    assert asked.role_names == POLYNOMIAL_ROLES and (asked.query_position >= changed).all() and most >= 3
     row, at = torch.nonzero(asked.roles == QUERY, as_tuple=True)
-    assert torch.equal(row, torch.arange(COUNT)) and torch.equal(at, pairs.at - most + 1)
+    assert torch.equal(row, torch.arange(COUNT)) and torch.equal(at, pairs.query_position - most + 1)
     with pytest.raises(ValueError, match=f"horizon={most + 1} must be from 1 to {most}: further ahead, the query of"):
-        pairs.asked_by(most + 1)
-    far = pairs.at - changed >= most
-    assert len(pairs[far]) < COUNT and (pairs[far].asked_by(most + 1).at >= changed[far]).all()
+        pairs.for_horizon(most + 1)
+    far = pairs.query_position - changed >= most
+    assert len(pairs[far]) < COUNT and (pairs[far].for_horizon(most + 1).query_position >= changed[far]).all()
 
 
 def test_what_does_not_fit_is_named():

@@ -8,7 +8,7 @@ from data_gen.star_graph import StarGraphs
 from mtp_lab.config import ModelConfig
 from mtp_lab.interp.pairs.base import Pairs
 from mtp_lab.interp.pairs.star_graphs import GOAL, STAR_ROLES, draw_star_pairs, edge_places
-from mtp_lab.interp.patching import recovered, residual_patching
+from mtp_lab.interp.patching import recovery, residual_patching
 from mtp_lab.model.transformer import MTPTransformer
 
 CHANGED, PATH, OTHERS, AT_GOAL, EQUALS, QUERY, REST = range(len(STAR_ROLES))
@@ -38,22 +38,22 @@ def test_both_runs_are_solved_by_an_independent_walk(drawn):
     a query at another token than the answer's first."""
     stream, _, pairs = drawn
     for i in range(COUNT):
-        clean, corrupt = (stream.solve(whole(stream, run[i])) for run in (pairs.clean, pairs.corrupt))
-        assert [clean[1], corrupt[1]] == [pairs.right[i], pairs.wrong[i]] and clean[1] != corrupt[1]
-        assert len(clean) == len(corrupt) == stream.length and clean[0] == corrupt[0]
-        assert int(pairs.at[i]) == stream.answer_start and pairs.clean.shape[1] == stream.answer_start + 1
+        clean, corrupted = (stream.solve(whole(stream, run[i])) for run in (pairs.clean, pairs.corrupted))
+        assert [clean[1], corrupted[1]] == [pairs.answer_token[i], pairs.wrong_token[i]] and clean[1] != corrupted[1]
+        assert len(clean) == len(corrupted) == stream.length and clean[0] == corrupted[0]
+        assert int(pairs.query_position[i]) == stream.answer_start and pairs.clean.shape[1] == stream.answer_start + 1
 
 
 def test_only_what_is_named_differs(drawn):
     """Catches: labels that are drawn anew, edges in another order, a goal changed with the edges."""
     stream, change, pairs = drawn
-    differ = pairs.clean != pairs.corrupt
+    differ = pairs.clean != pairs.corrupted
     assert torch.equal(differ, pairs.roles == CHANGED)
     if change == GOAL:
         assert differ.nonzero()[:, 1].unique().tolist() == [stream.answer_start - 2]
     else:
         assert (differ.sum(dim=1) == 2).all() and bool((differ.nonzero()[:, 1] % 3 == 1).all())  # children
-        assert torch.equal(pairs.clean.sort(dim=1).values, pairs.corrupt.sort(dim=1).values)
+        assert torch.equal(pairs.clean.sort(dim=1).values, pairs.corrupted.sort(dim=1).values)
 
 
 def test_roles_cover_the_path_once(drawn):
@@ -77,7 +77,7 @@ def test_patching_everything_restores_the_clean_run():
     size = dict(d_model=16, n_attention_heads=2, n_layers=3, n_future=2, max_seq=stream.seq)
     model = MTPTransformer(ModelConfig(vocab_size=stream.vocab_size, **size)).eval()
     for change in (GOAL, 2, 3):
-        table = recovered(residual_patching(model, draw_star_pairs(stream, 6, change)), ["layer", "role"])
+        table = recovery(residual_patching(model, draw_star_pairs(stream, 6, change)), ["layer", "role"])
         assert table.set_index(["layer", "role"]).recovery["embed", "changed"] == pytest.approx(1, abs=1e-3)
         assert table[table.layer == "embed"].recovery.sum() == pytest.approx(1, abs=1e-3)
 
