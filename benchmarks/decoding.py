@@ -37,7 +37,7 @@ from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.generation import generate
 from mtp_lab.evaluation.acceptance import real_prompts
 from mtp_lab.experiments.self_speculation.conditions import speculation_configs
-from mtp_lab.figures.decoding_figures import decoding_speed
+from mtp_lab.figures.comparisons import decoding_speed
 from mtp_lab.model.llama import export
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.training import runs

@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from mtp_lab.figures.decoding_figures import SHADES
+from mtp_lab.figures.comparisons import SHADES
 from mtp_lab.figures.theme import WRONG, checked, framed, panels
 
 
@@ -17,7 +17,7 @@ def bars_in_panels(
         axes: title of each panel's axis.
         wanted: where a line stands, for panels that have a bar to reach.
     """
-    checked(table, "bits", "panel", "name", "value", "ours", "text")
+    checked(table, "panel", "name", "value", "ours", "text")
     wanted = wanted or {}
     titles = list(dict.fromkeys(table.panel))
     names = {title: table[table.panel == title].name.tolist() for title in titles}

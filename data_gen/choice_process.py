@@ -34,8 +34,8 @@ class ChoiceProcess:
         probability     float32: probability of this token, given the past
         entropy         float32, nats: entropy of the token's distribution, given the past
         consequential   choices on which a forced token of the document depends
-        cause           float32, at forced tokens: distance to the latest choice on which the token depends, which is the
-                        largest horizon at which it is certain; -1 if there is no such choice, and at all other tokens
+        cause           float32, at forced tokens: distance to the latest choice on which the token depends: the largest
+                        horizon at which it is certain; -1 if there is no such choice, and at all other tokens
 
     Raises:
         ValueError: for values that do not define a process.
@@ -125,7 +125,7 @@ class ChoiceProcess:
         return np.where(t + n < seq, choices * _entropy(self.distribution), np.nan)
 
     def total_correlation(self, n: int, seq: int) -> np.ndarray:
-        """(seq,) sum_i H(x_{t+i} | x_0..x_t) - H(x_{t+1}, ..., x_{t+n} | x_0..x_t), the information that n tokens share.
+        """(seq,) sum_i H(x_{t+i} | x_0..x_t) - H(x_{t+1}, ..., x_{t+n} | x_0..x_t), shared by n tokens.
 
         For n = 2 this is the mutual information I(X; Y) of section 5.2. Raises as `horizon_entropy`.
         """
@@ -178,7 +178,7 @@ class ChoiceProcess:
         return (t + self.forced) // self.period
 
     def _dependence(self, seq: int) -> np.ndarray:
-        """(choices, seq) bool, whether a token depends on a choice: the choice itself, and the forced tokens after it."""
+        """(choices, seq) bool, whether a token depends on a choice: the choice itself, and forced tokens after it."""
         positions = self._positions(seq)[:, None]  # (choices, 1)
         relevance = np.resize(self.relevance, positions.shape)
         after = np.arange(seq) - positions  # (choices, seq)

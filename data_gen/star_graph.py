@@ -64,8 +64,8 @@ class StarGraphs:
             raise ValueError(f"length={self.length} must be at least 2, the centre and the goal")
         if self.n_edges + 1 > self.nodes:
             raise ValueError(
-                f"nodes={self.nodes} are too few node labels for degree={self.degree} and length={self.length}: the graph "
-                f"has degree * (length - 1) + 1 = {self.n_edges + 1} nodes; use nodes={self.n_edges + 1} or more"
+                f"nodes={self.nodes} are too few node labels for degree={self.degree} and length={self.length}: the "
+                f"graph has degree * (length - 1) + 1 = {self.n_edges + 1} nodes; use nodes={self.n_edges + 1} or more"
             )
         if self.variant not in get_args(Variant):
             raise ValueError(f"variant={self.variant!r} must be one of {', '.join(get_args(Variant))}")

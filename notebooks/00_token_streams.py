@@ -152,7 +152,7 @@ def table_of(documents: Documents) -> pd.DataFrame:
     """A row a token: its story, kind, entropy and surprise in nats, and its marks."""
     table = pd.DataFrame(documents.labels).assign(token=documents.tokens)
     table["story"] = np.repeat(np.arange(len(documents)), documents.lengths)
-    table["surprise"] = -np.log(table.probability.astype(float))
+    table["surprisal"] = -np.log(table.probability.astype(float))
     name, new, first = table.entity.between(0, N_CHARACTERS - 1), table.mention == 1, table.first_piece
     listed = np.isin(np.array(stories.token_names)[table.token], sorted(LISTED))
     tests = (name & new & first, name & new, name & first, name, (table.options > 1) & listed, table.options > 1)
@@ -161,14 +161,14 @@ def table_of(documents: Documents) -> pd.DataFrame:
 
 
 along = table_of(story).assign(token=[piece.strip() for piece in pieces])[1:]
-total = along.surprise.sum() * BITS_PER_NAT
+total = along.surprisal.sum() * BITS_PER_NAT
 figure = figures.surprisal_along(
     along,
     KINDS,
     f"Of {len(along)} tokens, {int((along.entropy == 0).sum())} cost a perfect reader nothing; the others cost {total:.0f} bits",
     "Bars: entropy before the token was seen. Circles: surprise when it was.",
 )
-figures.save(figure, FOLDER, "surprise", along[["token", "kind", "entropy", "surprise"]])
+figures.save(figure, FOLDER, "surprise", along[["token", "kind", "entropy", "surprisal"]])
 figures.show(figure)
 
 # %% [markdown]
@@ -177,8 +177,8 @@ figures.show(figure)
 
 # %%
 told = {seed: table_of(stories.documents(N_STORIES, np.random.default_rng([seed, 1]))) for seed in range(SEEDS)}
-per_token = pd.DataFrame({seed: table[["surprise", "entropy"]].mean() * BITS_PER_NAT for seed, table in told.items()}).T
-gap = seed_interval(per_token.surprise - per_token.entropy)
+per_token = pd.DataFrame({seed: table[["surprisal", "entropy"]].mean() * BITS_PER_NAT for seed, table in told.items()}).T
+gap = seed_interval(per_token.surprisal - per_token.entropy)
 print(f"surprise - entropy, bits per token: {gap.mean:+.5f} [{gap.low:+.5f}, {gap.high:+.5f}]")
 per_token.rename_axis("seed").round(4)
 
@@ -191,14 +191,14 @@ rows = [
     for seed, table in told.items()
     for panel, shares in {
         "share of the tokens": table.kind.value_counts(normalize=True),
-        "share of the loss": table.groupby("kind", observed=False).surprise.sum() / table.surprise.sum(),
+        "share of the loss": table.groupby("kind", observed=False).surprisal.sum() / table.surprisal.sum(),
     }.items()
     for kind, value in shares.reindex(KINDS).items()
 ]
 split = over_seeds(pd.DataFrame(rows), ["panel", "label"], "value", ("mean", "low", "high"))
 of_loss = split[split.panel == "share of the loss"].pivot(index="seed", columns="label", values="value")
 names_share = seed_interval(of_loss[[kind for kind in KINDS if "name" in kind]].sum(axis=1))
-per_story = seed_interval([table.surprise.sum() * BITS_PER_NAT / N_STORIES for table in told.values()])
+per_story = seed_interval([table.surprisal.sum() * BITS_PER_NAT / N_STORIES for table in told.values()])
 figure = figures.interval_bars(
     split,
     f"Names cause {100 * names_share.mean:.0f} % of a perfect reader's loss: where they are told, hardly where repeated",

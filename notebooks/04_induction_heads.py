@@ -53,6 +53,7 @@ from mtp_lab.evaluation import statistics
 from mtp_lab.evaluation.over_training import progress
 from mtp_lab.evaluation.statistics import over_seeds, paired_difference, seed_interval
 from mtp_lab.experiments.induction_heads import analysis
+from mtp_lab.experiments.induction_heads.analysis import CONDITION_COLUMNS, PREVIOUS_TOKEN_LABELS
 from mtp_lab.experiments.induction_heads.conditions import INDUCTION, induction_configs
 from mtp_lab.experiments.measures import measure_runs
 from mtp_lab.experiments.verdicts import Verdict, record
@@ -65,8 +66,7 @@ NAME = "04_induction_heads"
 FOLDER = Path(figures_dir) / NAME
 chosen = INDUCTION[preset]
 configs = induction_configs(preset, seeds)
-SEEDS = seeds or chosen.seeds  # of most cells; later ones are fresh
-LABEL = {"smeared": "given (smeared keys)", "relative": "easy (relative positions)", "rotary": "to be learnt (rotary)"}
+SEEDS = seeds or chosen.seeds  # of most conditions; some have extra seeds
 
 # %% [markdown]
 # ## The task
@@ -80,12 +80,12 @@ validation = task.held_out("validation", 32 if preset != "smoke" else 4)
 story = validation.documents[0] == validation.documents[0, 0]
 shown = {name: label[0, story] for name, label in validation.labels.items()}
 people = [Highlight(f"character {who + 1}", shown["entity"] == who, CAST[who]) for who in range(N_CHARACTERS)]
-asked = shown["induction"] & (shown["entity"] < N_CHARACTERS)
+repeated = shown["induction"] & (shown["entity"] < N_CHARACTERS)
 figure = figures.highlighted_text(
     task.pieces(validation.tokens[0, story]),
-    [*(person for person in people if person.where.any()), Highlight("asks for induction", asked, INK, "frame")],
-    f"A story with names that training never shows asks for induction {asked.sum()} times",
-    "Success: the next-token head is right on framed tokens. Copying any second piece of the story is right two times in five or so.",
+    [*(person for person in people if person.where.any()), Highlight("repeated second piece", repeated, INK, "frame")],
+    f"A story with names that are not in training: induction finds {repeated.sum()} second pieces",
+    "Success: the next-token head predicts framed tokens correctly. Copying any second piece of the story succeeds about two times in five.",
 )
 figures.save(figure, FOLDER, "task")
 figures.show(figure)
@@ -101,28 +101,17 @@ figures.show(figure)
 # %%
 trained = runs.get_runs(configs, runs_dir, workers=workers)
 conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
-FIRST = conditions.loc[0]
-
-
-def in_words_model(row: pd.Series) -> str:
-    """A cell's model; what is as in the first cell is not said."""
-    words = [f"n = {row.n}, trunk of {row.trunk}"]
-    words += ["heads stopped"] if row.stopped else []
-    words += [f"{row.width} wide"] if row.width != FIRST.width else []
-    words += [f"rate {row.rate:g}"] if row.rate != FIRST.rate else []
-    words += [f"head 2 weighs {row.weight:g}"] if row.weight != FIRST.weight else []
-    return ", ".join(words)
-
-
-conditions["setting"] = conditions.given.map(LABEL)
-conditions["model"] = conditions.apply(in_words_model, axis=1)
+FIRST = conditions.loc[0]  # the condition that others are compared with
+KEYS = PREVIOUS_TOKEN_LABELS[FIRST.previous_token]
+conditions["setting"] = conditions.previous_token.map(PREVIOUS_TOKEN_LABELS)
+conditions["model"] = [analysis.label(row, FIRST) for row in conditions.itertuples()]
+conditions["condition"] = conditions.setting + ", " + conditions.model
 conditions["pool"] = conditions.names.map(lambda names: f"{names} names" if names else "all names")
 conditions["run"] = range(len(conditions))
-conditions["usual"] = (conditions.rate == FIRST.rate) & (conditions.weight == FIRST.weight)
+conditions["usual"] = (conditions.learning_rate == FIRST.learning_rate) & (conditions.horizon_weight == FIRST.horizon_weight)
 conditions["main"] = conditions.usual & (conditions.names == FIRST.names) & (conditions.width == FIRST.width)
-conditions["short"] = conditions.setting.str.replace(r" \(.*", "", regex=True) + ", " + conditions.model
-about = [*analysis.CONDITION, "seed"]
-curves = analysis.curves(trained).merge(conditions, on=about)
+of_run = [*CONDITION_COLUMNS, "seed"]
+curves = analysis.curves(trained).merge(conditions, on=of_run)
 curves.groupby(["setting", "model", "pool"], sort=False).agg(
     seeds=("seed", "nunique"), steps=("step", "max"), tokens=("tokens", "max")
 )
@@ -135,35 +124,35 @@ curves.groupby(["setting", "model", "pool"], sort=False).agg(
 # this is high and success is not, the model copies something, but not the right thing.
 
 # %%
-times = conditions.merge(analysis.reached(curves), on=about)
+times = conditions.merge(analysis.reached(curves), on=of_run)
 
 
-def condition(table: pd.DataFrame = times, **other: object) -> pd.DataFrame:
-    """The rows of one cell of the study: the first one, but for `other`."""
-    wanted = {**FIRST[analysis.CONDITION], **other}
-    return table[(table[analysis.CONDITION] == pd.Series(wanted)).all(axis=1)]
+def condition(table: pd.DataFrame = times, **changes: object) -> pd.DataFrame:
+    """The rows of one condition: the first one with these changes."""
+    columns = pd.Series({**FIRST[CONDITION_COLUMNS], **changes})
+    return table[(table[CONDITION_COLUMNS] == columns).all(axis=1)]
 
 
 TRUNK = int(FIRST.trunk)
-one, two = condition(), condition(n=2)
+one_token, two_tokens = condition(), condition(n=2)
 main = curves[curves.main]
 SHORT = min((end for end in main.groupby("run").step.max() if end > chosen.steps), default=chosen.steps)
 early = main[main.step <= SHORT]
 ANY = "n = 1, any second piece"
-long = main[main.run.isin(main[main.step > SHORT].run)]  # runs that go on
-both = pd.concat([early, long.assign(setting=long.setting.str.replace(r" \(.*", "", regex=True) + ", trained longer")])
-anything = both[(both.n == 1) & (both.trunk == TRUNK)]
+long = main[main.run.isin(main[main.step > SHORT].run)]  # runs with more steps
+panels = pd.concat([early, long.assign(setting=long.setting + ", trained longer")])
+any_piece = panels[(panels.n == 1) & (panels.trunk == TRUNK)]
 shown = pd.concat(
     [
-        both.assign(panel=both.setting, label=both.model, value=both.induction),
-        anything.assign(panel=anything.setting, label=ANY, value=anything.induction_any),
+        panels.assign(panel=panels.setting, label=panels.model, value=panels.induction),
+        any_piece.assign(panel=any_piece.setting, label=ANY, value=any_piece.induction_any),
     ]
 )
 figure = figures.formation(
     shown,
-    f"Given the previous-token half, {one.reached.sum()} of {len(one)} seeds with n = 1 look up names, and "
-    f"{two.reached.sum()} of {len(two)} with n = 2",
-    "Success on repeated second pieces, pairings of the validation set. Thin: seeds. Thick: their mean.",
+    f"With {KEYS}, {one_token.reached.sum()} of {len(one_token)} seeds learn induction with n = 1, and "
+    f"{two_tokens.reached.sum()} of {len(two_tokens)} with n = 2",
+    "Success on repeated second pieces of validation names. Thin: seeds. Thick: their mean.",
     dashed=[ANY],
 )
 figures.save(figure, FOLDER, "formation", shown[["panel", "label", "seed", "step", "tokens", "value"]])
@@ -180,8 +169,8 @@ figures.show(figure)
 figure = figures.survival(
     times[times.main].rename(columns={"setting": "panel", "model": "label"}),
     "step",
-    "Seeds that have not found induction yet",
-    f"Below 50 % on unseen names so far (validation). {SEEDS} seeds a line or more (table). Lines are set apart a little.",
+    "Seeds that have not learned induction yet",
+    f"Success below 50 % on validation names so far. {SEEDS} seeds or more for each line (table). Lines are shifted a little.",
 )
 figures.save(figure, FOLDER, "survival", times)
 figures.show(figure)
@@ -189,14 +178,14 @@ figures.show(figure)
 
 # %%
 def median(rows: pd.DataFrame, unit: str) -> float:
-    """The middle seed's time; infinite if it never got there."""
+    """The median time; infinite if the median seed does not learn induction."""
     return float(np.median(np.where(rows.reached, rows[unit].astype(float), np.inf)))
 
 
-def in_words(rows: pd.DataFrame) -> str:
-    """How many seeds got there, and when the middle one did."""
-    when = median(rows, "step")
-    return f"{rows.reached.sum()} of {len(rows)} seeds, median step {when:.0f}" if np.isfinite(when) else (
+def summary(rows: pd.DataFrame) -> str:
+    """How many seeds learn induction, and the median step."""
+    step = median(rows, "step")
+    return f"{rows.reached.sum()} of {len(rows)} seeds, median step {step:.0f}" if np.isfinite(step) else (
         f"{rows.reached.sum()} of {len(rows)} seeds within {rows.step.max()} steps"
     )
 
@@ -224,8 +213,8 @@ if FIRST.width < WIDE:
     wider = {n: condition(n=n, width=WIDE) for n in (1, 2)}
     figure = figures.formation(
         shown,
-        f"Twice as wide: n = 1: {in_words(wider[1])}; n = 2: {in_words(wider[2])}",
-        f"Previous-token half {LABEL[FIRST.given]}, trunk of {TRUNK}. Success on validation names. Thin: seeds. Thick: their mean.",
+        f"Twice as wide: n = 1: {summary(wider[1])}; n = 2: {summary(wider[2])}",
+        f"With {KEYS}, trunk of {TRUNK}. Success on validation names. Thin: seeds. Thick: their mean.",
     )
     figures.save(figure, FOLDER, "width", shown[["panel", "label", "seed", "step", "tokens", "value"]])
     figures.show(figure)
@@ -238,23 +227,23 @@ if FIRST.width < WIDE:
 # n = 2 has more tries.
 
 # %%
-TUNED, LIGHT = ["rate", "weight"], conditions.weight.min()
-fixed = [of for of in analysis.CONDITION if of not in ("n", *TUNED)]
-tried = times[(times[fixed] == FIRST[fixed]).all(axis=1) & times.n.isin([1, 2])]
+TUNED, SMALL_WEIGHT = ["learning_rate", "horizon_weight"], conditions.horizon_weight.min()
+fixed = [column for column in CONDITION_COLUMNS if column not in ("n", *TUNED)]
+tuned = times[(times[fixed] == FIRST[fixed]).all(axis=1) & times.n.isin([1, 2])]
 best = {}
-if tried.rate.nunique() > 1:
-    for n, rows in tried.groupby("n"):
-        medians = {setting: median(part, "step") for setting, part in rows.groupby(TUNED)}
+if tuned.learning_rate.nunique() > 1:
+    for n, rows in tuned.groupby("n"):
+        medians = {values: median(of_values, "step") for values, of_values in rows.groupby(TUNED)}
         best[n] = condition(n=n, **dict(zip(TUNED, min(medians, key=medians.get), strict=True)))
-    shown = tried.sort_values(["rate", "n", "weight"], ascending=[True, True, False]).assign(
-        panel=lambda table: "rate " + table.rate.map("{:g}".format),
-        label=lambda table: "n = " + table.n.astype(str) + table.weight.map(lambda weight: f", head 2 weighs {weight:g}" if weight != 1 else ""),
+    shown = tuned.sort_values(["learning_rate", "n", "horizon_weight"], ascending=[True, True, False]).assign(
+        panel=lambda table: "learning rate " + table.learning_rate.map("{:g}".format),
+        label=lambda table: "n = " + table.n.astype(str) + table.horizon_weight.map(lambda weight: f", horizon-2 weight {weight:g}" if weight != 1 else ""),
     )
     figure = figures.survival(
         shown,
         "step",
-        f"Each at its best, the median seed finds induction at step {median(best[1], 'step'):.0f} (n = 1), {median(best[2], 'step'):.0f} (n = 2)",
-        f"Seeds below 50 % on unseen names so far (validation), of {SEEDS} a line. {LABEL[FIRST.given].capitalize()}, trunk of {TRUNK}.",
+        f"With the best values of each n, the median step of induction is {median(best[1], 'step'):.0f} (n = 1) and {median(best[2], 'step'):.0f} (n = 2)",
+        f"Seeds below 50 % on validation names so far, of {SEEDS} for each line. With {KEYS}, trunk of {TRUNK}.",
     )
     figure.update_xaxes(matches="x")
     figures.save(figure, FOLDER, "rates", shown)
@@ -262,21 +251,21 @@ if tried.rate.nunique() > 1:
 
 # %%
 pd.DataFrame(
-    [{"model": model, "reached": f"{rows.reached.sum()} of {len(rows)}", "median step": median(rows, "step")} for model, rows in tried.groupby("model", sort=False)]
+    [{"model": model, "reached": f"{rows.reached.sum()} of {len(rows)}", "median step": median(rows, "step")} for model, rows in tuned.groupby("model", sort=False)]
 )
 
 # %% [markdown]
 # And models that have to learn the previous-token half?
 
 # %%
-LOW = conditions.loc[conditions.given == "rotary", "rate"].min()
-slow = {n: condition(given="rotary", n=n, rate=LOW) for n in (1, 2)}
-if FIRST.rate > LOW:
-    shown = curves[(curves.given == "rotary") & curves.n.isin([1, 2])].sort_values("rate", ascending=False, kind="stable")
-    shown = shown.assign(panel="rate " + shown.rate.map("{:g}".format), label="n = " + shown.n.astype(str), value=shown.induction)
+LOW_RATE = conditions.loc[conditions.previous_token == "rotary", "learning_rate"].min()
+low_rate = {n: condition(previous_token="rotary", n=n, learning_rate=LOW_RATE) for n in (1, 2)}
+if FIRST.learning_rate > LOW_RATE:
+    shown = curves[(curves.previous_token == "rotary") & curves.n.isin([1, 2])].sort_values("learning_rate", ascending=False, kind="stable")
+    shown = shown.assign(panel="learning rate " + shown.learning_rate.map("{:g}".format), label="n = " + shown.n.astype(str), value=shown.induction)
     figure = figures.formation(
         shown,
-        f"Rotary models at a lower rate: n = 1: {in_words(slow[1])}; n = 2: {in_words(slow[2])}",
+        f"RoPE models at a lower learning rate: n = 1: {summary(low_rate[1])}; n = 2: {summary(low_rate[2])}",
         f"Success on validation names, trunk of {TRUNK}. Thin: seeds. Thick: their mean.",
     )
     figures.save(figure, FOLDER, "rotary", shown[["panel", "label", "seed", "step", "tokens", "value"]])
@@ -293,11 +282,11 @@ if FIRST.rate > LOW:
 
 # %%
 def all_splits(run: runs.Run) -> pd.DataFrame:
-    """A model at the end of its training, a row a split."""
+    """Measures of a trained model, one row for each split."""
     return pd.DataFrame([{"split": split, **analysis.final(run, split, chosen.test_rows)} for split in ("train", "validation", "test")])
 
 
-final = measure_runs(analysis.condition_of, trained, all_splits, workers).merge(conditions, on=about)
+final = measure_runs(analysis.condition_of, trained, all_splits, workers).merge(conditions, on=of_run)
 on_test = final[final.split == "test"]
 at_end = {split: rows[rows.main] for split, rows in final.groupby("split")}
 PANELS = {
@@ -306,13 +295,13 @@ PANELS = {
     "test, any second piece": ("test", "induction_any"),
     "names of the pool": ("train", "induction"),
 }
-bars = pd.concat([at_end[split].assign(panel=panel, value=at_end[split][of]) for panel, (split, of) in PANELS.items()])
-bars["label"] = bars.short
+bars = pd.concat([at_end[split].assign(panel=panel, value=at_end[split][measure]) for panel, (split, measure) in PANELS.items()])
+bars["label"] = bars.condition
 bars = over_seeds(bars, ["panel", "label"], "value", ("mean", "low", "high"))
 mean_of = bars.groupby(["panel", "label"])["mean"].first()
 figure = figures.interval_bars(
     bars,
-    "On test names right: " + "; ".join(f"{name} {mean_of['test names', name]:.0%}" for name in list(dict.fromkeys(bars.label))[:2]),
+    "Success on test names: " + "; ".join(f"{name} {mean_of['test names', name]:.0%}" for name in list(dict.fromkeys(bars.label))[:2]),
     f"Repeated second pieces, end of training. {figures.SEEDS}",
 )
 figures.save(figure, FOLDER, "final", bars)
@@ -322,7 +311,7 @@ figures.show(figure)
 # Test names, cell by cell, beside what else the models do: say the first piece of the name that comes next, and all of the text (loss in nats a token).
 
 # %%
-on_test.groupby(["short", "pool"], sort=False)[
+on_test.groupby(["condition", "pool"], sort=False)[
     ["induction", "induction_any", "probability", "nll", "first_piece", "loss", "excess"]
 ].mean().round(3)
 
@@ -338,10 +327,11 @@ batch = task.held_out("validation", ROWS)
 tokens, documents = tensors(batch)
 
 
-finding = times[times.reached & times.main & (times.given == FIRST.given) & (times.trunk == TRUNK) & ~times.stopped & times.n.isin([1, 2])]
-if not (finding.n == 1).any():  # preset smoke; the instruments run, and find nothing
-    finding = pd.concat([condition(), finding])
-finding = finding.assign(panel="n = " + finding.n.astype(str)).sort_values(["n", "seed"])
+with_first_keys = (times.previous_token == FIRST.previous_token) & (times.trunk == TRUNK) & ~times.stop_gradient
+learned = times[times.reached & times.main & with_first_keys & times.n.isin([1, 2])]
+if not (learned.n == 1).any():  # preset smoke: the instruments run on models without induction
+    learned = pd.concat([condition(), learned])
+learned = learned.assign(panel="n = " + learned.n.astype(str)).sort_values(["n", "seed"])
 
 
 def batch_of(run: runs.Run):
@@ -349,18 +339,18 @@ def batch_of(run: runs.Run):
     return run.config.task.held_out("validation", ROWS)
 
 
-looks = []
+to_names = []
 for row in conditions[conditions.main & (conditions.seed == 0)].itertuples():
-    looked = attention.name_attention(trained[row.run].model(), batch_of(trained[row.run]))
-    looks.append(looked.assign(panel=row.short))
-looks = pd.concat(looks)
-right = looks[(looks.score == "right") & (looks.ahead == 1)]
-wanted = list(dict.fromkeys(right.panel))
-right = right[right.panel.isin(wanted[:4])]
-top = right[right.panel == wanted[0]].nlargest(1, "value").iloc[0]
+    attended = attention.name_attention(trained[row.run].model(), batch_of(trained[row.run]))
+    to_names.append(attended.assign(panel=row.condition))
+to_names = pd.concat(to_names)
+right = to_names[(to_names.score == "right") & (to_names.ahead == 1)]
+panels = list(dict.fromkeys(right.panel))[:4]
+right = right[right.panel.isin(panels)]
+top = right[right.panel == panels[0]].nlargest(1, "value").iloc[0]
 figure = figures.grid(
     right,
-    f"{wanted[0]}: attention head {top['head']} of {top.layer} puts {top.value:.0%} on the right second pieces",
+    f"{panels[0]}: attention head {top['head']} of {top.layer} has {top.value:.0%} of its attention on the correct second pieces",
     "Attention from a repeated first piece to earlier second pieces of the same character. Seed 0, validation names.",
     unit="attention head",
     limit=1.0,
@@ -373,25 +363,25 @@ figures.show(figure)
 
 # %%
 growth = []
-for row in finding.itertuples():
+for row in learned.itertuples():
     run = trained[row.run]
-    kept = run.snapshots()
-    looked = {"looks": lambda model, run=run: attention.name_attention(model, batch_of(run))}
-    snapshots = progress(run, looked, kept[:: -(-len(kept) // 20)])
-    mine = snapshots[snapshots.ahead == 1].groupby(["step", "score"], as_index=False).value.max()
-    growth.append(mine.assign(seed=row.seed, panel=row.panel, label=mine.score.map(
+    steps = run.snapshots()
+    instrument = {"attention": lambda model, run=run: attention.name_attention(model, batch_of(run))}
+    attended = progress(run, instrument, steps[:: -(-len(steps) // 20)])
+    strongest = attended[attended.ahead == 1].groupby(["step", "score"], as_index=False).value.max()
+    growth.append(strongest.assign(seed=row.seed, panel=row.panel, label=strongest.score.map(
         {"right": "to second pieces of the same character", "wrong": "to those of others", "first_piece": "to its first pieces"}
     )))
     success = analysis.curves([run])
     growth.append(pd.DataFrame({"step": success.step, "value": success.induction, "seed": row.seed}).assign(
-        panel=row.panel, label="success on unseen names"
+        panel=row.panel, label="success on validation names"
     ))
 growth = pd.concat(growth)
 figure = figures.formation(
     growth,
-    "Attention to the right second piece forms with the success",
-    f"Previous-token half {LABEL[FIRST.given]}; seeds that find induction. The largest value of all attention heads at each snapshot. Thin: seeds. Thick: mean.",
-    dashed=["success on unseen names"],
+    "Attention to the correct second piece forms together with success",
+    f"With {KEYS}; seeds that learn induction. Largest value of all attention heads at each snapshot. Thin: seeds. Thick: mean.",
+    dashed=["success on validation names"],
 )
 figures.save(figure, FOLDER, "growth", growth)
 figures.show(figure)
@@ -409,25 +399,25 @@ KMAX = 1 if preset == "smoke" else 4
 def success_on(run: runs.Run):
     """A metric of logits: accuracy of head 1 on repeated second pieces of the run's validation rows."""
     held_out = batch_of(run)
-    asked = held_out.labels["induction"] & (held_out.labels["entity"] >= 0) & (held_out.labels["entity"] < N_CHARACTERS)
-    where, wanted = torch.from_numpy(asked[:, 1:]), torch.from_numpy(held_out.tokens[:, 1:]).long()
-    return lambda logits: float((logits[0, :, :-1].argmax(-1) == wanted)[where].float().mean())
+    repeated = held_out.labels["induction"] & (held_out.labels["entity"] >= 0) & (held_out.labels["entity"] < N_CHARACTERS)
+    where, targets = torch.from_numpy(repeated[:, 1:]), torch.from_numpy(held_out.tokens[:, 1:]).long()
+    return lambda logits: float((logits[0, :, :-1].argmax(-1) == targets)[where].float().mean())
 
 
 doses = []
-for row in finding.itertuples():
+for row in learned.itertuples():
     run, model = trained[row.run], trained[row.run].model()
-    looked = attention.name_attention(model, batch_of(run)).query("score == 'right' and ahead == 1")
-    ranking = looked.nlargest(KMAX, "value")[["layer", "head"]].itertuples(index=False, name=None)
+    attended = attention.name_attention(model, batch_of(run)).query("score == 'right' and ahead == 1")
+    ranking = attended.nlargest(KMAX, "value")[["layer", "head"]].itertuples(index=False, name=None)
     dose = ablation.dose_response(model, *tensors(batch_of(run)), list(ranking), success_on(run), draws=3, seed=row.seed)
     doses.append(dose.assign(seed=row.seed, panel=row.panel, n=row.n))
 doses = pd.concat(doses)
 average = doses[doses.n == 1].groupby(["set", "k"]).value.mean()
 figure = figures.dose_response(
     doses,
-    f"n = 1: without the {KMAX} attention heads that look at the right piece success falls from {average['ranked', 0]:.0%} "
-    f"to {average['ranked', KMAX]:.0%}; without {KMAX} others to {average['random', KMAX]:.0%}",
-    f"Previous-token half {LABEL[FIRST.given]}; seeds that find induction. Mean ablation, validation names. Thin: seeds and draws.",
+    f"n = 1: success falls from {average['ranked', 0]:.0%} to {average['ranked', KMAX]:.0%} without the {KMAX} attention heads that "
+    f"attend to the correct piece, and to {average['random', KMAX]:.0%} without {KMAX} others",
+    f"With {KEYS}; seeds that learn induction. Mean ablation, validation names. Thin: seeds and draws.",
 )
 figures.save(figure, FOLDER, "ablation", doses)
 figures.show(figure)
@@ -443,7 +433,7 @@ figures.show(figure)
 COUNT = 4 if preset == "smoke" else 24
 ROLES = {"target first": "own<br>first", "target second": "own<br>second", "other first": "other's<br>first", "other second": "other's<br>second"}
 patched = []
-for row in finding.itertuples():
+for row in learned.itertuples():
     run = trained[row.run]
     drawn = pairs.draw_story_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed)
     for i in range(1, row.n + 1):
@@ -453,12 +443,12 @@ for row in finding.itertuples():
 patched = pd.concat(patched)
 shown = patched.groupby(["panel", "layer", "role"], sort=False, as_index=False).value.mean()
 shown["role"] = shown.role.replace(ROLES)
-behind = shown[shown.layer == f"blocks.{TRUNK - 1}"]
-behind = behind.loc[behind.groupby("panel", sort=False).value.idxmax()]
+after_trunk = shown[shown.layer == f"blocks.{TRUNK - 1}"]
+after_trunk = after_trunk.loc[after_trunk.groupby("panel", sort=False).value.idxmax()]
 figure = figures.grid(
     shown,
-    "Where the trunk leaves the answer: " + "; ".join(f"{spot.panel.split(', one')[0]}: {spot.role.replace('<br>', ' ')} {spot.value:.0%}" for spot in behind.itertuples()),
-    f"Share of the clean run's logit difference that comes back. {LABEL[FIRST.given].capitalize()}, seeds that find induction, their mean.",
+    "Position of the answer after the trunk: " + "; ".join(f"{row.panel.split(', one')[0]}: {row.role.replace('<br>', ' ')} {row.value:.0%}" for row in after_trunk.itertuples()),
+    f"Recovery of the clean run's logit difference. With {KEYS}, mean over the seeds that learn induction.",
     columns="role",
     unit="patched positions",
     limit=1.0,
@@ -472,27 +462,27 @@ figures.show(figure)
 # from all in layers before them. Pairs here exchange *first* pieces of earlier mentions: the second pieces stay, and only what stands before them tells them apart.
 
 # %%
-building = times[times.reached & (times.given != FIRST.given)]
+learned_both = times[times.reached & (times.previous_token != FIRST.previous_token)]  # both halves had to be learned
 paths = []
-for row in building.itertuples():
+for row in learned_both.itertuples():
     run, model = trained[row.run], trained[row.run].model()
-    looked = attention.name_attention(model, batch_of(run)).query("score == 'right' and ahead == 1")
+    attended = attention.name_attention(model, batch_of(run)).query("score == 'right' and ahead == 1")
     scored = attention.attention_scores(model, *tensors(batch_of(run))).query("score == 'previous_token'")
-    readers = list(looked.nlargest(2, "value")[["layer", "head"]].itertuples(index=False, name=None))
+    receivers = list(attended.nlargest(2, "value")[["layer", "head"]].itertuples(index=False, name=None))
     order = list(dict.fromkeys(scored.layer))
-    earlier = scored[scored.layer.map(order.index) < min(order.index(layer) for layer, _ in readers)]
+    earlier = scored[scored.layer.map(order.index) < min(order.index(layer) for layer, _ in receivers)]
     if earlier.empty:
         continue
     before = list(earlier.sort_values("value", ascending=False)[["layer", "head"]].itertuples(index=False, name=None))
     drawn = pairs.draw_story_pairs(run.config.task.stream, "validation", COUNT, seed=row.seed, exchanged="first")
-    for through, (of, senders) in itertools.product(("q", "k", "v"), {"two previous-token heads": before[:2], "all before": before}.items()):
-        share = patching.recovery(path_patching.path_patching(model, drawn, senders, readers, through), ["through"])
-        paths.append({"model": row.short, "seed": row.seed, "from": of, "readers": readers, "through": through, "recovery": share.recovery.iloc[0]})
+    for through, (name, senders) in itertools.product(("q", "k", "v"), {"two previous-token heads": before[:2], "all earlier attention heads": before}.items()):
+        share = patching.recovery(path_patching.path_patching(model, drawn, senders, receivers, through), ["through"])
+        paths.append({"model": row.condition, "seed": row.seed, "from": name, "receivers": receivers, "through": through, "recovery": share.recovery.iloc[0]})
 if paths:
-    told = pd.DataFrame(paths).pivot_table(index=["model", "seed", "from"], columns="through", values="recovery", sort=False).round(2)
+    result = pd.DataFrame(paths).pivot_table(index=["model", "seed", "from"], columns="through", values="recovery", sort=False).round(2)
 else:
-    told = "no rotary or relative model has found induction in layers behind another one"
-told
+    result = "no model with RoPE or relative bias has learned induction in attention heads that come after others"
+result
 
 # %% [markdown]
 # **Do they go by the first piece at all?** An induction head does: with first pieces of earlier mentions exchanged, and all else as it was, the answer has to change. Who
@@ -512,14 +502,14 @@ def changed(run: runs.Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-got_there = [trained[run] for run in times[times.reached & (times.main | times.run.isin(building.run))].run]
-if got_there:
-    followed = measure_runs(analysis.condition_of, got_there, changed, workers).merge(conditions, on=about)
-    by_exchange = followed.groupby(["short", "exchanged"], sort=False).share.agg(["mean", "min", "max", "size"])
-    told = by_exchange.round(2)
+successful = [trained[run] for run in times[times.reached & (times.main | times.run.isin(learned_both.run))].run]
+if successful:
+    answers_changed = measure_runs(analysis.condition_of, successful, changed, workers).merge(conditions, on=of_run)
+    by_exchange = answers_changed.groupby(["condition", "exchanged"], sort=False).share.agg(["mean", "min", "max", "size"])
+    result = by_exchange.round(2)
 else:
-    told = "no model of the main cells has found induction"
-told
+    result = "no model of the main conditions has learned induction"
+result
 
 # %% [markdown]
 # ## What does n = 2 do instead?
@@ -531,24 +521,24 @@ told
 
 # %%
 last, probed = f"blocks.{TRUNK - 1}", []
-for row in conditions[conditions.main & (conditions.given == FIRST.given) & (conditions.trunk == TRUNK) & ~conditions.stopped].itertuples():
+for row in conditions[conditions.main & (conditions.previous_token == FIRST.previous_token) & (conditions.trunk == TRUNK) & ~conditions.stop_gradient].itertuples():
     run = trained[row.run]
     held_out = run.config.task.held_out("validation", 16 if preset == "smoke" else 96)
     ids, owners = tensors(held_out)
     named = held_out.labels["second_piece"] & (held_out.labels["mention"] > 1) & (held_out.labels["entity"] < N_CHARACTERS)
     pieces = ids.where(torch.from_numpy(named), -1)
-    found = probes.probe(run.model(), ids, owners, labels=pieces, offsets=(1, 2), layers=[last])
-    probed.append(found.assign(model=row.model, seed=row.seed))
+    accuracy = probes.probe(run.model(), ids, owners, labels=pieces, offsets=(1, 2), layers=[last])
+    probed.append(accuracy.assign(model=row.model, seed=row.seed))
 probed = pd.concat(probed)
 probed["label"] = probed.model.where(probed.features == "trained", probed.features)
 read = probed[probed.features.isin(["trained", "untrained", "shuffled", "trigram"])]
 read = read.assign(panel=read.offset.map({1: "at the first piece", 2: "before the name"}), value=read.accuracy)
-read = read.groupby(["panel", "label", "seed"], as_index=False, sort=False).value.mean()  # baselines of one seed's models alike
+read = read.groupby(["panel", "label", "seed"], as_index=False, sort=False).value.mean()  # all models of a seed have the same baselines
 read = over_seeds(read, ["panel", "label"], "value", ("mean", "low", "high"))
 read = read.sort_values("label", key=lambda labels: ~labels.str.startswith("n ="), kind="stable")
 figure = figures.interval_bars(
     read,
-    "What a linear probe reads off the trunk's output about a repeated name's second piece",
+    "Accuracy of linear probes on the trunk's output for the second piece of a repeated name",
     f"Validation names, rows that no probe was fitted on. {figures.SEEDS}",
 )
 figures.save(figure, FOLDER, "probes", probed)
@@ -565,17 +555,18 @@ with torch.no_grad():
     for row in condition(conditions, n=2).itertuples():
         run, model = trained[row.run], trained[row.run].model()
         drawn = pairs.draw_story_pairs(run.config.task.stream, "validation", 8 * COUNT, seed=row.seed)
-        looked = attention.name_attention(model, batch_of(run))
+        attended = attention.name_attention(model, batch_of(run))
         for i in (1, 2):
-            on_path = looked[(looked.ahead == i) & (looked.layer.str.startswith("blocks") | (looked.layer == f"heads.{i}"))]
+            on_path = attended[(attended.ahead == i) & (attended.layer.str.startswith("blocks") | (attended.layer == f"heads.{i}"))]
             strongest = on_path.groupby("score").value.max()
-            at_query = drawn.for_horizon(i)
-            clean, corrupted = (model.all_logits(ids, at_query.documents)[i - 1] for ids in (at_query.clean, at_query.corrupted))
-            said = clean[torch.arange(len(at_query)), at_query.query_position].softmax(-1)[torch.arange(len(at_query)), at_query.answer_token]
-            moved = pairs.logit_difference(clean, at_query) - pairs.logit_difference(corrupted, at_query)
-            own = {f"attention to {score}": strongest[score] for score in ("right", "wrong", "first_piece")}
-            prepared.append({"head": i, "seed": row.seed, "probability": float(said.mean()), "nats moved": float(moved.mean()), **own})
-prepared = pd.DataFrame(prepared, columns=["head", "seed", "probability", "nats moved", *(f"attention to {score}" for score in ("right", "wrong", "first_piece"))])
+            of_head = drawn.for_horizon(i)
+            clean, corrupted = (model.all_logits(ids, of_head.documents)[i - 1] for ids in (of_head.clean, of_head.corrupted))
+            pair = torch.arange(len(of_head))
+            probability = clean[pair, of_head.query_position].softmax(-1)[pair, of_head.answer_token]
+            change = pairs.logit_difference(clean, of_head) - pairs.logit_difference(corrupted, of_head)
+            to_pieces = {f"attention to {score}": strongest[score] for score in ("right", "wrong", "first_piece")}
+            prepared.append({"head": i, "seed": row.seed, "probability": float(probability.mean()), "change in nats": float(change.mean()), **to_pieces})
+prepared = pd.DataFrame(prepared, columns=["head", "seed", "probability", "change in nats", *(f"attention to {score}" for score in ("right", "wrong", "first_piece"))])
 prepared.groupby("head").mean().drop(columns="seed").round(3)
 
 # %% [markdown]
@@ -583,8 +574,8 @@ prepared.groupby("head").mean().drop(columns="seed").round(3)
 # the trunk, at snapshots of n = 2; and which tokens each of them is about: their share of the squared gradient at the trunk's output.
 
 # %%
-with_two = conditions[conditions.main & (conditions.n == 2) & (conditions.trunk == TRUNK) & ~conditions.stopped]
-with_two = with_two[with_two.given == with_two.given.iloc[0]]
+with_two = conditions[conditions.main & (conditions.n == 2) & (conditions.trunk == TRUNK) & ~conditions.stop_gradient]
+with_two = with_two[with_two.previous_token == with_two.previous_token.iloc[0]]
 cosines, shares = [], []
 for row in with_two.itertuples():
     run = trained[row.run]
@@ -598,31 +589,31 @@ for row in with_two.itertuples():
         "the rest": ~((labels["induction"] | labels["first_piece"]) & named),
     }
 
-    def pull(model, held_out=held_out):
+    def cosine(model, held_out=held_out):
         """Cosine of the two horizons' gradients, in the trunk's parameters and at its output."""
         _, table = gradients.gradients_by_horizon(model, *tensors(held_out[:8]))
         return table[table.layer.isin(["trunk", "output"])].rename(columns={"cosine": "value"})
 
-    kept = run.snapshots()
-    table = progress(run, {"cosine": pull}, kept[:: -(-len(kept) // 10)])
+    steps = run.snapshots()
+    table = progress(run, {"cosine": cosine}, steps[:: -(-len(steps) // 10)])
     cosines.append(table.assign(panel="cosine between horizons 1 and 2", label=table.layer.map({"trunk": "in the trunk's weights", "output": "at its output"})))
-    middle = kept[len(kept) // 8]
-    norms = gradients.target_norms(run.model(middle), *tensors(few))
-    shares.append(gradients.class_shares(norms, classes).assign(seed=row.seed, step=middle))
+    early_step = steps[len(steps) // 8]
+    norms = gradients.target_norms(run.model(early_step), *tensors(few))
+    shares.append(gradients.class_shares(norms, classes).assign(seed=row.seed, step=early_step))
 cosines, shares = pd.concat(cosines), pd.concat(shares)
 figure = figures.formation(
     cosines,
-    f"The horizons' gradients in the trunk: mean cosine {cosines[cosines.layer == 'trunk'].value.mean():.2f}",
-    f"{with_two.setting.iloc[0]}, {with_two.model.iloc[0]}. 1: the same direction; 0: none in common. Thin: seeds.",
+    f"Gradients of the two horizons in the trunk: mean cosine {cosines[cosines.layer == 'trunk'].value.mean():.2f}",
+    f"{with_two.setting.iloc[0]}, {with_two.model.iloc[0]}. 1: the same direction; 0: orthogonal. Thin: seeds.",
     percent=False,
 )
 figures.save(figure, FOLDER, "cosines", cosines)
 figures.show(figure)
 
 # %%
-pull = shares.pivot_table(index="token_class", columns="horizon", values=["share", "target_share"], sort=False).round(3)
+gradient_shares = shares.pivot_table(index="token_class", columns="horizon", values=["share", "target_share"], sort=False).round(3)
 print(f"squared gradient at the trunk's output by the target's token, step {shares.step.iloc[0]}, mean over seeds")
-pull
+gradient_shares
 
 # %% [markdown]
 # ## How much does the data force it?
@@ -631,22 +622,22 @@ pull
 # every pairing that is not held out. The paper's stories are of this kind, too: a model of a finite set of names can do well by heart.
 
 # %%
-of_pools = conditions.usual & (conditions.width == FIRST.width) & (conditions.given == FIRST.given) & ~conditions.stopped & (conditions.trunk == TRUNK) & conditions.n.isin([1, 2])
-got = times[times.run.isin(conditions.run[of_pools])].merge(curves.groupby("run").step.max().rename("steps"), on="run")
-phase = got.groupby(["names", "pool", "model", "steps"], as_index=False).reached.agg(["sum", "size"])
-phase = phase.assign(value=phase["sum"] / phase["size"], text=phase["sum"].astype(str) + " of " + phase["size"].astype(str))
-phase["text"] += "<br>in " + phase.steps.astype(str) + " steps"
-phase = phase.assign(order=phase.names.replace(0, 10**6)).sort_values(["model", "order"]).assign(panel="seeds that find induction")
+in_pools = conditions.usual & (conditions.width == FIRST.width) & (conditions.previous_token == FIRST.previous_token) & ~conditions.stop_gradient & (conditions.trunk == TRUNK) & conditions.n.isin([1, 2])
+of_pools = times[times.run.isin(conditions.run[in_pools])].merge(curves.groupby("run").step.max().rename("steps"), on="run")
+pools = of_pools.groupby(["names", "pool", "model", "steps"], as_index=False).reached.agg(["sum", "size"])
+pools = pools.assign(value=pools["sum"] / pools["size"], text=pools["sum"].astype(str) + " of " + pools["size"].astype(str))
+pools["text"] += "<br>in " + pools.steps.astype(str) + " steps"
+pools = pools.assign(order=pools.names.replace(0, 10**6)).sort_values(["model", "order"]).assign(panel="seeds that learn induction")
 figure = figures.grid(
-    phase,
-    "Pools of names against the number of future tokens",
-    f"Seeds that reach 50 % on unseen names, {LABEL[FIRST.given]}.",
+    pools,
+    "Seeds that learn induction, by size of the training pool and n",
+    f"Seeds that reach 50 % on validation names, {KEYS}.",
     rows="model",
     columns="pool",
     unit="training pool",
     limit=1.0,
 )
-figures.save(figure, FOLDER, "pools", phase)
+figures.save(figure, FOLDER, "pools", pools)
 figures.show(figure)
 
 # %% [markdown]
@@ -656,122 +647,125 @@ figures.show(figure)
 FEW = sorted(names for names in conditions.names.unique() if 0 < names < FIRST.names)
 if FEW:
     shown = curves[curves.names.isin(FEW)].assign(panel=lambda table: table.pool, label=lambda table: table.model, value=lambda table: table.induction)
-    shown = shown.sort_values(["names", "n", "stopped", "weight"], ascending=[True, True, True, False], kind="stable")
+    shown = shown.sort_values(["names", "n", "stop_gradient", "horizon_weight"], ascending=[True, True, True, False], kind="stable")
     ends = {n: condition(on_test, n=n, names=FEW[-1]).induction.mean() for n in (1, 2)}
     figure = figures.formation(
         shown,
-        f"With {FEW[-1]} names, n = 2 ends at {ends[2]:.0%} of test names and n = 1 at {ends[1]:.0%}",
-        f"Previous-token half {LABEL[FIRST.given]}. Success on repeated second pieces, validation pairings. Thin: seeds. Thick: their mean.",
+        f"With {FEW[-1]} training names, success on test names at the end is {ends[2]:.0%} with n = 2 and {ends[1]:.0%} with n = 1",
+        f"With {KEYS}. Success on repeated second pieces of validation names. Thin: seeds. Thick: their mean.",
     )
     figures.save(figure, FOLDER, "few_names", shown[["panel", "label", "seed", "step", "tokens", "value"]])
     figures.show(figure)
 
 # %%
-by_pool = final[(final.rate == FIRST.rate) & (final.given == FIRST.given)].groupby(["names", "pool", "model", "split"], sort=False).induction.mean().unstack()
+by_pool = final[(final.learning_rate == FIRST.learning_rate) & (final.previous_token == FIRST.previous_token)].groupby(["names", "pool", "model", "split"], sort=False).induction.mean().unstack()
 by_pool[["train", "validation", "test"]].rename(columns={"train": "names of the pool"}).map("{:.0%}".format)
 
 # %% [markdown]
 # ## Verdict
 
 # %%
-paper_41 = "n = 2 above n = 1 up to 30M parameters (section 4.1; 2 seeds, best value on the test set)"
+paper_41 = "n = 2 better than n = 1 up to 30M parameters (section 4.1; 2 seeds, best value on the test set)"
 verdicts = []
 
 
-def compare(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame, words: tuple[str, str]) -> None:
-    """A verdict on whether `this` cell gets there earlier than `that`, as the claim has it; none if one was not trained."""
-    if this.empty or that.empty:
+def compare(claim: str, paper: str, rows: pd.DataFrame, reference: pd.DataFrame, names: tuple[str, str]) -> None:
+    """A verdict on the claim that a condition learns induction earlier than a reference; none if one was not trained."""
+    if rows.empty or reference.empty:
         return
-    ranks, p = statistics.compare_times(this, that)
+    ranks, p = statistics.compare_times(rows, reference)
     verdict = "reproduced" if p < 0.05 and ranks < 0 else "not at this scale"
-    ours = f"{words[0]}: {in_words(this)}; {words[1]}: {in_words(that)}"
-    seeds_of = min(len(this), len(that))
+    ours = f"{names[0]}: {summary(rows)}; {names[1]}: {summary(reference)}"
+    seeds_of = min(len(rows), len(reference))
     verdicts.append(Verdict(claim, paper, ours, f"exact permutation test: p = {p:.3f}", seeds_of, verdict if paper else "beyond the paper"))
 
 
-SAME_TRUNK = "(same trunk, previous-token half given)"
+SAME_TRUNK = f"(same trunk, {KEYS})"
 if FEW:
     of_few = [condition(on_test, n=n, names=FEW[-1]) for n in (2, 1)]
-    gap, (ranks, p) = paired_difference(*of_few, "induction"), statistics.compare_times(two, one)
+    gap, (ranks, p) = paired_difference(*of_few, "induction"), statistics.compare_times(two_tokens, one_token)
     verdicts.append(
         Verdict(
-            f"Two-token prediction makes a small model look names up {SAME_TRUNK}",
+            f"Two-token prediction makes a small model look up names {SAME_TRUNK}",
             paper_41,
-            f"trained on {FEW[-1]} names, at the end right on {of_few[0].induction.mean():.0%} of unseen ones, n = 1 on "
-            f"{of_few[1].induction.mean():.0%}; on {FIRST.names}, n = 2: {in_words(two)}; n = 1: {in_words(one)}",
+            f"{FEW[-1]} training names, success on test names at the end: n = 2 {of_few[0].induction.mean():.0%}, n = 1 "
+            f"{of_few[1].induction.mean():.0%}; {FIRST.names} training names, n = 2: {summary(two_tokens)}; n = 1: {summary(one_token)}",
             f"difference, 95 %: {100 * gap.low:+.0f} to {100 * gap.high:+.0f} points; exact permutation test of times: p = {p:.3f}",
-            min(len(rows) for rows in (*of_few, two, one)),
+            min(len(rows) for rows in (*of_few, two_tokens, one_token)),
             "not at this scale" if gap.low <= 0 else "mixed" if ranks > 0 else "reproduced",
         )
     )
-compare(f"Two-token prediction makes induction form early {SAME_TRUNK}", paper_41, two, one, ("n = 2", "n = 1"))
-compare("The same at equal parameters", paper_41, condition(n=2, trunk=TRUNK - 1), one, ("n = 2", "n = 1"))
-compare("The same with four tokens (same trunk)", "", condition(n=4), one, ("n = 4", "n = 1"))
+EARLIER = "Models learn induction earlier with n = 2 than with n = 1"
+N_2, N_1 = "n = 2", "n = 1"
+compare(f"{EARLIER} {SAME_TRUNK}", paper_41, two_tokens, one_token, (N_2, N_1))
+compare(f"{EARLIER} (equal parameters)", paper_41, condition(n=2, trunk=TRUNK - 1), one_token, (N_2, N_1))
+compare("Models learn induction earlier with n = 4 than with n = 1 (same trunk)", "", condition(n=4), one_token, ("n = 4", N_1))
 
 
-def compare_ends(claim: str, paper: str, this: pd.DataFrame, that: pd.DataFrame, words: tuple[str, str]) -> None:
-    """A verdict on `this` cell against `that` as their models stand at the end, on test names; none if one was not trained.
-    Seeds of one number share pool and data: they are compared with each other (paired t), and seeds without a partner left out."""
-    shared = set(this.seed) & set(that.seed)
+def compare_ends(claim: str, paper: str, rows: pd.DataFrame, reference: pd.DataFrame, names: tuple[str, str]) -> None:
+    """A verdict on a condition against a reference at the end of training, on test names; none if one was not trained.
+    Runs of one seed share pool and data. They are compared with each other (paired t); seeds without a partner are left out."""
+    shared = set(rows.seed) & set(reference.seed)
     if len(shared) < 2:
         return
-    this, that = (rows[rows.seed.isin(shared)] for rows in (this, that))
-    gap = paired_difference(this, that, "induction")
+    rows, reference = (table[table.seed.isin(shared)] for table in (rows, reference))
+    gap = paired_difference(rows, reference, "induction")
     ours = (
-        f"{name} after {curves[curves.run.isin(rows.run)].step.max()} steps: {rows.induction.mean():.1%}, any second piece {rows.induction_any.mean():.0%}"
-        for name, rows in zip(words, (this, that), strict=True)
+        f"{name} after {curves[curves.run.isin(table.run)].step.max()} steps: {table.induction.mean():.1%}, any second piece {table.induction_any.mean():.0%}"
+        for name, table in zip(names, (rows, reference), strict=True)
     )
-    said = "reproduced" if gap.low > 0 else "not at this scale" if gap.high < 0 else "mixed"
+    verdict = "reproduced" if gap.low > 0 else "not at this scale" if gap.high < 0 else "mixed"
     interval = f"difference, 95 %: {100 * gap.low:+.0f} to {100 * gap.high:+.0f} points"
-    verdicts.append(Verdict(claim, paper, "; ".join(ours), interval, len(shared), said if paper else "beyond the paper"))
+    verdicts.append(Verdict(claim, paper, "; ".join(ours), interval, len(shared), verdict if paper else "beyond the paper"))
 
 
-END = "At the end, right second pieces of test names"
-compare_ends(f"{END} {SAME_TRUNK}", paper_41, condition(on_test, n=2), condition(on_test), ("n = 2", "n = 1"))
-compare_ends(f"{END}, heads that do not shape the trunk", "", condition(on_test, n=2, stopped=True), condition(on_test), ("n = 2, stopped", "n = 1"))
-rotary = (condition(on_test, given="rotary", n=n) for n in (2, 1))
-compare_ends(f"{END} (same trunk, rotary)", paper_41, *rotary, ("n = 2", "n = 1"))
-compare(
-    "Rotary models, which have to learn the previous-token half: n = 2 against n = 1", paper_41,
-    condition(given="rotary", n=2), condition(given="rotary"), ("n = 2", "n = 1"),
-)  # fmt: skip
-if FIRST.rate > LOW:
-    compare(f"Rotary models at rate {LOW:g}: n = 2 against n = 1", paper_41, slow[2], slow[1], ("n = 2", "n = 1"))
-    compare_ends(f"{END}, rotary, rate {LOW:g}", paper_41, *(condition(on_test, given="rotary", n=n, rate=LOW) for n in (2, 1)), ("n = 2", "n = 1"))
-compare("An easy previous-token half (relative positions) against a given one (smeared keys), n = 1", "", condition(given="relative"), one, ("easy", "given"))
-compare("Giving the previous-token half (smeared keys) against leaving it to be learnt (rotary), n = 1", "", one, condition(given="rotary"), ("given", "to be learnt"))
-compare("A second head that does not shape the trunk against one that does, n = 2", "", condition(n=2, stopped=True), two, ("stopped", "shaping"))
+END = "Success on test names at the end is higher with n = 2 than with n = 1"
+STOP, STOP_END = f"{N_2}, stop-gradient heads", "stop-gradient heads"
+compare_ends(f"{END} {SAME_TRUNK}", paper_41, condition(on_test, n=2), condition(on_test), (N_2, N_1))
+compare_ends(f"{END}, {STOP_END} {SAME_TRUNK}", "", condition(on_test, n=2, stop_gradient=True), condition(on_test), (STOP, N_1))
+rotary = (condition(on_test, previous_token="rotary", n=n) for n in (2, 1))
+compare_ends(f"{END} (same trunk, RoPE)", paper_41, *rotary, (N_2, N_1))
+compare(f"{EARLIER} (same trunk, RoPE)", paper_41, condition(previous_token="rotary", n=2), condition(previous_token="rotary"), (N_2, N_1))
+if FIRST.learning_rate > LOW_RATE:
+    at_low_rate = f"(same trunk, RoPE, learning rate {LOW_RATE:g})"
+    compare(f"{EARLIER} {at_low_rate}", paper_41, low_rate[2], low_rate[1], (N_2, N_1))
+    rotary = (condition(on_test, previous_token="rotary", n=n, learning_rate=LOW_RATE) for n in (2, 1))
+    compare_ends(f"{END} {at_low_rate}", paper_41, *rotary, (N_2, N_1))
+compare("Models learn induction earlier with relative bias than with smeared keys, n = 1", "", condition(previous_token="relative"), one_token, ("relative bias", KEYS))
+compare("Models learn induction earlier with smeared keys than with RoPE, n = 1", "", one_token, condition(previous_token="rotary"), (KEYS, "RoPE"))
+compare("Models learn induction earlier with stop-gradient heads than without, n = 2", "", condition(n=2, stop_gradient=True), two_tokens, (STOP, N_2))
 if best:
-    rates = {n: f"n = {n}, rate {best[n].rate.iloc[0]:g}" for n in (1, 2)}
+    rates = {n: f"n = {n}, learning rate {best[n].learning_rate.iloc[0]:g}" for n in (1, 2)}
     compare(
-        f"Each at its best rate, n = 2 with its best weight of head 2 as well {SAME_TRUNK}", "",
-        best[2], best[1], (f"{rates[2]}, head 2 weighs {best[2].weight.iloc[0]:g}", rates[1]),
+        f"{EARLIER}, each with its best learning rate, n = 2 with its best horizon-2 weight, too {SAME_TRUNK}", "",
+        best[2], best[1], (f"{rates[2]}, horizon-2 weight {best[2].horizon_weight.iloc[0]:g}", rates[1]),
     )  # fmt: skip
-    light = f"head 2 weighs {LIGHT:g}"
-    compare(f"A lighter head 2 against n = 1 {SAME_TRUNK}", "", condition(n=2, weight=LIGHT), one, (light, "n = 1"))
-    compare_ends(f"{END}, a lighter head 2 {SAME_TRUNK}", "", condition(on_test, n=2, weight=LIGHT), condition(on_test), (light, "n = 1"))
+    small = f"horizon-2 weight {SMALL_WEIGHT:g}"
+    compare(f"{EARLIER}, {small} {SAME_TRUNK}", "", condition(n=2, horizon_weight=SMALL_WEIGHT), one_token, (f"{N_2}, {small}", N_1))
+    compare_ends(f"{END}, {small} {SAME_TRUNK}", "", condition(on_test, n=2, horizon_weight=SMALL_WEIGHT), condition(on_test), (f"{N_2}, {small}", N_1))
 if FIRST.width < WIDE:
-    compare(f"n = 2 against n = 1, {WIDE} wide", "", wider[2], wider[1], ("n = 2", "n = 1"))
+    compare(f"{EARLIER} ({WIDE} wide)", "", wider[2], wider[1], (N_2, N_1))
 for names in dict.fromkeys(conditions.loc[conditions.names != FIRST.names, "names"]):
-    pool = f"a pool of {names} names" if names else "a pool of all names"
-    compare(f"n = 2 against n = 1 with {pool}", "", condition(n=2, names=names), condition(names=names), ("n = 2", "n = 1"))
+    pool = f"{names or 'all'} training names"
+    compare(f"{EARLIER} ({pool})", "", condition(n=2, names=names), condition(names=names), (N_2, N_1))
     if names in FEW:
-        stopped = condition(on_test, n=2, names=names, stopped=True)
+        stop_gradient = condition(on_test, n=2, names=names, stop_gradient=True)
         of_n = [condition(on_test, n=n, names=names) for n in (2, 1)]
-        compare_ends(f"{END}, {pool}", paper_41, *of_n, ("n = 2", "n = 1"))
-        compare_ends(f"{END}, {pool}, fresh seeds alone", paper_41, *(rows[rows.seed >= SEEDS] for rows in of_n), ("n = 2", "n = 1"))
-        compare_ends(f"{END}, {pool}, heads that do not shape the trunk", "", stopped, of_n[1], ("n = 2, stopped", "n = 1"))
-        compare_ends(f"{END}, {pool}, heads that shape the trunk", "", of_n[0], stopped, ("n = 2", "n = 2, stopped"))
-        if FIRST.weight > LIGHT:
-            lighter = condition(on_test, n=2, names=names, weight=LIGHT)
-            compare_ends(f"{END}, {pool}, a lighter head 2", "", lighter, of_n[1], (f"head 2 weighs {LIGHT:g}", "n = 1"))
+        compare_ends(f"{END} ({pool})", paper_41, *of_n, (N_2, N_1))
+        compare_ends(f"{END} ({pool}, extra seeds only)", paper_41, *(rows[rows.seed >= SEEDS] for rows in of_n), (N_2, N_1))
+        compare_ends(f"{END}, {STOP_END} ({pool})", "", stop_gradient, of_n[1], (STOP, N_1))
+        compare_ends(f"Success on test names at the end is higher without stop-gradient, n = 2 ({pool})", "", of_n[0], stop_gradient, (N_2, STOP))
+        if FIRST.horizon_weight > SMALL_WEIGHT:
+            weighted = condition(on_test, n=2, names=names, horizon_weight=SMALL_WEIGHT)
+            small = f"horizon-2 weight {SMALL_WEIGHT:g}"
+            compare_ends(f"{END}, {small} ({pool})", "", weighted, of_n[1], (f"{N_2}, {small}", N_1))
 seeds_here = int(doses[doses.n == 1].seed.nunique())
 if seeds_here > 1:
     lost = doses[(doses.k == KMAX) & (doses.n == 1)].groupby(["set", "seed"]).value.mean()
     gap = statistics.bootstrap_difference(lost["random"], lost["ranked"])
     verdicts.append(
         Verdict(
-            "Attention heads that look at the right earlier second piece carry the success, n = 1",
+            "Success depends on the attention heads that attend to the correct earlier second piece, n = 1",
             "",
             f"success without {KMAX} of them {average['ranked', KMAX]:.0%}, without {KMAX} others {average['random', KMAX]:.0%}, intact {average['ranked', 0]:.0%}",
             f"difference, 95 %: {100 * gap.low:.0f} to {100 * gap.high:.0f} points",
@@ -781,24 +775,24 @@ if seeds_here > 1:
     )
 of_head_2 = patched[patched.panel.str.contains("head 2") & (patched.layer == f"blocks.{TRUNK - 1}")]
 if of_head_2.seed.nunique() > 1:
-    where = of_head_2.groupby(["role", "seed"]).value.mean()
-    there = seed_interval(where["target first"].tolist())
+    by_role = of_head_2.groupby(["role", "seed"]).value.mean()
+    at_first_pieces = seed_interval(by_role["target first"].tolist())
     verdicts.append(
         Verdict(
-            "Before the name, head 2 fetches the second piece from where the trunk has worked it out for head 1",
+            "Before the name, head 2 copies the second piece from the positions at which the trunk has computed it for head 1",
             "",
-            f"right one's probability {prepared[prepared['head'] == 2].probability.mean():.2f}; behind the trunk, of the answer {there.mean:.0%} at "
-            f"earlier first pieces of the character, {where['query'].mean():.0%} where head 2 is asked",
-            f"95 %: {there.low:.0%} to {there.high:.0%}",
+            f"probability of the correct piece {prepared[prepared['head'] == 2].probability.mean():.2f}; recovery after the trunk "
+            f"{at_first_pieces.mean:.0%} at earlier first pieces of the character, {by_role['query'].mean():.0%} at the query of head 2",
+            f"95 %: {at_first_pieces.low:.0%} to {at_first_pieces.high:.0%}",
             of_head_2.seed.nunique(),
             "beyond the paper",
         )
     )
-if got_there:
+if successful:
     by_first = by_exchange.xs("first pieces", level="exchanged")
     verdicts.append(
         Verdict(
-            "Models that say the right second piece go by the first piece: exchanged in earlier mentions, it changes the answer",
+            "Models that predict the correct second piece use the first piece: exchanging it in earlier mentions changes the answer",
             "",
             "; ".join(f"{name}: {row['mean']:.0%} of answers ({row['size']:.0f} seeds)" for name, row in by_first.iterrows()),
             "",
@@ -862,12 +856,12 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 # ★ **1.** Find the induction head by eye: draw the attention pattern of the strongest attention head over the names of one story.
 
 # %%
-row = finding.iloc[0]
+row = learned.iloc[0]
 _, cache = trained[row.run].model().run_with_cache(tokens[:1], documents[:1], names_filter=f"{top.layer}.attn.hook_pattern")
 pattern = cache[f"{top.layer}.attn.hook_pattern"][0, int(top["head"])]  # (seq, keys)
 places = np.flatnonzero((batch.labels["entity"][0] >= 0) & (batch.labels["entity"][0] < N_CHARACTERS))[:14]
 words = [f"{word} {place}" for place, word in zip(places, task.words(batch.tokens[0, places]), strict=True)]
-seen = pd.DataFrame(
+attended = pd.DataFrame(
     [
         {"panel": f"{top.layer}, attention head {top['head']}", "from": words[i], "to": words[j], "value": float(pattern[places[i], places[j]])}
         for i in range(len(places))
@@ -875,9 +869,9 @@ seen = pd.DataFrame(
     ]
 )
 figure = figures.grid(
-    seen, "From first pieces, attention goes to earlier second pieces", "Names only, with their positions. Rows: from.", rows="from", columns="to", limit=1.0
+    attended, "First pieces attend to earlier second pieces", "Names only, with their positions. Rows: queries. Columns: keys.", rows="from", columns="to", limit=1.0
 )
-figures.save(figure, FOLDER, "pattern", seen)
+figures.save(figure, FOLDER, "pattern", attended)
 figures.show(figure)
 
 # %% [markdown]
@@ -892,7 +886,7 @@ repeats = repeated_tokens(known_model, 8, 12, torch.Generator().manual_seed(0))
 
 
 def continues(horizon: int):
-    """Accuracy of a head in the second half, where everything repeats."""
+    """Accuracy of a prediction head in the second half, where everything repeats."""
     return lambda logits: float((logits[horizon - 1, :, 14:-horizon].argmax(-1) == repeats[:, 14 + horizon :]).float().mean())
 
 

@@ -1,4 +1,4 @@
-"""Configs and the sizes they stand for: every test states a property and the bug it would catch."""
+"""Configs and named sizes: every test states a property and the bug it would catch."""
 
 import dataclasses
 import json
@@ -114,13 +114,13 @@ def test_a_config_cannot_be_changed():
 
 
 def test_an_unknown_size_names_the_known_ones():
-    """A KeyError would leave the reader to search the source for the sizes there are."""
+    """A KeyError would leave the reader to search the source for the sizes."""
     with pytest.raises(ValueError, match=r"size='2M' is not known; use one of 1M, 3M, .*deep"):
         ModelConfig.of_size("2M")
 
 
 def test_changes_win_over_the_size():
-    """`of_size("1M", n_layers=7)` must have 7 layers: the size's own would train another model than asked for."""
+    """`of_size("1M", n_layers=7)` must have 7 layers: the size's own would train another model than requested."""
     config = ModelConfig.of_size("1M", n_layers=7, n_future=2)
     assert (config.d_model, config.n_layers, config.n_future) == (128, 7, 2)
 
@@ -178,7 +178,7 @@ def test_the_hash_sees_every_field():
     base = ModelConfig(n_future=3, n_layers=7)
     for field in dataclasses.fields(ModelConfig):
         value = getattr(CHANGED, field.name)
-        if value == getattr(base, field.name):  # what the others lean on, or cannot stand beside
+        if value == getattr(base, field.name):  # fields on which others depend, or which exclude others
             value = not value if isinstance(value, bool) else value + 1
         changed = dataclasses.replace(base, **{field.name: value})
         assert config_hash(changed) != config_hash(base), field.name
@@ -206,7 +206,7 @@ def test_equal_optimizers_have_equal_hashes():
 
 
 def test_equal_stories_have_equal_hashes():
-    """And numbers of steps, which are whole, are refused where they are not: 50.0 equals 50, and is other JSON."""
+    """And numbers of steps must be integers: 50.0 equals 50, but gives other JSON."""
     whole, decimal = Stories(fresh=0, scenery=1), Stories(fresh=0.0, scenery=1.0)
     assert whole == decimal and config_hash(whole) == config_hash(decimal)
     for value in (50.0, True):
@@ -219,7 +219,7 @@ def test_equal_stories_have_equal_hashes():
 
 @pytest.mark.parametrize("curriculum", ["forward", "reverse"])
 def test_a_curriculum_needs_the_next_token(curriculum):
-    """It has it alone at one end. Catches: hundreds of steps of no loss, in which only weights decay."""
+    """At one end it is the only horizon. Catches: hundreds of steps without loss, in which weights only decay."""
     model = ModelConfig(n_future=2)
     TrainConfig(model=model, horizon_weights=(1, 0), curriculum=curriculum)
     with pytest.raises(ValueError, match=f"horizon_weights=.0.0, 1.0. with curriculum='{curriculum}'"):
@@ -262,7 +262,7 @@ def test_parameters_do_not_depend_on_n(size, kind):
 @pytest.mark.parametrize("size", ["1M", "tiny"])
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_linear_and_sequential_differ_by_what_is_documented(size, n):
-    """Linear heads are one matrix each beside a whole trunk; sequential ones add a join to all but the first."""
+    """Linear heads are one matrix each on a trunk of all layers; sequential heads add a join, except the first."""
     config = ModelConfig.of_size(size, n_future=n)
     linear, sequential = (dataclasses.replace(config, head_kind=kind) for kind in ("linear", "sequential"))
     assert linear.trunk_depth == config.n_layers
@@ -282,9 +282,9 @@ def test_a_fixed_trunk_keeps_its_depth(kind):
 
 
 @pytest.mark.parametrize("kind", ["parallel", "causal", "anticausal", "sequential", "linear"])
-def test_depth_of_the_next_token_path_is_that_of_what_it_runs(kind):
-    """Counted in the plain forward: every layer that runs on the way to next-token logits, and no other.
-    Catches: trunk + 1 where head 1 stands on the other heads (anticausal), or is no layer at all (linear)."""
+def test_depth_of_the_next_token_path_is_the_number_of_layers_that_run(kind):
+    """Counted in the plain forward pass: every layer that runs on the way to next-token logits, and no other.
+    Catches: trunk + 1 where head 1 reads the other heads (anticausal), or is not a layer (linear)."""
     config = ModelConfig(d_model=32, n_attention_heads=2, n_layers=3, trunk_layers=2, n_future=3, head_kind=kind)
     model, ran = MTPTransformer(config), []
     for name, module in model.named_modules():
@@ -294,7 +294,7 @@ def test_depth_of_the_next_token_path_is_that_of_what_it_runs(kind):
     assert config.path_depth == len(ran)
 
 
-def test_options_cost_what_they_name():
+def test_options_add_only_their_own_parameters():
     """No MLP, a bias for each attention head and offset, a share for each attention head: nothing else may appear."""
     base = ModelConfig(d_model=32, n_layers=3, n_future=2)
     attention = 3 * 4 * 32**2
@@ -315,7 +315,7 @@ def test_options_cost_what_they_name():
     ],
 )
 def test_what_each_head_reads(kind, parents):
-    """Appendix B: causal and anticausal swapped would still train, and answer the wrong question."""
+    """Appendix B: causal and anticausal swapped would still train, but measure something else."""
     assert ModelConfig(n_future=3, head_kind=kind).parents == parents
 
 
@@ -333,33 +333,33 @@ def test_numpy_integers_are_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    "weights, said",
+    "weights, message",
     [
         ((("answr", 1),), "answr.*answer, .*'rest'"),
-        ((("m", 1),), "'m'"),  # a number, no class of tokens
+        ((("m", 1),), "'m'"),  # a numeric label, not a class of tokens
         ((("answer", -1),), "none negative"),
         ((("answer", math.inf),), "none negative"),
         ((("answer", 0), ("rest", 0)), "not all 0"),
     ],
 )
-def test_weights_of_marks_that_cannot_be_are_refused(weights, said):
-    """A misspelt mark would otherwise train on everything, and say so nowhere."""
+def test_invalid_label_weights_are_refused(weights, message):
+    """A misspelt label would otherwise train on everything without a warning."""
     task = PolynomialsTask()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), label_weights=weights)
 
 
 @pytest.mark.parametrize(
-    "task, value, said",
+    "task, value, message",
     [(PolynomialsTask(), True, "=True needs .*'cause', .* polynomials"), (ChoiceProcessTask(), 1, "=1 must be")],
 )
-def test_causes_must_be_known(task, value, said):
-    """Without the mark no target could be left out, and the training would be another."""
-    with pytest.raises(ValueError, match=f"mask_unread_causes{said}"):
+def test_causes_must_be_known(task, value, message):
+    """Without the label no target could be ignored, and the training would be another."""
+    with pytest.raises(ValueError, match=f"mask_unread_causes{message}"):
         TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), mask_unread_causes=value)
 
 
-def test_weights_of_marks_survive_json():
+def test_label_weights_survive_json():
     """JSON has no tuples and one kind of number: a run would not be found again."""
     task = PolynomialsTask()
     config = TrainConfig(

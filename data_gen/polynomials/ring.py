@@ -1,7 +1,7 @@
 """Arithmetic in F_p[X]/(X^d): polynomials with coefficients modulo a prime p, cut off before degree d.
 
-A polynomial is its d coefficients, from degree 0 upwards, on the last axis of an unsigned integer array; every other
-axis is a batch. Left out: division, and rings with another modulus than X^d.
+A polynomial is its d coefficients, from degree 0 upwards, on the last axis of an unsigned integer array. All other axes
+are batch axes. Left out: division, and rings with a modulus other than X^d.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def add(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
 
 
 def multiply(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
-    """a * b mod X^d, (..., d). Arrays of `ring_dtype(p, d)`, as those of all functions here, do not overflow."""
+    """a * b mod X^d, (..., d). Like all functions here, without overflow for arrays of `ring_dtype(p, d)`."""
     d = a.shape[-1]
     total = a[..., :1] * b  # (..., d)
     for degree in range(1, d):
@@ -34,7 +34,7 @@ def multiply(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
 def compose(a: np.ndarray, b: np.ndarray, p: int) -> np.ndarray:
     """a(b(X)) mod X^d, (..., d), by Horner's rule.
 
-    a stands for its representative of degree below d: where b has a constant term, b^d is not 0 modulo X^d, and
+    a is its representative of degree below d. This matters if b has a constant term: then b^d is not 0 modulo X^d, and
     another representative of a would give another result.
     """
     total = np.zeros_like(b)

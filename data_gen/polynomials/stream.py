@@ -223,7 +223,9 @@ class Polynomials:
         degrees = np.repeat(np.arange(self.d), self.p)
         return np.concatenate([degrees, degrees, np.full(len(SYMBOLS), NO_VALUE)]).astype(np.float32)
 
-    def _labels(self, codes: np.ndarray, lengths: np.ndarray, m: np.ndarray, roots: np.ndarray) -> dict[str, np.ndarray]:
+    def _labels(
+        self, codes: np.ndarray, lengths: np.ndarray, m: np.ndarray, roots: np.ndarray
+    ) -> dict[str, np.ndarray]:
         operands, coefficients = self.p * self.d, 2 * self.p * self.d
         return {
             "operand": codes < operands,
@@ -247,7 +249,7 @@ class Polynomials:
         return make(lambda n: self.documents(n, rng), rows, seq, self.mean_length)
 
     def held_out(self, split: HeldOut, m: int, n: int = 2000) -> Documents:
-        """A fixed set of n questions of m operations, the same in all formats. It depends on `operations` and `zeros`."""
+        """A fixed set of n questions of m operations, the same in all formats, for given `operations` and `zeros`."""
         if split not in get_args(HeldOut):
             raise ValueError(f"split={split!r} must be one of {', '.join(get_args(HeldOut))}")
         seed = [0x504F4C59, self.p, self.d, get_args(HeldOut).index(split), m]
@@ -276,7 +278,7 @@ class Polynomials:
         return possible * probability / (self.max_operations - self.min_operations + 1)
 
     def _coefficient_probability(self, tree: Tree) -> float:
-        """The probability of all coefficients with `zeros`: a product given the share of zeros, averaged over shares."""
+        """The probability of all coefficients with `zeros`: a product for each share, averaged over the shares."""
         coefficients = np.array(polynomials_of(tree)).flatten()
         points, weights = np.polynomial.legendre.leggauss(len(coefficients) // 2 + 1)  # exact at this degree
         share = self.zeros * (points + 1) / 2  # (points,)
@@ -293,7 +295,7 @@ class Polynomials:
         return read_tree(words[:end], self.notation)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Any tokens as text: "(2+3X+X^4) (1+X) * = ...". Incomplete polynomials appear as the texts of their tokens."""
+        """Any tokens as text: "(2+3X+X^4) (1+X) * = ...". Incomplete polynomials are written token by token."""
         return "".join(self.pieces(tokens))
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:

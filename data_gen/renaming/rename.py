@@ -23,7 +23,7 @@ ATTEMPTS = 32  # draws before an error reports that no name fits the tokenizer
 
 
 def read_documents(path: str | Path) -> list[str]:
-    """The stories of a UTF-8 file, split at <|endoftext|>, or of all .txt files of a folder in the order of their names.
+    """The stories of a UTF-8 file, split at <|endoftext|>, or of all .txt files of a folder, sorted by name.
 
     White space around a story and empty stories are dropped. Files are read into memory completely.
 
@@ -132,7 +132,7 @@ class TwoTokenNames:
         ]
 
     def _fit(self, pairs: list[tuple[str, str]]) -> list[bool]:
-        """Whether each name is two tokens at the start of a text, a line and a quotation, after a space, and before 's."""
+        """Whether each name is two tokens at the start of a text, line and quotation, after a space, and before 's."""
         template = 'X saw X.\nX said, "X is X\'s friend."'
         places = [Mention(match.start(), match.end(), "X", False) for match in re.finditer("X", template)]
         texts, spans = zip(

@@ -1,14 +1,13 @@
 """The command line: `mtp-lab data | train | evaluate | generate | export | runs | study | zoo`.
 
-Options are the fields of the config dataclasses, documented there; those of a task follow from its name
-(mtp_lab.cli.parsing). A bad value gives one line on stderr and exit code 2.
+Options are the fields of the config dataclasses, and are documented there. The options of a task depend on its name
+(`mtp_lab.cli.parsing`). A bad value prints one line on stderr and gives exit code 2.
 """
 
 import contextlib
 import functools
 import inspect
 import io
-import itertools
 import json
 import os
 import re
@@ -33,21 +32,21 @@ def data(
     split: Split = "train",
     seed: int = 0,
 ) -> None:
-    """Show documents that a task is made of, with what is known of their tokens: coloured, or in signs without colours.
+    """Show documents of a task with the labels of their tokens, as colours or, without a terminal, as signs.
 
     Example: mtp-lab data --task stories --show 3 --split validation
 
-    Every task has options of its own: mtp-lab data --task polynomials --help
+    Every task has its own options: mtp-lab data --task polynomials --help
 
     Args:
-        task: Whose documents; its fields and those of its stream are options, too.
-        show: Documents shown.
-        split: Drawn as in training, or from the fixed validation or test rows.
-        seed: Which ones.
+        task: The task; its fields and those of its stream are options, too.
+        show: Number of documents shown.
+        split: Documents drawn as in training, or from the fixed validation or test rows.
+        seed: Chooses the documents.
     """
     from mtp_lab.tasks.rendering import documents, lines
 
-    print("\n".join(lines(config, documents(config, split, show, seed), _coloured())))
+    print("\n".join(lines(config, documents(config, split, show, seed), _use_colours())))
 
 
 def train(
@@ -56,46 +55,46 @@ def train(
     runs_dir: str = "runs",
     threads: int = 0,
 ) -> None:
-    """Train a model, or go on where a killed training stopped; a run that is done is not trained again.
+    """Train a model, or continue a training that was stopped; a finished run is not trained again.
 
     Example: mtp-lab train --name n4 --steps 400 --model.n-future 4 --model.max-seq 256
 
-    Every task has options of its own: mtp-lab train --task stories --help
+    Every task has its own options: mtp-lab train --task stories --help
 
     Several processes: torchrun --nproc-per-node 2 -m mtp_lab.cli train --model.n-future 4
 
     Args:
-        task: What to train on; its own options begin with --task., and the model gets its vocabulary.
-        runs_dir: Where runs are kept.
-        threads: Threads of one process; 0 leaves the choice to torch.
+        task: The task to train on; its options begin with --task., and the model gets its vocabulary.
+        runs_dir: Folder of all runs.
+        threads: Threads of one process; with 0, torch chooses.
     """
     from mtp_lab.training import runs
 
     if threads < 0:
-        raise ValueError(f"threads={threads} must not be negative; 0 leaves the choice to torch")
+        raise ValueError(f"threads={threads} must not be negative; with 0, torch chooses")
     if threads:
         import torch
 
         torch.set_num_threads(threads)
     run = runs.get_run(config, runs_dir, wait=False)
-    if int(os.environ.get("RANK", 0)):  # torchrun: the lead process speaks
+    if int(os.environ.get("RANK", 0)):  # torchrun: only the lead process prints
         return
     last = run.metrics().query("split == 'validation'").groupby("horizon")["loss"].last()
-    said = f"validation loss {', '.join(f'{loss:.3f}' for loss in last)} nats at horizons 1, 2, ..."
+    losses = ", ".join(f"{loss:.3f}" for loss in last)
     measured = run.measures().query("step == step.max()")
-    each = [f"; {name} {value:.3f}" for name, value in zip(measured["measure"], measured["value"], strict=True)]
-    print(f"{run.path}: {said}{''.join(each)}")
+    measures = [f"; {name} {value:.3f}" for name, value in zip(measured["measure"], measured["value"], strict=True)]
+    print(f"{run.path}: validation loss {losses} nats at horizons 1, 2, ...{''.join(measures)}")
 
 
 def evaluate(run: str, split: Split = "test", rows: int = 256, as_json: bool = False) -> None:
-    """Loss of a trained model at every horizon, on held-out rows of its task, with a bootstrap interval over rows.
+    """Print the loss of a trained model at every horizon on held-out rows, with a bootstrap interval over rows.
 
     Example: mtp-lab evaluate --run runs/bytes/n4-0123456789 --split validation
 
     Args:
         run: Folder of a finished run.
-        split: Which rows: train, validation or test.
-        rows: How many of them.
+        split: Split of the rows: train, validation or test.
+        rows: Number of rows.
         as_json: Print JSON instead of a table.
     """
     from mtp_lab.evaluation.losses import BITS_PER_NAT
@@ -129,19 +128,19 @@ def generate(
     seed: int = 0,
     compare: bool = False,
 ) -> None:
-    """Continue a prompt with a trained model: the text as it comes, coloured by the head that proposed each token.
+    """Continue a prompt with a trained model; each token has the colour of the head that proposed it.
 
     Example: mtp-lab generate --run runs/bytes/n4-0123456789 --prompt "def " --draft 4 --compare
 
     Args:
         run: Folder of a finished run.
-        prompt: A text for models of bytes; tokens with spaces between them for others.
-        new: Tokens to generate, at most.
-        draft: Heads used, head 1 included; 1 is plain decoding, 0 takes all.
-        temperature: 0 for the most likely token, otherwise exact speculative sampling.
-        top_p: Fewest tokens that hold this much of the probability.
-        top_k: So many most likely tokens; 0 takes all.
-        seed: Of the sampling.
+        prompt: A text for models of bytes; for other models, tokens separated by spaces.
+        new: Largest number of tokens to generate.
+        draft: Number of heads used, head 1 included; 1 is plain decoding, 0 uses all heads.
+        temperature: 0 takes the most likely token; a higher value is exact speculative sampling.
+        top_p: Sample from the fewest tokens that hold this share of the probability.
+        top_k: Sample from this many most likely tokens; 0 uses all tokens.
+        seed: Seed of the sampling.
         compare: Decode once more without drafts, and compare.
     """
     import torch
@@ -153,17 +152,18 @@ def generate(
     from mtp_lab.training.runs import open_run
 
     opened = open_run(run)
-    model, tokens = opened.model(), tokens_of(opened.config.task, prompt)
-    live = TokenStream(opened.config.task.pieces, tokens, _coloured())
+    model, prompt_tokens = opened.model(), tokens_of(opened.config.task, prompt)
+    draft = draft or model.config.n_future
+    terminal = TokenStream(opened.config.task.pieces, prompt_tokens, _use_colours())
 
-    def told(k: int, stream: TokenStream | None) -> Generation:
-        randomness = torch.Generator().manual_seed(seed)
-        options_ = dict(temperature=temperature, top_p=top_p, top_k=top_k, generator=randomness, stream=stream)
-        return decoded(Decoder(model, k), [tokens], new, **options_)
+    def decode(k: int, stream: TokenStream | None) -> Generation:
+        generator = torch.Generator().manual_seed(seed)
+        sampling = dict(temperature=temperature, top_p=top_p, top_k=top_k, generator=generator)
+        return decoded(Decoder(model, k), [prompt_tokens], new, **sampling, stream=stream)
 
-    drafted = told(draft or model.config.n_future, live)
-    print(f"\n\n{live.legend(draft or model.config.n_future)}")
-    print("\n".join(summary(drafted, told(1, None) if compare else None)))
+    drafted = decode(draft, terminal)
+    print(f"\n\n{terminal.legend(draft)}")
+    print("\n".join(summary(drafted, decode(1, None) if compare else None)))
 
 
 def export(run: str, out: str) -> None:
@@ -173,7 +173,7 @@ def export(run: str, out: str) -> None:
 
     Args:
         run: Folder of a finished run.
-        out: New folder for config.json, model.safetensors and, for models of bytes, a tokenizer.
+        out: New folder for config.json, model.safetensors and, if the model is of bytes, a tokenizer.
     """
     from mtp_lab.model.llama import export as write
     from mtp_lab.training.runs import open_run
@@ -193,19 +193,19 @@ def study(
     keep_going: bool = True,
     dry_run: bool = False,
 ) -> int:
-    """Run the notebooks as a batch: only what is missing or stale is run, and nothing that is done is lost.
+    """Run the notebooks as a batch: only missing or stale notebooks run, and finished trainings are reused.
 
     Example: mtp-lab study --preset quick --only 02_real_bytes --dry-run
 
     Args:
         preset: smoke (seconds, for tests), quick (minutes), full (the committed results) or paper (for GPUs).
         out: Folder for executed notebooks and figures; by default results/<preset>.
-        only: Notebooks to run, by name; by default all.
-        seeds: Seeds of every experiment; 0 takes the preset's number.
-        runs_dir: Where trained runs are kept.
-        jobs: Notebooks at a time; each trains with the cores shared out evenly.
-        keep_going: Run the others when a notebook fails.
-        dry_run: Only say what would run and why, which trainings are missing, and how long it took last time.
+        only: Names of the notebooks to run; by default all.
+        seeds: Number of seeds of every experiment; 0 takes the preset's number.
+        runs_dir: Folder of all runs.
+        jobs: Notebooks that run at the same time; they share the cores evenly.
+        keep_going: Run the other notebooks if one fails.
+        dry_run: Only print what would run and why, how many trainings are missing, and the time of the last execution.
     """
     from mtp_lab.batch.execution import run
     from mtp_lab.batch.plan import plan
@@ -223,87 +223,74 @@ def study(
     return int(any(outcome.failed for outcome in outcomes))
 
 
-def _coloured() -> bool:
+def _use_colours() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
-RULE = re.compile(r"[─-]{3,}")  # across one of tyro's boxes; hyphens where the output is not "utf-8" in that spelling
+RULE = r"[─-]{3,}"  # across one of tyro's boxes; hyphens where the output is not "utf-8" in that spelling
 RUNS = {"list": list_runs, "show": show_run, "train": train_run, "prune": prune_runs}
 ZOO = {"unpack": unpack, "pack": pack}
 GROUPS = {"runs": (RUNS, "List, show, train, prune runs."), "zoo": (ZOO, "Unpack or pack the models of the notebooks.")}
-"""Commands below a word, which by itself is the first of them."""
+"""Commands below a word; the word alone is the first of them."""
 COMMANDS = {f.__name__: f for f in (data, train, evaluate, generate, export, study)}
 COMMANDS |= {word: next(iter(commands.values())) for word, (commands, _) in GROUPS.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 1 when a notebook failed, 2 for what cannot be done as asked."""
+    """Entry point; returns the exit code: 0, 1 if a notebook failed, 2 for a refusal, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            command = _parsed(words)
-    except SystemExit as stop:  # --help, or a value that does not parse
-        return _refuse(_sentence(complaint.getvalue())) if stop.code else 0
-    except (ValueError, OSError, MemoryError) as error:  # a value that parses, but that a config refuses
-        return _refuse(str(error))
-    try:
-        return command() or 0
-    except (ValueError, OSError, MemoryError, RunError) as error:
+            call = _parsed(words)
+        return call() or 0
+    except SystemExit as stop:  # --help, or a word that does not parse
+        return _refuse(_message(complaint.getvalue())) if stop.code else 0
+    except (ValueError, OSError, MemoryError, Refused) as error:  # of a config, or of the command itself
         return _refuse(str(error) or "out of memory")
     except KeyboardInterrupt:
-        return _refuse("stopped; the last checkpoint is kept, the same command goes on from it", code=130)
+        return _refuse("stopped; the last checkpoint is kept, the same command continues from it", code=130)
 
 
 def _parsed(words: Sequence[str]) -> Callable[[], int | None]:
-    """The call that the words ask for."""
+    """The call of a command, with its arguments."""
     commands, prog, purpose = COMMANDS, "mtp-lab", __doc__.splitlines()[0]
-    narrowed = _narrowed(words)
-    if words and words[0] in GROUPS:
-        (commands, purpose), prog = GROUPS[words[0]], f"mtp-lab {words[0]}"
-        bare = len(words) == 1 or words[1].startswith("-") and words[1] not in ("-h", "--help")
-        words = [next(iter(commands))] * bare + list(words[1:])
+    word, rest = (words[0], words[1:]) if words else ("", [])
+    if word in GROUPS:
+        (commands, purpose), prog = GROUPS[word], f"mtp-lab {word}"
+        names_none = not rest or rest[0].startswith("-") and rest[0] not in ("-h", "--help")
+        words = [next(iter(commands)), *rest] if names_none else rest
         purpose += f"\n\nExample: {prog} {list(commands)[-1]}"
-    calls = {name: _deferred(f, narrowed.get(name, {})) for name, f in commands.items()}
+    calls = {name: _deferred(command) for name, command in commands.items()}
+    if word == "data":
+        calls[word].__annotations__["config"] = parsing.sampling(rest, data.__annotations__)
+    if word == "train":
+        calls[word].__annotations__["config"] = parsing.training(rest)
     return tyro.extras.subcommand_cli_from_dict(calls, prog=prog, description=purpose, args=words)
 
 
-def _narrowed(words: Sequence[str]) -> dict[str, dict[str, type]]:
-    """Command -> parameter -> what to parse it into, where its annotation does not say, or the task's name decides."""
-    match words:
-        case ["data", *rest]:
-            return {"data": {"config": Annotated[parsing.sampling(rest, data.__annotations__), parsing.ROOT]}}
-        case ["train", *rest]:
-            return {"train": {"config": Annotated[parsing.training(rest), parsing.ROOT]}}
-        case ["runs", *_]:
-            run = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-            return {"show": {"run": run}, "train": {"run": run}}
-    return {}
+def _deferred(command: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
+    """A function with the signature of `command` that returns its call. The output of the parser can thus be captured
+    without that of the command."""
 
-
-def _deferred(
-    function: Callable[..., int | None], narrowed: dict[str, type]
-) -> Callable[..., Callable[[], int | None]]:
-    """Parses like `function`, but leaves the call for later, so that parsing errors can be told from the work's own."""
-
-    @functools.wraps(function)
+    @functools.wraps(command)
     def prepared(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
-        return functools.partial(function, *args, **kwargs)
+        return functools.partial(command, *args, **kwargs)
 
-    del prepared.__wrapped__  # or else tyro would read the annotations of `function`
-    prepared.__signature__ = inspect.signature(function)
-    prepared.__annotations__ = {**function.__annotations__, **narrowed}
+    del prepared.__wrapped__  # otherwise tyro would read the annotations of `command`, which `_parsed` must not change
+    prepared.__signature__ = inspect.signature(command)
+    prepared.__annotations__ = dict(command.__annotations__)
     return prepared
 
 
-def _sentence(box: str) -> str:
-    """The message in one of tyro's framed boxes, without the frame and the help that follows it."""
-    lines = itertools.dropwhile(lambda line: not RULE.search(line), (line.strip("│╭╮╰╯ ") for line in box.splitlines()))
-    inside = list(lines)[1:]  # below the box's title
-    message = list(itertools.takewhile(lambda line: not RULE.fullmatch(line), inside))
-    guess = next((line for line in inside[len(message) :] if re.match(r"--\w", line)), "")
-    hint = f" (did you mean {guess.split()[0]}?)" if "nrecognized" in box and guess else ""
-    return re.sub(r"Error parsing __tyro\S+: ", "", " ".join(message)) + hint or box.strip()
+def _message(box: str) -> str:
+    """The message in one of tyro's framed boxes, without the frame and the help below it."""
+    text = "\n".join(line.strip("│╭╮╰╯ ") for line in box.splitlines())
+    inside = re.split(f"^.*{RULE}.*$", text, maxsplit=1, flags=re.M)[-1]  # below the title
+    message, *help_below = re.split(f"^{RULE}$", inside, flags=re.M)
+    similar = re.search(r"^--\w[\w.-]*", "\n".join(help_below), re.M)
+    hint = f" (did you mean {similar[0]}?)" if similar and "nrecognized" in box else ""
+    return re.sub(r"Error parsing __tyro\S+: ", "", " ".join(message.split())) + hint or text
 
 
 def _refuse(message: str, code: int = 2) -> int:

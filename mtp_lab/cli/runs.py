@@ -3,20 +3,24 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from mtp_lab.batch.plan import read_stamp
 from mtp_lab.config import check_positive
 from mtp_lab.experiments.registry import TRAININGS, trainings
 
+RunName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+
 
 def list_runs(runs_dir: str = "runs") -> None:
-    """List the runs there are: steps, whether they are done, next-token validation loss in nats, size.
+    """List all runs: steps, whether they are done, next-token validation loss in nats, size.
 
     Example: mtp-lab runs list --runs-dir runs
 
     Args:
-        runs_dir: Where runs are kept.
+        runs_dir: Folder of all runs.
     """
     from mtp_lab.training.housekeeping import list_runs
 
@@ -24,38 +28,38 @@ def list_runs(runs_dir: str = "runs") -> None:
     print(table.to_string(index=False, float_format="%.3f") if len(table) else f"no runs in {Path(runs_dir).resolve()}")
 
 
-def show_run(run: str, runs_dir: str = "runs") -> None:
-    """Show a run, finished or not: where its config differs from the defaults, losses, seconds a step, size.
+def show_run(run: RunName, runs_dir: str = "runs") -> None:
+    """Show a run, finished or not: how its config differs from the defaults, losses, seconds per step, size.
 
     Example: mtp-lab runs show bytes/n4-0123456789
 
     Args:
-        run: Name of the run, as it is listed, or its folder.
-        runs_dir: Where runs are kept.
+        run: Name of the run as `mtp-lab runs list` prints it, or its folder.
+        runs_dir: Folder of all runs.
     """
     folders = [folder for folder in (Path(run), Path(runs_dir) / run) if (folder / "config.json").exists()]
     if not folders:
-        raise ValueError(f"there is no run {run!r}, nor in {runs_dir}; `mtp-lab runs list` lists those there are")
+        raise ValueError(f"there is no run {run!r}, nor in {runs_dir}; `mtp-lab runs list` lists all runs")
     print("\n".join(run_lines(folders[0])))
 
 
-def train_run(run: str, preset: str = "quick", seeds: int = 0, runs_dir: str = "runs", threads: int = 1) -> None:
-    """Train one run of the study, or go on with it: a job of a batch whose trainings are jobs of their own.
+def train_run(run: RunName, preset: str = "quick", seeds: int = 0, runs_dir: str = "runs", threads: int = 1) -> None:
+    """Train one run of the study, or continue it; for batches in which every training is a job.
 
     Example: mtp-lab runs train bytes/smoke-n1-3layers-0123456789 --preset smoke
 
     Args:
-        run: Its folder below runs_dir, which follows from its config.
-        preset: Of the study.
-        seeds: Of the study; 0 takes the preset's number.
-        runs_dir: Where runs are kept.
+        run: Its folder in runs_dir, which depends on its config.
+        preset: Preset of the study.
+        seeds: Number of seeds of the study; 0 takes the preset's number.
+        runs_dir: Folder of all runs.
         threads: Threads of one process.
     """
     check_positive(threads=threads)
-    # Notebook after notebook until it is found: the configs of some take seconds, since they check their corpora.
-    found = (configs[run] for notebook in TRAININGS if run in (configs := trainings(notebook, preset, seeds)))
-    if not (config := next(found, None)):
-        raise ValueError(f"run={run!r} is none that the study trains with preset={preset!r} and seeds={seeds}")
+    # A generator: the configs of some notebooks take seconds, since they check their corpora.
+    matches = (configs[run] for notebook in TRAININGS if run in (configs := trainings(notebook, preset, seeds)))
+    if not (config := next(matches, None)):
+        raise ValueError(f"run={run!r} is no run of the study with preset={preset!r} and seeds={seeds}")
     import torch
 
     from mtp_lab.training.runs import get_run
@@ -67,18 +71,18 @@ def train_run(run: str, preset: str = "quick", seeds: int = 0, runs_dir: str = "
 def prune_runs(
     runs_dir: str = "runs", days: float = 7.0, unfinished: bool = False, snapshots: bool = False, yes: bool = False
 ) -> None:
-    """List what can go, and with --yes delete it: never the weights of a finished run, nor a run that is being trained.
+    """List files that can be deleted, and delete them with --yes; finished weights and running trainings stay.
 
     Example: mtp-lab runs prune --unfinished --days 30
 
-    By default checkpoints that finished runs have left, and unfinished runs whose config this version cannot read.
+    By default: checkpoints of finished runs, and unfinished runs whose config this version cannot read.
 
     Args:
-        runs_dir: Where runs are kept.
-        days: Leave alone unfinished runs and snapshots to which something was written in so many days.
-        unfinished: Also unfinished runs; they would start anew.
-        snapshots: Also snapshots of finished runs; notebooks that look into a training then lack them.
-        yes: Delete what is listed.
+        runs_dir: Folder of all runs.
+        days: Keep unfinished runs and snapshots that were written to within this number of days.
+        unfinished: Also unfinished runs; their trainings would start again.
+        snapshots: Also snapshots of finished runs, which some notebooks need.
+        yes: Delete the listed files.
     """
     from mtp_lab.training.housekeeping import prune
 
@@ -90,15 +94,15 @@ def prune_runs(
 
 
 def run_lines(folder: Path) -> list[str]:
-    """A run, finished or not, in words."""
-    from mtp_lab.training.checkpoints import saved_weights
-    from mtp_lab.training.housekeeping import held, megabytes
+    """A description of a run, finished or not."""
+    from mtp_lab.training.checkpoints import files_by_step
+    from mtp_lab.training.housekeeping import is_locked, megabytes
     from mtp_lab.training.runs import read_log
 
     config, rows = json.loads((folder / "config.json").read_text()), read_log(folder)
     if not isinstance(config, dict):
         raise ValueError(f"{folder / 'config.json'} is not a config of this version of mtp-lab")
-    state = "done" if (folder / "done.json").exists() else "being trained" if held(folder) else "unfinished"
+    state = "done" if (folder / "done.json").exists() else "being trained" if is_locked(folder) else "unfinished"
     lines = [f"{folder.parent.name}/{folder.name}: {state}"]
     if zoo := read_stamp(folder / "done.json").get("zoo"):
         lines.append(f"weights: {zoo}")
@@ -108,16 +112,16 @@ def run_lines(folder: Path) -> list[str]:
     if evaluated := [row for row in rows if "validation" in row]:
         losses = ", ".join(f"{loss:.3f}" for loss in evaluated[-1]["validation"])
         lines.append(f"validation loss at step {evaluated[-1]['step']}: {losses} nats at horizons 1, 2, ...")
-    if (seconds := _seconds_a_step(rows)) is not None:
-        lines.append(f"seconds a step, evaluations included: {seconds:.3g}")
+    if (seconds := _seconds_per_step(rows)) is not None:
+        lines.append(f"seconds per step, evaluations included: {seconds:.3g}")
     snapshots, parts = folder / "snapshots", ("snapshots", "checkpoints")
     sizes = ", ".join(f"{part} {megabytes(folder / part):.1f} MB" for part in parts)
     lines.append(f"on disk: {megabytes(folder):.1f} MB ({sizes})")
-    return [*lines, f"snapshots at steps: {', '.join(map(str, saved_weights(snapshots))) or 'none'}"]
+    return [*lines, f"snapshots at steps: {', '.join(map(str, files_by_step(snapshots))) or 'none'}"]
 
 
-def _seconds_a_step(rows: Sequence[dict[str, Any]]) -> float | None:
-    """Of the last stretch: a training that was resumed counts its seconds anew."""
+def _seconds_per_step(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Seconds per step since the training was last resumed: a resumed training counts its seconds from zero."""
     resumed = [i for i in range(1, len(rows)) if rows[i]["seconds"] < rows[i - 1]["seconds"]]
     stretch = rows[resumed[-1] if resumed else 0 :]
     if len(stretch) < 2:
@@ -127,7 +131,7 @@ def _seconds_a_step(rows: Sequence[dict[str, Any]]) -> float | None:
 
 
 def _defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """The mapping of a config that says nothing, but for its kind of task; a kind that is not known has no defaults."""
+    """The default mapping of a config with the same kind of task; an unknown kind has no defaults."""
     from mtp_lab.config import TrainConfig
     from mtp_lab.serialization import canonical_json
     from mtp_lab.tasks import TASKS
@@ -139,7 +143,7 @@ def _defaults(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differing(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The values that are not the defaults, mappings inside mappings likewise."""
+    """The values that differ from the defaults, also inside nested mappings."""
     changed = {}
     for name, value in values.items():
         default = defaults.get(name)

@@ -135,7 +135,7 @@ class _BlockwiseDecoding:
         self.history: list[tuple[list[int], Tensor]] = []  # of each pass: prompts of its rows, accepted drafts of each
 
     def run(self) -> None:
-        """Until every row is finished: verify, accept, draft, read (Stern et al. 2018, section 3)."""
+        """Read, verify, accept, draft, until every row is finished (Stern et al. 2018, section 3)."""
         latents = self.decoder.read_prompts()  # (unfinished, 1, d_model): there are no drafts yet
         while True:
             n_accepted, token = self._verify(self.decoder.unembed(latents))

@@ -1,8 +1,8 @@
 """How a token is chosen from logits, and which drafts are accepted: speculative sampling (Leviathan et al. 2023).
 
-Whatever the drafts, the text has the distribution of head 1 alone. A draft x, drawn from q, is accepted with probability
-min(1, p(x) / q(x)). The first rejected draft is replaced by a draw from the positive part of p - q. At temperature 0, a
-draft is accepted if it is the most likely token.
+Whatever the drafts, the text has the distribution of head 1 alone. A draft x, drawn from q, is accepted with
+probability min(1, p(x) / q(x)). The first rejected draft is replaced by a draw from the positive part of p - q. At
+temperature 0, a draft is accepted if it is the most likely token.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Text in a terminal while it is generated: the tokens of each forward pass when they are accepted, coloured by head.
 
-Without colours, bars separate the forward passes. Pictures for notebooks are in `mtp_lab.figures.speculation_figures`.
+Without colours, bars separate the forward passes. Pictures for notebooks are in `mtp_lab.figures.text`.
 """
 
 import sys

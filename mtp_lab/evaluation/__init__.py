@@ -1,6 +1,7 @@
-"""How good a trained model is, and how sure one can be of it.
+"""Measurements of a trained model's behaviour, with their uncertainty.
 
-Start with `statistics` for intervals and tests over seeds. `losses`, `answers` and `acceptance` measure a model,
-`in_context` its use of the context, `over_training` any measure at every snapshot, `flops` and `peak_memory` what it
-takes. Not here: predictions themselves (`mtp_lab.model.predictions`) and a model's insides (`mtp_lab.interp`).
+Start with `answers` (exact match, pass@k), `acceptance` (drafts) and `in_context` (use of the context); `losses` holds
+units. `statistics` gives intervals and tests over seeds, `over_training` any measurement at every snapshot. `flops` and
+`peak_memory` measure computation. Not here: predictions themselves (`mtp_lab.model.predictions`) and the inside of a
+model (`mtp_lab.interp`).
 """

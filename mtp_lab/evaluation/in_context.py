@@ -1,7 +1,7 @@
-"""In-context learning as behaviour: rows that repeat themselves, and how much the context helps late in a row.
+"""In-context learning as behaviour: rows that repeat random tokens, and how much the context lowers the loss.
 
-What the circuits of attention.py are for, measured without looking inside (Olsson et al. 2022, arXiv 2209.11895).
-Left out: rows of the hand-built model's own vocabulary (handmade.repeated_tokens).
+Measured from outputs only (Olsson et al. 2022, arXiv 2209.11895). Left out: the circuits behind it
+(mtp_lab.interp.attention), and rows in the vocabulary of the hand-built model (mtp_lab.interp.handmade).
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ def random_repeats(vocabulary: Sequence[int], first: int, rows: int, half: int, 
     """`first`, then `half` different random tokens of the vocabulary, twice: (rows, 2 half + 1) int64.
 
     Args:
-        vocabulary: ids to draw from, none twice; for stories e.g. the ids of words, or of names' pieces.
-        first: id that opens a row as it opens documents; not in the vocabulary, or it would repeat as well.
+        vocabulary: ids to draw from, without duplicates; for stories, for example, the ids of words or name pieces.
+        first: id of the opening token of documents; not in the vocabulary, since it must not repeat.
 
     Raises:
-        ValueError: if the vocabulary is too small, names an id twice, or holds `first`.
+        ValueError: if the vocabulary has fewer than `half` ids, has duplicates, or holds `first`.
     """
     ids = torch.tensor(list(vocabulary), dtype=torch.long)
     if len(ids.unique()) < len(ids) or first in vocabulary:
@@ -37,8 +37,8 @@ def random_repeats(vocabulary: Sequence[int], first: int, rows: int, half: int, 
 def in_context_score(model: MTPTransformer, batch: Batch, early: int = 50, late: int = 500) -> float:
     """Mean over documents of the loss at token `late` minus the loss at token `early`, in nats (Olsson et al. 2022).
 
-    Negative where context helps. Tokens are counted from 0 within each document; the loss is the next-token head's.
-    Documents that end before `late` are left out, so that both losses are of the same ones.
+    It is negative if context helps. The loss is that of the next-token head. Tokens are counted from 0 within each
+    document. Documents that end before `late` are left out, so that both losses are from the same documents.
 
     Raises:
         ValueError: unless 1 <= early < late, and if no document is long enough.
@@ -53,18 +53,17 @@ def in_context_score(model: MTPTransformer, batch: Batch, early: int = 50, late:
     """
     if not 1 <= early < late:
         raise ValueError(f"early={early} must be at least 1 (nothing predicts token 0) and less than late={late}")
-    distance = late - early
-    at = _index_in_document(batch.documents)
-    row, position = np.nonzero((at == late) & (batch.documents >= 0))
+    index = _index_in_document(batch.documents)
+    row, position = np.nonzero((index == late) & (batch.documents >= 0))
     if not len(row):
-        longest = 1 + at[batch.documents >= 0].max(initial=-1)
+        longest = 1 + index[batch.documents >= 0].max(initial=-1)
         raise ValueError(f"late={late}: no document has as many tokens; the longest has {longest}")
     _, nll = next_token_predictions(model, batch)
-    return float((nll[row, position] - nll[row, position - distance]).mean())
+    return float((nll[row, position] - nll[row, position - (late - early)]).mean())
 
 
 def _index_in_document(documents: np.ndarray) -> np.ndarray:
-    """(rows, seq) how many tokens of its document stand before each token."""
+    """(rows, seq) index of each token within its document, from 0."""
     index = np.broadcast_to(np.arange(documents.shape[1]), documents.shape)
-    opens = np.diff(documents, axis=1, prepend=documents[:, :1] - 1) != 0
-    return index - np.maximum.accumulate(np.where(opens, index, 0), axis=1)
+    starts = np.diff(documents, axis=1, prepend=documents[:, :1] - 1) != 0
+    return index - np.maximum.accumulate(np.where(starts, index, 0), axis=1)

@@ -1,9 +1,9 @@
 """The parts of one transformer layer: norm, positions, attention, gated MLP.
 
-Llama's layer (pre-norm, RoPE, gated MLP, no biases) with a TransformerLens HookPoint at every intermediate. Norms have
-no gain of their own: it would fold into the next matrix, as TransformerLens does before any analysis. Attention is
-plain matmul and softmax on CPU, where that is two to three times as fast in bf16 as PyTorch's fused kernel, and the
-fused kernel elsewhere. How layers make a trunk and heads is in model.py; decoding with a cache is in inference.py.
+This is Llama's layer (pre-norm, RoPE, gated MLP, no biases) with a TransformerLens HookPoint at every intermediate.
+Norms have no gain: TransformerLens folds gains into the next matrix before any analysis. On CPU, attention is plain
+matmul and softmax, which in bf16 is two to three times as fast as PyTorch's fused kernel. On other devices it is the
+fused kernel. `transformer` makes trunk and heads of layers; decoding with a cache is in `mtp_lab.decoding`.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from transformer_lens.hook_points import HookPoint
 from mtp_lab.config import ModelConfig
 
 NORM_EPS = 1e-5
-QUERY_BLOCK = 128  # queries a block of attention on CPU: keys to the right of a block are never computed
+QUERY_BLOCK = 128  # queries in a block of attention on CPU; scores of keys after the block are not computed
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the layers of one forward share."""
+    """Mask and positions, which all layers of one forward pass share."""
 
-    mask: Tensor  # (batch or 1, 1, seq, keys) additive: 0, or -inf where a query must not look
-    causal_only: bool  # no documents: the mask is the plain triangle
-    rotation: tuple[Tensor, Tensor] | None  # cos, signed sin: (batch or 1, 1, seq, d_head); rotary positions
-    offsets: Tensor | None  # (batch or 1, seq, keys) from a query back to a key, clipped; relative positions
-    opens: Tensor | None  # (batch or 1, 1, seq, 1) true where a token opens a document; smeared keys
+    mask: Tensor  # (batch or 1, 1, seq, keys) additive: 0, or -inf where a query must not attend
+    causal_only: bool  # no documents: the mask is the causal mask alone
+    rotation: tuple[Tensor, Tensor] | None  # for RoPE: cos and signed sin, (batch or 1, 1, seq, d_head) each
+    offsets: Tensor | None  # for relative bias: (batch or 1, seq, keys) from a query back to a key, clipped
+    opens: Tensor | None  # for smeared keys: (batch or 1, 1, seq, 1) true where a token opens a document
 
 
 class RMSNorm(nn.Module):
@@ -40,7 +40,7 @@ class RMSNorm(nn.Module):
 
 
 class _Normalized(torch.autograd.Function):
-    """F.rms_norm in half as many passes over memory: PyTorch fuses it on GPUs only."""
+    """F.rms_norm with half as many passes over memory. PyTorch fuses its own on GPUs only."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -54,12 +54,12 @@ class _Normalized(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         y, inverse = ctx.saved_tensors
-        along = (gradient * y).mean(dim=-1, keepdim=True)  # changes of length have no effect
-        return torch.addcmul(gradient, y, along, value=-1).mul_(inverse)
+        radial = (gradient * y).mean(dim=-1, keepdim=True)  # a change along x leaves y as it is
+        return torch.addcmul(gradient, y, radial, value=-1).mul_(inverse)
 
 
 def frequencies(config: ModelConfig, like: Tensor) -> Tensor:
-    """RoPE's angle a position, for each pair: (d_head / 2,), in fp32 at least, on the device of `like`."""
+    """RoPE's angles per position, one for each pair: (d_head / 2,), in fp32 at least, on the device of `like`."""
     half, precision = config.d_head // 2, torch.promote_types(like.dtype, torch.float32)
     return config.rope_base ** (-torch.arange(half, dtype=precision, device=like.device) / half)
 
@@ -101,14 +101,14 @@ class Attention(nn.Module):
             mask = mask + rearrange(self.bias[:, context.offsets], "h b s k -> b h s k").to(q.dtype)
         if self.myopic:
             return self._mix_myopic(q, k, v, mask)
-        points = (self.hook_attn_scores, self.hook_pattern)
-        watched = any(point._forward_hooks or point._backward_hooks for point in points)
-        if q.device.type != "cpu" and not watched:
-            plain = context.causal_only and self.bias is None
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=None if plain else mask, is_causal=plain)
+        hook_points = (self.hook_attn_scores, self.hook_pattern)
+        hooked = any(point._forward_hooks or point._backward_hooks for point in hook_points)
+        if q.device.type != "cpu" and not hooked:
+            is_causal = context.causal_only and self.bias is None
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=None if is_causal else mask, is_causal=is_causal)
         q, k = q * q.shape[-1] ** -0.5, k.transpose(-1, -2)
         seq = q.shape[2]
-        block = seq if watched else QUERY_BLOCK
+        block = seq if hooked else QUERY_BLOCK  # hooks get the whole pattern
         z = []
         for start in range(0, seq, block):
             end = min(start + block, seq)
@@ -119,12 +119,12 @@ class Attention(nn.Module):
         return z[0] if len(z) == 1 else torch.cat(z, dim=2)  # (batch, heads, seq, d_head)
 
     def _mix_myopic(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """The same values; gradients reach keys and values of the query's own position only (Wu et al. 2024)."""
-        far_k, far_v = k.detach(), v.detach()
-        own = (q * (k - far_k)).sum(-1)  # (batch, heads, seq) zeros that carry the gradient of the diagonal
-        scores = (q @ far_k.mT + torch.diag_embed(own)) * q.shape[-1] ** -0.5 + mask
+        """The same values; gradients reach only the key and value at the query's own position (Wu et al. 2024)."""
+        detached_k, detached_v = k.detach(), v.detach()
+        diagonal = (q * (k - detached_k)).sum(-1)  # (batch, heads, seq) zeros that carry the gradient of the diagonal
+        scores = (q @ detached_k.mT + torch.diag_embed(diagonal)) * q.shape[-1] ** -0.5 + mask
         pattern = self.hook_pattern(self.hook_attn_scores(scores).softmax(dim=-1))
-        return pattern @ far_v + pattern.diagonal(dim1=-2, dim2=-1)[..., None] * (v - far_v)
+        return pattern @ detached_v + pattern.diagonal(dim1=-2, dim2=-1)[..., None] * (v - detached_v)
 
     def _smeared(self, k: Tensor, context: Context) -> Tensor:
         """k_t <- s k_t + (1 - s) k_{t-1}, s a learned share per attention head (Olsson et al. 2022, argument 2)."""

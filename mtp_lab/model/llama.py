@@ -1,9 +1,11 @@
-"""Trunk and head 1 as a Hugging Face Llama, and back: config.json and safetensors, nothing unpickled.
+"""Trunk and head 1 as a Hugging Face Llama, and back: config.json and safetensors, no pickles.
 
-The way from the embedding to the next-token logits is an ordinary Llama: trunk and head 1, or with anticausal heads
-trunk, head n, ..., head 1. What a Llama has no layer for is refused by name. Of a Llama trained elsewhere, the norms'
-gains fold into the matrices that read them, another epsilon into those that write what they read, and shared keys and
-values are repeated: all exact but for rounding, so the logits stay what they were.
+The layers from the embedding to the next-token logits are an ordinary Llama: trunk and head 1, or with anticausal heads
+trunk, head n, ..., head 1. A setting that a Llama cannot express is an error that names it.
+
+A Llama trained elsewhere may have gains in its norms, another epsilon, and attention heads that share keys and values.
+`load` folds gain and epsilon into the matrices and repeats the shared keys and values. The logits are the same up to
+rounding.
 """
 
 import json
@@ -21,17 +23,17 @@ from mtp_lab.model.layers import NORM_EPS, Block
 from mtp_lab.model.transformer import MTPTransformer
 
 WEIGHTS = "model.safetensors"
-DOCUMENT = "<|document|>"  # how the byte tokenizer writes the token that opens a document
-NORMS = {  # what each matrix of a layer reads
+DOCUMENT = "<|document|>"  # the byte tokenizer's name of the token that opens a document
+NORMS = {  # matrix: the norm whose output it reads
     "self_attn.q_proj": "input_layernorm",
     "self_attn.k_proj": "input_layernorm",
     "self_attn.v_proj": "input_layernorm",
     "mlp.gate_proj": "post_attention_layernorm",
     "mlp.up_proj": "post_attention_layernorm",
 }
-NOT_A_LLAMA = {  # field: (the value refused, why, the fix)
-    "head_kind": ("linear", "head 1 is z + W z, and no layer of a Llama is that", "train with head_kind='parallel'"),
-    "position": ("relative", "a Llama's attention has no learned bias", "train with position='rotary'"),
+NOT_A_LLAMA = {  # field: (the value without a Llama, the reason, the fix)
+    "head_kind": ("linear", "head 1 is z + W z, which is no layer of a Llama", "train with head_kind='parallel'"),
+    "position": ("relative", "a Llama's attention has no relative bias", "train with position='rotary'"),
     "smeared_keys": (True, "a Llama's keys come from one token each", "train with smeared_keys=False"),
     "attention_only": (True, "every layer of a Llama has an MLP", "train with attention_only=False"),
 }
@@ -42,25 +44,25 @@ def export(model: MTPTransformer, folder: str | Path, byte_tokenizer: bool = Fal
 
     Args:
         folder: new or empty.
-        byte_tokenizer: the model's tokens are bytes, and 256 opens a document: writes a tokenizer that knows this.
+        byte_tokenizer: also writes a tokenizer for models whose tokens are bytes and where 256 opens a document.
 
     Raises:
-        ValueError: for a model that a Llama cannot express, naming the field; a folder that holds something already;
-            a byte tokenizer for a model of another vocabulary.
+        ValueError: for a model that a Llama cannot express, with the name of the field; for a folder that is not empty;
+            for a byte tokenizer with a model of another vocabulary.
         OSError: if the folder cannot be written.
     """
     config, folder = model.config, Path(folder)
-    for field, (refused, why, fix) in NOT_A_LLAMA.items():
-        if getattr(config, field) == refused:
-            raise ValueError(f"{field}={refused!r} cannot be exported: {why}; {fix}")
+    for field, (value, reason, fix) in NOT_A_LLAMA.items():
+        if getattr(config, field) == value:
+            raise ValueError(f"{field}={value!r} cannot be exported: {reason}; {fix}")
     if byte_tokenizer and config.vocab_size != VOCABULARY:
         raise ValueError(
-            f"vocab_size={config.vocab_size} is not the byte tokenizer's {VOCABULARY}: these tokens are no bytes; "
+            f"vocab_size={config.vocab_size} is not the byte tokenizer's {VOCABULARY}: tokens of the model are not bytes; "
             "export without byte_tokenizer"
         )
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; choose a new folder, so that no files of two models mix")
-    # no end: the models never emit one; no pad: generate would take it for padding wherever a prompt holds it
+        raise ValueError(f"{folder} is not empty; choose a new folder, so that files of two models do not mix")
+    # no eos: the models have no such token; no pad: generate would treat this token in a prompt as padding
     special = {"bos_token_id": SEPARATOR if byte_tokenizer else None, "eos_token_id": None, "pad_token_id": None}
     matrices = _matrices(model)
     gains = {name: model.unembed.weight.new_ones(config.d_model) for name in _norms(len(_path(model)))}
@@ -73,10 +75,11 @@ def export(model: MTPTransformer, folder: str | Path, byte_tokenizer: bool = Fal
 
 
 def load(folder: str | Path) -> MTPTransformer:
-    """A Llama's directory as a model of n_future=1 in fp32, in evaluation mode.
+    """Reads the folder of a Llama as a model with n_future=1, in fp32 and in evaluation mode.
 
     Raises:
-        ValueError: if it holds no Llama, one that this model cannot express, or other tensors than its config says.
+        ValueError: if the folder does not hold a Llama, if this model cannot express it, or if its tensors do not match
+            its config.
         OSError: if there is no config.json, or it cannot be read.
     """
     from transformers import LlamaConfig
@@ -86,7 +89,7 @@ def load(folder: str | Path) -> MTPTransformer:
     kind = content.get("model_type")
     if kind != "llama":
         raise ValueError(f"model_type={kind!r} in {folder} cannot be read: it must be 'llama'")
-    llama = LlamaConfig.from_dict(content)  # older files too, and what they leave out
+    llama = LlamaConfig.from_dict(content)  # fills in fields that older files leave out
     _check_expressible(llama)
     model = MTPTransformer(
         ModelConfig(
@@ -100,9 +103,9 @@ def load(folder: str | Path) -> MTPTransformer:
         )
     )
     matrices = _matrices(model)
-    held = _read(folder / WEIGHTS, _llama_shapes(matrices, llama))
+    llama_tensors = _read(folder / WEIGHTS, _llama_shapes(matrices, llama))
     for name, matrix in matrices.items():
-        matrix.copy_(_fitted(name, held, llama))
+        matrix.copy_(_converted(name, llama_tensors, llama))
     return model.eval()
 
 
@@ -110,73 +113,74 @@ def load(folder: str | Path) -> MTPTransformer:
 
 
 def _path(model: MTPTransformer) -> list[Block]:
-    """The layers from the embedding to the next-token logits: the trunk's, and the heads down to head 1."""
+    """The layers from the embedding to the next-token logits: those of the trunk, and the heads to head 1."""
     return [*model.blocks, *(model.heads[str(i)] for i in model.config.path())]
 
 
 def _matrices(model: MTPTransformer) -> dict[str, Tensor]:
-    """The model's own weights, views where Llama cuts them, by Llama's names."""
-    found = {"model.embed_tokens.weight": model.embed.weight, "lm_head.weight": model.unembed.weight}
+    """The model's weights by Llama's names; views where a Llama has several matrices for one of ours."""
+    matrices = {"model.embed_tokens.weight": model.embed.weight, "lm_head.weight": model.unembed.weight}
     for i, block in enumerate(_path(model)):
-        q, k, v = block.attn.qkv.weight.chunk(3)  # (d_model, d_model) each: heads, and inside them half-split pairs
-        parts = {"self_attn.q_proj": q, "self_attn.k_proj": k, "self_attn.v_proj": v}
-        parts |= {"self_attn.o_proj": block.attn.out.weight, "mlp.gate_proj": block.mlp.gate.weight}
-        parts |= {"mlp.up_proj": block.mlp.up.weight, "mlp.down_proj": block.mlp.out.weight}
-        found |= {f"model.layers.{i}.{part}.weight": weight for part, weight in parts.items()}
-    return {name: weight.detach() for name, weight in found.items()}
+        q, k, v = block.attn.qkv.weight.chunk(3)  # (d_model, d_model) each, pairs half-split as in Llama
+        of_block = {"self_attn.q_proj": q, "self_attn.k_proj": k, "self_attn.v_proj": v}
+        of_block |= {"self_attn.o_proj": block.attn.out.weight, "mlp.gate_proj": block.mlp.gate.weight}
+        of_block |= {"mlp.up_proj": block.mlp.up.weight, "mlp.down_proj": block.mlp.out.weight}
+        matrices |= {f"model.layers.{i}.{name}.weight": weight for name, weight in of_block.items()}
+    return {name: weight.detach() for name, weight in matrices.items()}
 
 
 def _norms(layers: int) -> list[str]:
-    """Llama's names of the norms' gains."""
-    inside = [f"model.layers.{i}.{norm}.weight" for i in range(layers) for norm in dict.fromkeys(NORMS.values())]
-    return [*inside, "model.norm.weight"]
+    """Llama's names of the gains of all norms."""
+    of_layers = [f"model.layers.{i}.{norm}.weight" for i in range(layers) for norm in dict.fromkeys(NORMS.values())]
+    return [*of_layers, "model.norm.weight"]
 
 
 def _norm_before(name: str) -> str | None:
-    """The gain of the norm whose output a matrix reads; None for those that write to the residual stream."""
+    """Name of the gain of the norm that a matrix reads; None for matrices that write to the residual stream."""
     if name == "lm_head.weight":
         return "model.norm.weight"
-    part = next((part for part in NORMS if f".{part}." in name), None)
-    return part and name.replace(part, NORMS[part])
+    matrix = next((matrix for matrix in NORMS if f".{matrix}." in name), None)
+    return matrix and name.replace(matrix, NORMS[matrix])
 
 
-def _fitted(name: str, held: dict[str, Tensor], llama: Any) -> Tensor:
-    """A Llama's matrix as this model needs it: gain and epsilon folded in, keys and values repeated.
+def _converted(name: str, llama_tensors: dict[str, Tensor], llama: Any) -> Tensor:
+    """A matrix of a Llama for this model: gain and epsilon folded in, shared keys and values repeated.
 
-    With c = sqrt(our epsilon / theirs), x / sqrt(mean x^2 + theirs) = c x / sqrt(mean (c x)^2 + ours): all that writes
-    to the residual stream, times c.
+    With c = sqrt(our epsilon / theirs), x / sqrt(mean x^2 + theirs) = c x / sqrt(mean (c x)^2 + ours). So all matrices
+    that write to the residual stream are multiplied by c.
     """
     norm = _norm_before(name)
-    weight = held[name] * (held[norm] if norm else (NORM_EPS / llama.rms_norm_eps) ** 0.5)  # (out, in) * (in,)
-    if _reads_shared(name):
-        shared = llama.num_attention_heads // llama.num_key_value_heads  # query heads to a head of keys and values
-        weight = weight.unflatten(0, (llama.num_key_value_heads, -1)).repeat_interleave(shared, dim=0).flatten(0, 1)
+    factor = llama_tensors[norm] if norm else (NORM_EPS / llama.rms_norm_eps) ** 0.5
+    weight = llama_tensors[name] * factor  # (out, in) * (in,)
+    if _is_key_or_value(name):
+        queries = llama.num_attention_heads // llama.num_key_value_heads  # query heads that share a key and value head
+        weight = weight.unflatten(0, (llama.num_key_value_heads, -1)).repeat_interleave(queries, dim=0).flatten(0, 1)
     return weight
 
 
-def _reads_shared(name: str) -> bool:
-    """Whether a matrix makes keys or values, whose heads a Llama may share among queries."""
+def _is_key_or_value(name: str) -> bool:
+    """Whether a matrix computes keys or values, which attention heads of a Llama may share."""
     return ".k_proj." in name or ".v_proj." in name
 
 
-# --- What cannot be read --------------------------------------------------------------------------------------------
+# --- Errors -------------------------------------------------------------------------------------------------------
 
 
 def _check_expressible(llama: Any) -> None:
-    """Raises ValueError for the first setting of a LlamaConfig that an MTPTransformer has nothing for."""
-    own = llama.hidden_size // llama.num_attention_heads
+    """Raises ValueError for the first setting of a LlamaConfig that an MTPTransformer cannot express."""
+    d_head = llama.hidden_size // llama.num_attention_heads
     rope = {name: value for name, value in llama.rope_parameters.items() if name not in ("rope_theta", "type")}
     untie = "write it with tie_word_embeddings=False and a copy of the embedding as lm_head"
-    for name, value, wanted, why in (
+    for name, value, required, reason in (
         ("hidden_act", llama.hidden_act, "silu", "the MLP's gate is silu"),
         ("attention_bias", llama.attention_bias, False, "no matrix has a bias"),
         ("mlp_bias", llama.mlp_bias, False, "no matrix has a bias"),
-        ("tie_word_embeddings", llama.tie_word_embeddings, False, f"the unembedding is a matrix of its own; {untie}"),
-        ("head_dim", llama.head_dim, own, "attention heads share hidden_size out evenly"),
-        ("rope_parameters", rope, {"rope_type": "default"}, "rotary wavelengths have a base and no scaling"),
+        ("tie_word_embeddings", llama.tie_word_embeddings, False, f"the unembedding is a separate matrix; {untie}"),
+        ("head_dim", llama.head_dim, d_head, "head_dim is hidden_size / num_attention_heads"),
+        ("rope_parameters", rope, {"rope_type": "default"}, "RoPE has a base and no scaling"),
     ):
-        if value != wanted:
-            raise ValueError(f"{name}={value!r} cannot be read: {why}; it must be {wanted!r}")
+        if value != required:
+            raise ValueError(f"{name}={value!r} cannot be read: {reason}; it must be {required!r}")
     if llama.num_attention_heads % llama.num_key_value_heads:
         raise ValueError(f"num_key_value_heads={llama.num_key_value_heads} must divide {llama.num_attention_heads}")
     if not llama.rms_norm_eps > 0:
@@ -184,28 +188,28 @@ def _check_expressible(llama: Any) -> None:
 
 
 def _llama_shapes(matrices: dict[str, Tensor], llama: Any) -> dict[str, tuple[int, ...]]:
-    """The shape that each tensor of a Llama must have."""
-    narrow = (llama.num_key_value_heads * llama.head_dim, llama.hidden_size)
-    shapes = {name: narrow if _reads_shared(name) else tuple(matrix.shape) for name, matrix in matrices.items()}
+    """The required shape of each tensor of a Llama."""
+    key_or_value = (llama.num_key_value_heads * llama.head_dim, llama.hidden_size)
+    shapes = {name: key_or_value if _is_key_or_value(name) else tuple(w.shape) for name, w in matrices.items()}
     return shapes | dict.fromkeys(_norms(llama.num_hidden_layers), (llama.hidden_size,))
 
 
 def _read(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The tensors of a file in fp32; ValueError unless they are exactly those of these shapes."""
+    """The tensors of a file in fp32. Raises ValueError unless they have exactly these names and shapes."""
     fix = f"write it with LlamaForCausalLM.save_pretrained, in one {WEIGHTS}"
     if not path.exists():
         raise ValueError(f"{path} is missing, and sharded or pickled weights are not read; {fix}")
     try:
-        held = {name: tensor.float() for name, tensor in load_file(path).items()}
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}; {fix}") from error
-    missing, beyond = sorted(set(shapes) - set(held)), sorted(set(held) - set(shapes))
-    if missing or beyond:
-        raise ValueError(f"{path} lacks {missing[:3]} of a Llama's tensors, and {beyond[:3]} are none of them; {fix}")
-    for name, tensor in held.items():
+    missing, unknown = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))
+    if missing or unknown:
+        raise ValueError(f"{path} lacks {missing[:3]} of a Llama's tensors, and {unknown[:3]} are none of them; {fix}")
+    for name, tensor in tensors.items():
         if tuple(tensor.shape) != shapes[name]:
             raise ValueError(f"{name} is {tuple(tensor.shape)}, and {shapes[name]} by its config.json; {fix}")
-    return held
+    return tensors
 
 
 # --- Files ----------------------------------------------------------------------------------------------------------
@@ -227,7 +231,7 @@ def _llama_config(model: MTPTransformer) -> dict[str, Any]:
         "max_position_embeddings": config.max_seq,
         "rms_norm_eps": NORM_EPS,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
-        "rope_theta": config.rope_base,  # where transformers before 5 look
+        "rope_theta": config.rope_base,  # where transformers before version 5 reads it
         "attention_bias": False,
         "mlp_bias": False,
         "tie_word_embeddings": False,
@@ -235,10 +239,11 @@ def _llama_config(model: MTPTransformer) -> dict[str, Any]:
     }
 
 
-def _write_tokenizer(folder: Path, longest: int) -> None:
-    """Byte b is token b, and every text begins with the token that opens a document.
+def _write_tokenizer(folder: Path, max_seq: int) -> None:
+    """Writes a tokenizer in which byte b is token b and every text starts with the token that opens a document.
 
-    Nothing in a text is read as that token. Rows of a batch are padded with it on the left, under an attention mask.
+    No text contains that token, even where it contains its name. Rows of a batch are padded with it on the left, under
+    an attention mask.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -252,7 +257,7 @@ def _write_tokenizer(folder: Path, longest: int) -> None:
         single=f"{DOCUMENT} $A", pair=f"{DOCUMENT} $A {DOCUMENT} $B", special_tokens=[(DOCUMENT, SEPARATOR)]
     )
     write_atomic(folder / "tokenizer.json", tokenizer.to_str())
-    settings = {"bos_token": DOCUMENT, "pad_token": DOCUMENT, "padding_side": "left", "model_max_length": longest}
+    settings = {"bos_token": DOCUMENT, "pad_token": DOCUMENT, "padding_side": "left", "model_max_length": max_seq}
     settings |= {"split_special_tokens": True, "clean_up_tokenization_spaces": False}
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **settings})
 

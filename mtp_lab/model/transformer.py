@@ -1,9 +1,9 @@
 """The model of Gloeckle et al. 2024: a shared trunk f_s, n heads f_h1..f_hn, one unembedding f_u (section 2).
 
-P(x_{t+i} | x_{<=t}) = softmax(f_u(f_hi(f_s(x_{<=t})))), with the head kinds of appendix B and DeepSeek-V3's. Parameters
-match for every n by construction: a head's layer is taken from the trunk. The module is a TransformerLens
-HookedRootModule, so `run_with_cache` and `run_with_hooks` work on trunk ("blocks.0...") and heads ("heads.1...",
-numbered by horizon). Losses are in loss.py, decoding and analyses elsewhere.
+P(x_{t+i} | x_{<=t}) = softmax(f_u(f_hi(f_s(x_{<=t})))), with the head kinds of appendix B and of DeepSeek-V3. The
+number of parameters is the same for every n by construction: each head takes one layer from the trunk. The model is a
+TransformerLens HookedRootModule, so `run_with_cache` and `run_with_hooks` work on trunk ("blocks.0...") and heads
+("heads.1...", numbered by horizon). Losses are in `loss`, decoding in `mtp_lab.decoding`.
 """
 
 import torch
@@ -18,7 +18,7 @@ INIT_STD = 0.02
 
 
 class LinearHead(nn.Module):
-    """One matrix beside the residual stream: z + W z (the linear heads of Table S4)."""
+    """A head of one matrix that adds to the residual stream: z + W z (the linear heads of Table S4)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class LinearHead(nn.Module):
 
 
 class Join(nn.Module):
-    """What a DeepSeek-V3 module reads: M [norm(h); norm(embedding of x_{t+i-1})] (arXiv 2412.19437, eq. 21)."""
+    """The input of a DeepSeek-V3 head: M [norm(h); norm(embedding of x_{t+i-1})] (arXiv 2412.19437, eq. 21)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -62,15 +62,15 @@ class MTPTransformer(HookedRootModule):
         self.heads = nn.ModuleDict(
             {str(i): LinearHead(config) if config.head_kind == "linear" else Block(config) for i in config.parents}
         )
-        joined = list(config.parents)[1:] if config.head_kind == "sequential" else []
-        self.joins = nn.ModuleDict({str(i): Join(config) for i in joined})
+        with_join = list(config.parents)[1:] if config.head_kind == "sequential" else []
+        self.joins = nn.ModuleDict({str(i): Join(config) for i in with_join})
         self.norm = RMSNorm()
         self.unembed = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self._initialise()
         self.setup()
 
     def _initialise(self) -> None:
-        """GPT-2's: normal weights, and smaller ones where a layer writes to the residual stream."""
+        """GPT-2's: normal weights, with a smaller deviation where a layer writes to the residual stream."""
         depth = max(1, self.config.trunk_depth + self.config.n_future)
         for name, weight in self.named_parameters():
             if weight.ndim == 2 and not name.endswith("bias"):
@@ -80,13 +80,12 @@ class MTPTransformer(HookedRootModule):
     # --- forward -----------------------------------------------------------------------------------------------
 
     def forward(self, tokens: Tensor, documents: Tensor | None = None, all_heads: bool = False) -> Tensor:
-        """Next-token logits, or those of every head.
+        """Next-token logits, or the logits of every head.
 
         Args:
             tokens: (batch, seq) ids.
             documents: (batch, seq) document of each token; attention stays inside documents (packed rows).
-            all_heads: run every head, which is what `run_with_cache` and `run_with_hooks` need to see heads beyond the
-                first.
+            all_heads: run every head. `run_with_cache` and `run_with_hooks` need it for heads beyond the first.
 
         Returns:
             (batch, seq, vocab), or (n_future, batch, seq, vocab) with all_heads.
@@ -101,7 +100,7 @@ class MTPTransformer(HookedRootModule):
         return torch.stack([self.unembedded(latents[i]) for i in self.config.parents])
 
     def all_logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Logits of every horizon: (n_future, batch, seq, vocab); forward's with all_heads."""
+        """Logits of every horizon: (n_future, batch, seq, vocab); the same as forward with all_heads=True."""
         return self(tokens, documents, all_heads=True)
 
     def trunk(self, tokens: Tensor, context: Context) -> Tensor:
@@ -114,7 +113,7 @@ class MTPTransformer(HookedRootModule):
     def run_heads(
         self, trunk: Tensor, tokens: Tensor, context: Context, horizons: int | None = None
     ) -> dict[int, Tensor]:
-        """Latents (batch, seq, d_model) of the heads 1..horizons (default all), and of those they stand on."""
+        """Latents (batch, seq, d_model) of heads 1..horizons (default all) and of the heads and trunk (0) they read."""
         parents, latents = self.config.parents, {0: trunk}
 
         def run(i: int) -> Tensor:
@@ -128,12 +127,12 @@ class MTPTransformer(HookedRootModule):
 
     def head(self, horizon: int, latent: Tensor, tokens: Tensor, context: Context) -> Tensor:
         """f_hi on top of its parent's latent: (batch, seq, d_model) -> same."""
-        stopped = horizon in self.config.stop_gradient
-        latent = latent.detach() if stopped else latent
+        stop_gradient = horizon in self.config.stop_gradient
+        latent = latent.detach() if stop_gradient else latent
         if str(horizon) in self.joins:
-            # x_{t+i-1}; what wraps around has no valid target to reach
+            # x_{t+i-1}; roll wraps around only at positions without a target
             ahead = self.embed(tokens.roll(1 - horizon, dims=1))
-            latent = self.joins[str(horizon)](latent, ahead.detach() if stopped else ahead)
+            latent = self.joins[str(horizon)](latent, ahead.detach() if stop_gradient else ahead)
         return self.heads[str(horizon)](latent, context)
 
     def unembedded(self, latent: Tensor) -> Tensor:
@@ -141,16 +140,16 @@ class MTPTransformer(HookedRootModule):
         return self.unembed(self.norm(latent))
 
     def parameters_of_head(self, horizon: int) -> list[nn.Parameter]:
-        """What head `horizon` computes with, the unembedding aside; sequential heads read the embedding too."""
-        own = list(self.heads[str(horizon)].parameters())
+        """Parameters that head `horizon` computes with, except the unembedding; sequential heads use the embedding."""
+        parameters = list(self.heads[str(horizon)].parameters())
         if str(horizon) in self.joins:
-            own += [*self.joins[str(horizon)].parameters(), self.embed.weight]
-        return own
+            parameters += [*self.joins[str(horizon)].parameters(), self.embed.weight]
+        return parameters
 
-    # --- what the layers share ---------------------------------------------------------------------------------
+    # --- mask and positions ------------------------------------------------------------------------------------
 
     def context(self, tokens: Tensor, documents: Tensor | None = None) -> Context:
-        """Mask, positions and rotation for (batch, seq) tokens; see Context for shapes."""
+        """Mask and positions for (batch, seq) tokens; see Context for shapes."""
         config, seq, device = self.config, tokens.shape[1], tokens.device
         if seq > config.max_seq:
             raise ValueError(f"{seq} tokens are longer than max_seq={config.max_seq}; cut them or raise max_seq")
@@ -178,7 +177,7 @@ class MTPTransformer(HookedRootModule):
 
     @staticmethod
     def _opens(positions: Tensor, documents: Tensor | None) -> Tensor:
-        """Which tokens open a document, and so have no key before theirs: (batch or 1, 1, seq, 1)."""
+        """Which tokens open a document, and so are not mixed with the key before: (batch or 1, 1, seq, 1)."""
         opens = positions == 0
         if documents is not None:
             opens = opens | (documents != documents.roll(1, dims=1))

@@ -1,7 +1,7 @@
-"""What a model is trained on: one frozen dataclass a task, part of a run's config.
+"""The tasks that models are trained on: one frozen dataclass for each, part of a run's config.
 
-Start with `base`, which says what every task offers: training rows of any step, fixed held-out rows, and measures.
-There is one file a task, and `rendering` prints documents in a terminal. Not here: the generators (`data_gen`).
+Start with `base`, which defines what every task offers: training rows of any step, fixed held-out rows, and measures.
+Each task has its own file, and `rendering` prints documents in a terminal. Not here: the generators (`data_gen`).
 """
 
 from typing import Literal, get_args

@@ -1,7 +1,7 @@
 """Documents of any task as text for a terminal, with token labels highlighted.
 
 A task gives the text of each token (`pieces`), and its batches hold the token labels. The table STYLES defines which
-labels are highlighted, in colours or, without colours, by signs. Left out: figures (mtp_lab.figures.stream_figures).
+labels are highlighted, in colours or, without colours, by signs. Left out: figures (mtp_lab.figures.text).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

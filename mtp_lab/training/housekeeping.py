@@ -1,6 +1,7 @@
-"""What the runs on disk are, how much room they take, and what of them can go.
+"""Housekeeping of a runs directory: lists runs and their sizes, and removes files that are no longer needed.
 
-Nothing here trains or opens a run (`mtp_lab.training.runs`)."""
+Left out: training a run and opening it (mtp_lab.training.runs).
+"""
 
 import json
 import os
@@ -21,7 +22,7 @@ from mtp_lab.training.runs import read_log
 
 
 def list_runs(runs_dir: str | Path = "runs") -> pd.DataFrame:
-    """One row a run: run, steps, done, next-token validation loss (nats) and size on disk (MB)."""
+    """One row for each run: run, n, step, done, loss (next token, validation, nats) and MB (size on disk)."""
     rows = []
     for folder in _folders(runs_dir):
         log = read_log(folder)
@@ -29,7 +30,7 @@ def list_runs(runs_dir: str | Path = "runs") -> pd.DataFrame:
         rows.append(
             {
                 "run": f"{folder.parent.name}/{folder.name}",
-                "n": _heads(folder),
+                "n": _n_future(folder),
                 "step": log[-1]["step"] if log else 0,
                 "done": (folder / "done.json").exists(),
                 "loss": evaluated[-1] if evaluated else float("nan"),
@@ -40,12 +41,12 @@ def list_runs(runs_dir: str | Path = "runs") -> pd.DataFrame:
 
 
 def megabytes(folder: str | Path) -> float:
-    """Size of the files in a folder, 10^6 bytes."""
-    return sum(file.st_size for file in _files(folder)) / 1e6
+    """Size of the files in a folder and below it, in 10^6 bytes."""
+    return sum(file.st_size for file in _file_stats(folder)) / 1e6
 
 
-def held(folder: Path) -> bool:
-    """Whether a process is training the run in a folder, as far as one can tell: not where one may only read."""
+def is_locked(folder: Path) -> bool:
+    """Whether a process is training the run in a folder; False if the folder is read-only and one cannot know."""
     try:
         with FileLock(folder / ".lock", timeout=0):
             return False
@@ -56,68 +57,71 @@ def held(folder: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Waste:
-    """Files of one run that can go."""
+class Removable:
+    """Files of one run that can be removed."""
 
     run: str
     what: str
-    """unfinished, checkpoints or snapshots; or that this version cannot read the config."""
+    """checkpoints, snapshots or unfinished; or that this version cannot read the config."""
     folder: Path | None
-    """Goes as a whole; None: nothing goes, since there are trained weights."""
+    """The folder to remove; None if nothing is removed, since it holds trained weights."""
     MB: float
     days: float
-    """Since the last of them was written."""
+    """Time since the newest of the files was written."""
 
 
-def prune(runs_dir: str | Path, days: float, unfinished: bool, snapshots: bool, delete: bool) -> list[Waste]:
-    """What of the runs can go; deleted as well, if asked for.
+def prune(runs_dir: str | Path, days: float, unfinished: bool, snapshots: bool, delete: bool) -> list[Removable]:
+    """Files of runs that can be removed, and removes them if `delete`.
 
-    Checkpoints that finished runs have left, and, if nothing was written there for so many `days`: unfinished runs
-    whose config this version cannot read; on request also other unfinished runs, and the snapshots of finished ones.
-    Nothing of a run that is being trained, and never the weights of a finished one, readable or not.
+    Always: the checkpoints of finished runs; unfinished runs whose config this version cannot read, if nothing was
+    written there for `days`. With `unfinished` also other unfinished runs, and with `snapshots` the snapshots of
+    finished runs, both if nothing was written there for `days`. Never: the weights of a finished run, whether this
+    version can read its config or not, and any file of a run that is being trained.
 
     Raises:
         ValueError: for days below 0.
     """
     if not days >= 0:
         raise ValueError(f"days={days} must not be negative; 0 takes runs and snapshots of any age")
-    found = []
+    removable = []
     for folder in _folders(runs_dir):
-        with suppress(Timeout), FileLock(folder / ".lock", timeout=0):  # held while it looks and deletes
-            waste = list(_waste(folder, days, unfinished, snapshots))
-            for part in waste:
+        with suppress(Timeout), FileLock(folder / ".lock", timeout=0):  # so that no training starts in the meantime
+            parts = list(_removable(folder, days, unfinished, snapshots))
+            for part in parts:
                 if delete and part.folder:
                     shutil.rmtree(part.folder)
-            found += waste
-    return found
+            removable += parts
+    return removable
 
 
-def _waste(folder: Path, days: float, unfinished: bool, snapshots: bool) -> Iterator[Waste]:
-    def part(what: str, path: Path) -> Waste:
-        age = time.time() - max((file.st_mtime for file in _files(path)), default=0.0)
-        return Waste(f"{folder.parent.name}/{folder.name}", what, path, megabytes(path), age / 86400)
+def _removable(folder: Path, days: float, unfinished: bool, snapshots: bool) -> Iterator[Removable]:
+    def part(what: str, path: Path) -> Removable:
+        age = time.time() - max((file.st_mtime for file in _file_stats(path)), default=0.0)
+        return Removable(f"{folder.parent.name}/{folder.name}", what, path, megabytes(path), age / 86400)
 
-    unreadable = "" if _readable(folder) else "this version cannot read its config"
+    unreadable = "" if _is_readable(folder) else "this version cannot read its config"
     if (folder / "done.json").exists():
-        parts = [part(what, folder / what) for what in ("checkpoints", "snapshots")]
-        yield from (p for p in parts if p.MB and (p.what == "checkpoints" or snapshots and p.days >= days))
+        if (checkpoints := part("checkpoints", folder / "checkpoints")).MB:
+            yield checkpoints
+        if snapshots and (kept := part("snapshots", folder / "snapshots")).MB and kept.days >= days:
+            yield kept
         if unreadable:
             yield replace(part(f"{unreadable}; done, so its weights are kept", folder), folder=None, MB=0.0)
-    elif not (folder / "weights.safetensors").exists():  # written before done.json
-        whole = part(unreadable or "unfinished", folder)
-        if whole.days >= days and (unfinished or unreadable):
-            yield whole
+    elif not (folder / "weights.safetensors").exists():  # a finished training writes it before done.json
+        run = part(unreadable or "unfinished", folder)
+        if (unfinished or unreadable) and run.days >= days:
+            yield run
 
 
-def _heads(folder: Path) -> Any:
-    """n_future of a run, or none in a config of another version."""
+def _n_future(folder: Path) -> Any:
+    """n_future of a run, or NA for a config of another version."""
     try:
         return json.loads((folder / "config.json").read_text())["model"]["n_future"]
     except (ValueError, TypeError, KeyError):
         return pd.NA
 
 
-def _readable(folder: Path) -> bool:
+def _is_readable(folder: Path) -> bool:
     try:
         return bool(from_mapping(TrainConfig, json.loads((folder / "config.json").read_text())))
     except ValueError:
@@ -128,9 +132,11 @@ def _folders(runs_dir: str | Path) -> list[Path]:
     return sorted(path.parent for path in Path(runs_dir).glob("*/*/config.json"))
 
 
-def _files(folder: str | Path) -> Iterator[os.stat_result]:
-    """Size and times of every file in a folder but locks, which are touched by looking; a training may take some away
-    in the meantime."""
+def _file_stats(folder: str | Path) -> Iterator[os.stat_result]:
+    """Size and times of every file in a folder, except locks, whose times change when they are tested.
+
+    A training may remove files in the meantime.
+    """
     for root, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):

@@ -229,7 +229,7 @@ def _join_processes() -> tuple[int, int, str]:
 
 
 class _Log:
-    """metrics.jsonl, one row a line. On resuming, rows after the checkpoint are dropped, since they are written again."""
+    """metrics.jsonl, one row a line. On resuming, rows after the checkpoint are dropped: they are written again."""
 
     def __init__(self, path: Path, steps_done: int, lead: bool) -> None:
         self.path, self.lead = path, lead

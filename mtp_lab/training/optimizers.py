@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedule and horizon curriculum: pure functions of config and step."""
+"""Optimizers, and the schedules of learning rate and horizon weights as pure functions of config and step."""
 
 import math
 from collections import defaultdict
@@ -13,7 +13,7 @@ from mtp_lab.training.hardware import bf16_is_fast
 class Muon(torch.optim.Muon):
     """PyTorch's Muon (Jordan et al. 2024), with matrices of one shape orthogonalised together.
 
-    PyTorch's own takes them one by one and always in bf16, which is many times slower on processors without bf16.
+    PyTorch's own step handles matrices one by one and always in bf16, which is many times slower without bf16 support.
     """
 
     @torch.no_grad()
@@ -28,11 +28,11 @@ class Muon(torch.optim.Muon):
                 gradients = [matrix.grad for matrix in matrices]
                 averages = [self._average(matrix) for matrix in matrices]
                 torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-                wanted = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))  # Nesterov
-                updates = orthogonal(wanted, group["ns_coefficients"], group["ns_steps"])
-                rate = group["lr"] * 0.2 * math.sqrt(max(shape))  # the size of AdamW's updates (Liu et al. 2025)
+                directions = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))  # Nesterov
+                updates = orthogonal(directions, group["ns_coefficients"], group["ns_steps"])
+                step_size = group["lr"] * 0.2 * math.sqrt(max(shape))  # as large as AdamW's updates (Liu et al. 2025)
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(matrices, list(updates.unbind()), alpha=-rate)
+                torch._foreach_add_(matrices, list(updates.unbind()), alpha=-step_size)
 
     def _average(self, matrix: nn.Parameter) -> Tensor:
         if "momentum_buffer" not in self.state[matrix]:
@@ -41,9 +41,13 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
-    """The orthogonal matrices nearest to (count, rows, columns), roughly: Newton-Schulz, quintic (Jordan et al. 2024).
+    """Approximately the nearest orthogonal matrices, by the quintic Newton-Schulz iteration (Jordan et al. 2024).
 
-    Singular values end up between .7 and 1.2. Returns the shape and precision of the input.
+    Args:
+        matrices: (count, rows, columns).
+
+    Returns:
+        Matrices of the same shape and precision, with singular values between 0.7 and 1.2.
     """
     a, b, c = coefficients
     wide = matrices.shape[-2] <= matrices.shape[-1]
@@ -57,25 +61,25 @@ def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """One optimizer (AdamW), or two (Muon for the layers' matrices, AdamW for the rest)."""
-    named = list(model.named_parameters())
-    inner = [name for name, _ in named if name.startswith(("blocks", "heads", "joins")) and name.endswith("weight")]
-    matrices = [p for name, p in named if name in inner]
-    rest = [(name, p) for name, p in named if config.kind == "adamw" or name not in inner]
+    """One optimizer (AdamW), or two (AdamW and Muon for the layers' matrices). AdamW decays matrices only."""
+    by_muon, by_adamw = {}, {}
+    for name, parameter in model.named_parameters():
+        in_a_layer = name.startswith(("blocks", "heads", "joins")) and name.endswith("weight")
+        (by_muon if config.kind == "muon" and in_a_layer else by_adamw)[name] = parameter
     groups = [
-        {"params": [p for name, p in rest if name.endswith("weight")], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in rest if not name.endswith("weight")], "weight_decay": 0.0},
+        {"params": [p for name, p in by_adamw.items() if name.endswith("weight")], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in by_adamw.items() if not name.endswith("weight")], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas, fused=True)
     ]
     if config.kind == "muon":
-        optimizers.append(Muon(matrices, lr=config.learning_rate, weight_decay=config.weight_decay))
+        optimizers.append(Muon(list(by_muon.values()), lr=config.learning_rate, weight_decay=config.weight_decay))
     return optimizers
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to `final` of the peak."""
+    """Learning rate of a step: linear warm-up, then half a cosine down to `final` times the peak."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     progress = (step - config.warmup) / max(1, steps - config.warmup)
@@ -83,13 +87,13 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def horizon_weights(base: tuple[float, ...], curriculum: Curriculum, step: int, steps: int) -> list[float]:
-    """Weights w_i of a step: all of `base`, or as many of the nearest horizons as the curriculum has opened.
+    """Weights w_i of the horizons in a step: all of `base`, or those of the nearest horizons and 0 for the others.
 
-    forward: from the next token alone to all n, in n equal parts of the training; reverse: from all n back to one
-    (Aynetdinov & Akbik 2025, arXiv 2505.22757).
+    forward: from the next token only to all n horizons, in n equal parts of the training. reverse: from all n horizons
+    to one (Aynetdinov & Akbik 2025, arXiv 2505.22757).
     """
     if curriculum == "constant":
         return list(base)
     part = min(len(base) - 1, step * len(base) // steps)
-    opened = part + 1 if curriculum == "forward" else len(base) - part
-    return [weight if i < opened else 0.0 for i, weight in enumerate(base)]
+    n_horizons = part + 1 if curriculum == "forward" else len(base) - part
+    return [weight if i < n_horizons else 0.0 for i, weight in enumerate(base)]

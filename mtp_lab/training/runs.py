@@ -68,9 +68,9 @@ class Run:
 
     def snapshots(self) -> list[int]:
         """Steps with kept weights, ascending: 0, every `snapshot_every`, and the last; empty if there are none."""
-        from mtp_lab.training.checkpoints import saved_weights
+        from mtp_lab.training.checkpoints import files_by_step
 
-        return list(saved_weights(self.path / "snapshots"))
+        return list(files_by_step(self.path / "snapshots"))
 
     def weights(self, step: int | None = None) -> "dict[str, Tensor]":
         """Weights by name at the end of training, or at a snapshot.
@@ -79,13 +79,13 @@ class Run:
             ValueError: if there is no snapshot of that step.
             DamagedFile: if the file is not what was written.
         """
-        from mtp_lab.training.checkpoints import load_weights_of, saved_weights
+        from mtp_lab.training.checkpoints import files_by_step, load_tensors
         from mtp_lab.training.loop import load_weights
 
         if step is None:
             return load_weights(self.path)
         self.check_snapshot(step)
-        return load_weights_of(saved_weights(self.path / "snapshots")[step])
+        return load_tensors(files_by_step(self.path / "snapshots")[step])
 
     def check_snapshot(self, step: int) -> None:
         """Raise ValueError unless there is a snapshot of that step."""

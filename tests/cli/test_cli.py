@@ -262,7 +262,7 @@ def test_help_of_data_describes_every_field_of_the_task(task):
     assert (code, err) == (0, "")
     options = described(TASKS[task], stream="--", names="--names.")
     shadowed = {option: options.pop(option) for option in ("--split",) if option in options}
-    own = {"--show": "Documents shown.", "--seed": "Which ones.", "--split": "Drawn as in training, or from the fixed"}
+    own = {"--show": "Number of documents shown.", "--seed": "Chooses the documents.", "--split": "Documents drawn as in training, or from the fixed"}
     assert_described(options | own | {f"--stream.{option[2:]}": text for option, text in shadowed.items()}, out)
 
 
@@ -385,7 +385,7 @@ def test_show_tells_of_a_finished_run(runs_dir, only_run):
     assert not re.search("head_kind|seed|optimizer|horizon_weights", out)
     assert re.search(
         r"steps: 4 of 4\nvalidation loss at step 4: \d\.\d{3}, \d\.\d{3} nats at horizons 1, 2, \.\.\.\n"
-        r"seconds a step, evaluations included: \d.*\non disk: 0\.\d MB \(snapshots 0\.0 MB, checkpoints 0\.0 MB\)\n"
+        r"seconds per step, evaluations included: \d.*\non disk: 0\.\d MB \(snapshots 0\.0 MB, checkpoints 0\.0 MB\)\n"
         r"snapshots at steps: none\n$",
         out,
     ), out
@@ -601,5 +601,5 @@ def test_ctrl_c_keeps_the_last_checkpoint(corpus, tmp_path):
         child.kill()
     assert child.exitcode == 130
     message = (tmp_path / "err").read_text()
-    assert message == "error: stopped; the last checkpoint is kept, the same command goes on from it\n"
+    assert message == "error: stopped; the last checkpoint is kept, the same command continues from it\n"
     assert list(tmp_path.glob("bytes/*/checkpoints/step-*"))

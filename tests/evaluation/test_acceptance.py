@@ -1,13 +1,11 @@
-"""Measures of acceptance, each against a slow count, and their figures."""
+"""Measures of acceptance, each against a slow count."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from data_gen import Batch
 from data_gen.bytes import SEPARATOR
-from mtp_lab import figures
 from mtp_lab.evaluation.acceptance import (
     BYTE_KINDS,
     byte_kinds,
@@ -16,8 +14,6 @@ from mtp_lab.evaluation.acceptance import (
     repeated_share,
     teacher_forced_acceptance,
 )
-from mtp_lab.figures import speculation_figures
-from mtp_lab.figures.theme import png
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import BytesTask
 
@@ -123,55 +119,3 @@ def test_generated_text_depends_on_the_seed_only_where_it_is_sampled(model):
     assert greedy[0] == greedy[1] == greedy[2]
     sampled = [generate_text(model, prompts, 12, 3, 1.0, seed).tokens.tolist() for seed in (0, 0, 1)]
     assert sampled[0] == sampled[1] != sampled[2]
-
-
-# --- figures -------------------------------------------------------------------------------------------------
-
-
-def test_forward_passes_show_accepted_and_rejected_drafts():
-    """Accepted characters are in a row without gaps; a rejected draft is below the character that replaced it."""
-    figure = figures.forward_passes([[], ["e", "l", "x"]], [0, 2], ["s", "f"], 4, "title", "caption")
-    text = [(note.x, note.text) for note in figure.layout.annotations if not note.text.startswith("forward")]
-    cells = sorted(x for x, word in text if "<s>" not in word)
-    assert [word for _, word in sorted(text)][:4] == ["s", "e", "l", "f"] or "<s>x</s>" in dict(text).values()
-    assert np.allclose(np.diff(cells), speculation_figures.CELL) and len(cells) == 4
-    assert [word for _, word in text if "<s>" in word] == ["<s>x</s>"]
-    names = [trace.name for trace in figure.data if trace.showlegend]
-    assert names == ["head 1", "head 2", "head 3", "head 4"]
-    assert png(figure)[:4] == b"\x89PNG"
-
-
-def test_strip_colours_each_byte_by_its_head():
-    """One ground a head, as many outlines as bytes of it; lines end where the text's do."""
-    tokens, heads = [*b"if x:\n  y", 256], [0, 0, 0, 1, 2, 3, 1, 2, 1, 1]
-    figure = figures.strip(tokens, heads, 3, "title", "caption")
-    outlines = {trace.name: trace.x.count(None) for trace in figure.data if trace.fill == "toself"}
-    assert outlines == {"prompt": 3, "head 1": 4, "head 2": 2, "head 3": 1}
-    words = "".join(letter for trace in figure.data if trace.mode == "text" for letter in trace.text)
-    assert sorted(words) == sorted("if␣x:⏎␣␣y·")
-    rows = {y for trace in figure.data if trace.mode == "text" for y in trace.y}
-    assert len(rows) == 2
-
-
-def test_acceptance_and_speedups_draw_what_they_are_given():
-    """Lines through the means, dots at the seeds."""
-    rows = [
-        dict(panel="n = 2", mode=mode, head=i, seed=seed, value=1 / i + seed / 10, mean=1 / i + 0.05, low=0, high=1)
-        for mode in speculation_figures.MODES
-        for i in (1, 2)
-        for seed in (0, 1)
-    ]
-    figure = figures.acceptance(pd.DataFrame(rows), "title", "caption")
-    lines = {trace.name: list(trace.y) for trace in figure.data if trace.mode == "lines+markers"}
-    assert lines == {mode: [1.05, 0.55] for mode in speculation_figures.MODES}
-    rows = [
-        dict(label=f"batch {b}", draft=k, seed=s, tokens_per_forward_pass=k - s / 2, speedup=k / 2 + s)
-        for b in (1, 8)
-        for k in (1, 2)
-        for s in (0, 1)
-    ]
-    figure = figures.speedups(pd.DataFrame(rows), "title", "caption")
-    lines = [list(trace.y) for trace in figure.data if trace.mode == "lines+markers"]
-    assert lines == [[0.75, 1.75], [0.75, 1.75], [1.0, 1.5], [1.0, 1.5]]
-    with pytest.raises(ValueError, match="missing"):
-        figures.speedups(pd.DataFrame({"label": ["batch 1"]}), "title", "caption")

@@ -28,7 +28,7 @@ def test_random_repeats_repeat_and_draw_evenly():
     assert counts[40:].min() > 60  # 100 expected, standard deviation 9
 
 
-def test_random_repeats_say_what_does_not_fit():
+def test_random_repeats_refuse_what_does_not_fit():
     generator = torch.Generator()
     with pytest.raises(ValueError, match="half=4 must be from 1 to 3"):
         random_repeats([1, 2, 3], 0, 1, 4, generator)
@@ -38,11 +38,11 @@ def test_random_repeats_say_what_does_not_fit():
 
 
 def test_in_context_score_is_the_late_loss_minus_the_early_one(handmade):
-    """Token 3 comes for the first time and 20 for the second, so the score is all that token 3 cost."""
+    """Token 3 is new and token 20 is a repeat, so the score is minus the loss of token 3."""
     tokens = repeated_tokens(handmade, 6, 12, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        told = handmade(tokens).log_softmax(-1)
-    nll = [[-float(told[row, at - 1, tokens[row, at]]) for row in range(6)] for at in (3, 20)]
+        log_p = handmade(tokens).log_softmax(-1)
+    nll = [[-float(log_p[row, t - 1, tokens[row, t]]) for row in range(6)] for t in (3, 20)]
     score = in_context_score(handmade, batch_of(tokens), early=3, late=20)
     assert score == pytest.approx(np.mean(nll[1]) - np.mean(nll[0]), abs=1e-5)
     assert max(nll[1]) < 0.01
@@ -60,7 +60,7 @@ def test_in_context_score_counts_tokens_within_documents(three_heads):
     assert score == pytest.approx(alone, abs=1e-5)
 
 
-def test_in_context_score_says_what_does_not_fit(handmade):
+def test_in_context_score_refuses_what_does_not_fit(handmade):
     batch = batch_of(repeated_tokens(handmade, 2, 4, torch.Generator()))
     with pytest.raises(ValueError, match="late=9: no document has as many tokens; the longest has 9"):
         in_context_score(handmade, batch, early=1, late=9)

@@ -1,4 +1,4 @@
-"""Instruments over a training: every snapshot, the right model at each."""
+"""Instruments over a training: each measures the model of every snapshot."""
 
 from dataclasses import replace
 
@@ -28,13 +28,13 @@ def test_every_snapshot_is_measured_by_every_instrument(run):
     assert table.groupby("instrument").size().to_dict() == {"next": 5, "all": 10}
     for step in (0, 1, 4):
         expected = loss_per_horizon(run.model(step), batch)
-        mine = table[table.step == step]
-        assert mine[mine.instrument == "all"].value.tolist() == pytest.approx(expected.tolist())
-        assert mine[mine.instrument == "next"].value.tolist() == pytest.approx([expected[0]])
+        of_step = table[table.step == step]
+        assert of_step[of_step.instrument == "all"].value.tolist() == pytest.approx(expected.tolist())
+        assert of_step[of_step.instrument == "next"].value.tolist() == pytest.approx([expected[0]])
     assert table.value.nunique() > 8 and (table.tokens == table.step * 2 * 200).all() and (table.n == 2).all()
 
 
-def test_what_cannot_be_measured_is_said(run, tmp_path):
+def test_what_cannot_be_measured_is_refused(run, tmp_path):
     """A run without snapshots, a step that was not kept, a table without values."""
     with pytest.raises(ValueError, match="step=7 is not one of the snapshots"):
         progress(run, {"one": lambda model: 1.0}, steps=[7])

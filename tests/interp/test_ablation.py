@@ -32,7 +32,7 @@ def tokens(handmade) -> Tensor:
 
 @pytest.fixture(scope="module")
 def packed() -> tuple[Tensor, Tensor]:
-    """Rows of bytes with two documents each and padding behind them."""
+    """Rows of bytes with two documents each and padding after them."""
     tokens = torch.randint(97, 100, (4, 16), generator=torch.Generator().manual_seed(1))
     documents = (torch.arange(16) > 6).long().expand(4, 16) + 2 * torch.arange(4)[:, None]
     return tokens, documents.where(torch.arange(16) < 13, -1)
@@ -40,9 +40,9 @@ def packed() -> tuple[Tensor, Tensor]:
 
 def continues(tokens: Tensor, horizon: int) -> Callable[[Tensor], float]:
     """How often head i continues the second half."""
-    asked = slice(HALF + 1, -horizon)
+    queries = slice(HALF + 1, -horizon)
     targets = tokens[:, HALF + 1 + horizon :]
-    return lambda logits: float((logits[horizon - 1][:, asked].argmax(-1) == targets).float().mean())
+    return lambda logits: float((logits[horizon - 1][:, queries].argmax(-1) == targets).float().mean())
 
 
 def ablated(model: MTPTransformer, tokens: Tensor, documents: Tensor | None, heads: list, kind: str) -> Tensor:
@@ -70,7 +70,7 @@ def test_each_head_loses_its_own_previous_token_head(handmade, tokens, kind):
     assert ablated_metric(handmade, tokens, None, in_head, continues(tokens, 2), kind) == 1
 
 
-def test_what_writes_nothing_costs_nothing(handmade, tokens):
+def test_a_head_that_writes_nothing_can_be_ablated(handmade, tokens):
     """The attention head that finds duplicates, and looks at them only: the same logits to the bit, for every kind."""
     intact = handmade.all_logits(tokens)
     for kind in KINDS:
@@ -99,8 +99,8 @@ def test_zero_and_mean_are_a_cut_in_the_weights(three_heads, packed, kind):
     cut, constants = deepcopy(three_heads), []
     for layer, head in heads:
         z = cache[f"{layer}.attn.hook_z"]  # (batch, seq, heads, d_head)
-        said = [z[r, t, head] for r in range(4) for t in range(16) if documents[r, t] >= 0]
-        mean = sum(said) / len(said) if kind == "mean" else torch.zeros(z.shape[-1])
+        outputs = [z[r, t, head] for r in range(4) for t in range(16) if documents[r, t] >= 0]
+        mean = sum(outputs) / len(outputs) if kind == "mean" else torch.zeros(z.shape[-1])
         columns = cut.get_submodule(f"{layer}.attn.out").weight[:, 8 * head : 8 * head + 8]
         constants.append((f"{layer}.hook_attn_out", lambda x, hook, constant=columns @ mean: x + constant))
         columns.copy_(torch.zeros(16, 8))
@@ -132,20 +132,20 @@ def test_resampling_deals_out_the_outputs_of_other_rows(three_heads, packed):
 
 @torch.no_grad()
 def test_patterns_kept_are_those_of_the_intact_run(three_heads, packed):
-    """Behind the ablated layer, in every head. Catches: one layer left out, or the attention heads mixed up."""
+    """After the ablated layer, in every head. Catches: one layer left out, or the attention heads mixed up."""
     tokens, documents = packed
-    frozen = intact_patterns(three_heads, tokens, documents)
-    assert list(frozen) == ["blocks.0", "heads.1", "heads.2", "heads.3"]
+    patterns = intact_patterns(three_heads, tokens, documents)
+    assert list(patterns) == ["blocks.0", "heads.1", "heads.2", "heads.3"]
     outputs = replacement_outputs(three_heads, tokens, documents, "zero", torch.Generator())
-    for keep, close in ((frozen, True), (None, False)):
+    for keep, close in ((patterns, True), (None, False)):
         kept = ran(three_heads, tokens, documents, ablation_hooks(three_heads, [("blocks.0", 0)], outputs, keep))
-        z = torch.einsum("bhqk,bkhd->bqhd", frozen["heads.3"], kept["heads.3.attn.hook_v"])
+        z = torch.einsum("bhqk,bkhd->bqhd", patterns["heads.3"], kept["heads.3.attn.hook_v"])
         assert torch.allclose(kept["heads.3.attn.hook_z"], z, atol=1e-5) == close
         assert kept["blocks.0.attn.hook_z"][:, :, 0].abs().max() == 0
 
 
-def test_single_asks_each_attention_head(handmade, tokens):
-    """One row an attention head, trunk first; only the two on the path of head 1 cost it anything."""
+def test_single_ablations_cover_each_attention_head(handmade, tokens):
+    """One row an attention head, trunk first; only the two on the path of head 1 change its accuracy."""
     table = single_ablations(handmade, tokens, None, continues(tokens, 1), "zero")
     assert list(zip(table["layer"], table["head"], strict=True)) == attention_heads(handmade)
     assert len(table) == 12

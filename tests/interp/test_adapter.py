@@ -54,17 +54,17 @@ def test_logits_are_those_of_the_horizon(kind, horizon):
 
 
 @pytest.mark.parametrize(("kind", "horizon"), STACKS)
-def test_every_layer_of_the_cache_is_the_site_it_stands_for(kind, horizon):
+def test_every_layer_of_the_cache_is_the_layer_of_its_name(kind, horizon):
     """Layers named in another order would be scored and patched under each other's names."""
     model = random_model(kind)
     tokens = torch.randint(0, 11, (2, 9))
     stack = Stack(model, horizon)
     _, cache = stack.run_with_cache(tokens)
     _, own = model.run_with_cache(tokens, all_heads=True)
-    for layer, site in enumerate(stack.layer_names):
-        assert torch.equal(cache["resid_pre", layer], own[f"{site}.hook_resid_pre"])
-        assert torch.equal(cache["pattern", layer, "attn"], own[f"{site}.attn.hook_pattern"])
-        assert torch.equal(cache["mlp_out", layer], own[f"{site}.hook_mlp_out"])
+    for layer, name in enumerate(stack.layer_names):
+        assert torch.equal(cache["resid_pre", layer], own[f"{name}.hook_resid_pre"])
+        assert torch.equal(cache["pattern", layer, "attn"], own[f"{name}.attn.hook_pattern"])
+        assert torch.equal(cache["mlp_out", layer], own[f"{name}.hook_mlp_out"])
     assert torch.equal(cache["resid_post", -1], own[f"{stack.layer_names[-1]}.hook_resid_post"])
     assert f"{stack.layer_names[-1]}.hook_resid_post" in own  # making a stack must not rename the model's hook points
 

@@ -1,4 +1,4 @@
-"""Attention scores are 1 where the circuit was written down, and those of a loop over single positions elsewhere."""
+"""Attention scores are 1 in the handwritten circuit, and equal a loop over single positions elsewhere."""
 
 import numpy as np
 import pandas as pd
@@ -60,10 +60,10 @@ def test_scores_are_those_of_a_loop(monkeypatch, packed):
     monkeypatch.setattr(attention, "ROWS_AT_ONCE", 2)
     model = random_model()
     tokens = torch.randint(0, 13, (5, 20), generator=torch.Generator().manual_seed(0))
-    tokens[0, 18] = tokens[0, 19]  # two places behind the copy the row has ended
+    tokens[0, 18] = tokens[0, 19]  # two positions after the copy the row has ended
     documents = torch.tensor([0] * 6 + [1] * 11 + [-1] * 3).expand(5, -1) if packed else None
     _, cache = model.run_with_cache(tokens, documents, all_heads=True)
-    patterns = {site: cache[f"{site}.attn.hook_pattern"].numpy() for site in attention_layers(model)}
+    patterns = {layer_name: cache[f"{layer_name}.attn.hook_pattern"].numpy() for layer_name in attention_layers(model)}
     owner = (torch.zeros_like(tokens) if documents is None else documents).tolist()
     looks = {
         ("previous_token", 0): lambda row, t, k: k == t - 1,
@@ -72,7 +72,7 @@ def test_scores_are_those_of_a_loop(monkeypatch, packed):
         ("prefix_matching", 2): lambda row, t, k: row[k - 2] == row[t] and k >= 2,
     }
     table = attention_scores(model, tokens, documents)
-    for site in patterns:
+    for layer_name in patterns:
         for (score, ahead), look in looks.items():
             for head in range(2):
                 masses = []
@@ -81,8 +81,8 @@ def test_scores_are_those_of_a_loop(monkeypatch, packed):
                         ours = [owner[r][j] == owner[r][t] >= 0 for j in range(20)]
                         keys = [k for k in range(t) if ours[k] and ours[k - ahead] and look(row, t, k)]
                         if keys:
-                            masses.append(patterns[site][r, head, t, keys].sum())
-                assert value(table, site, head, ahead, score) == pytest.approx(np.mean(masses), abs=1e-6)
+                            masses.append(patterns[layer_name][r, head, t, keys].sum())
+                assert value(table, layer_name, head, ahead, score) == pytest.approx(np.mean(masses), abs=1e-6)
 
 
 def test_rows_without_repeats_have_no_score():
@@ -120,7 +120,7 @@ def test_names_in_stories_are_looked_up_where_they_stand(handmade):
 
 
 def test_head_two_finds_the_second_piece_where_the_way_to_the_name_repeats(handmade):
-    """. then Ann a ... then Ann a: at the second "then", head 2 looks two tokens behind the first one: at a."""
+    """. then Ann a ... then Ann a: at the second "then", head 2 attends to the token two after the first one: a."""
     then, ann, a = 5, 1, 2
     tokens = np.array([[0, then, ann, a, 9, 8, then, ann, a]], np.int32)
     labels = {
@@ -142,7 +142,7 @@ def test_name_attention_is_that_of_a_loop(monkeypatch):
     model = random_model(task.vocab_size, task.seq)
     tokens, documents = (torch.from_numpy(x).long() for x in (batch.tokens, batch.documents))
     _, cache = model.run_with_cache(tokens, documents, all_heads=True)
-    patterns = np.stack([cache[f"{site}.attn.hook_pattern"] for site in attention_layers(model)])
+    patterns = np.stack([cache[f"{layer_name}.attn.hook_pattern"] for layer_name in attention_layers(model)])
     labels = {name: batch.labels[name].tolist() for name in attention.NAME_LABELS}
     masses = {(ahead, score): [] for ahead in (1, 2) for score in ("right", "wrong", "first_piece")}
     for r in range(3):
@@ -158,7 +158,7 @@ def test_name_attention_is_that_of_a_loop(monkeypatch):
                     "first_piece": [k for k in keys if first[k] and who[k] == who[t]],
                 }
                 for score, chosen in kinds.items():
-                    masses[ahead, score].append(patterns[:, r][:, :, t - ahead][..., chosen].sum(-1))  # (sites, heads)
+                    masses[ahead, score].append(patterns[:, r][:, :, t - ahead][..., chosen].sum(-1))  # (layers, heads)
     table = name_attention(model, batch)
     assert len(masses[1, "right"]) > 20
     for (ahead, score), each in masses.items():
@@ -167,8 +167,8 @@ def test_name_attention_is_that_of_a_loop(monkeypatch):
         assert found.min() > 0
 
 
-def test_names_are_not_asked_for_from_another_story():
-    """Four tokens before a name early in a story stands another story, which knows nothing of it."""
+def test_a_query_in_another_story_does_not_count():
+    """Four tokens before a name early in a story is a token of another story, which does not mention it."""
     tokens = np.array([[9, 9, 9, 9, 1, 2, 1, 2]], np.int32)
     documents = np.array([[0, 0, 0, 0, 1, 1, 1, 1]], np.int32)
     labels = {
@@ -182,7 +182,7 @@ def test_names_are_not_asked_for_from_another_story():
     assert table[table.ahead < 4].value.notna().all()
 
 
-def test_name_attention_needs_the_marks_of_stories(handmade):
+def test_name_attention_needs_the_labels_of_stories(handmade):
     tokens = np.zeros((1, 4), np.int32)
     with pytest.raises(ValueError, match="no token label entity, induction, first_piece, second_piece"):
         name_attention(handmade, Batch(tokens, tokens))
@@ -204,16 +204,16 @@ def test_copying_is_that_of_the_whole_circuit(monkeypatch):
     monkeypatch.setattr(attention, "TOKENS_AT_ONCE", 5)
     model = random_model()
     table = copying_scores(model)
-    for site, layer in attention_layers(model).items():
+    for layer_name, layer in attention_layers(model).items():
         for head in range(2):
             part = slice(8 * head, 8 * head + 8)
             value_weight, output = layer.qkv.weight[32:][part], layer.out.weight[:, part]
             effect = model.unembed.weight @ output @ value_weight @ model.embed.weight.T  # (logits, attended)
             values = torch.linalg.eigvals(effect.detach().double())
             top = np.mean([int(effect[:, token].argmax()) == token for token in range(13)])
-            assert value(table, site, head, 0, "copying_top") == pytest.approx(top)
+            assert value(table, layer_name, head, 0, "copying_top") == pytest.approx(top)
             positive = float(values.real.sum() / values.abs().sum())
-            assert value(table, site, head, 0, "copying_eigenvalues") == pytest.approx(positive, abs=1e-4)
+            assert value(table, layer_name, head, 0, "copying_eigenvalues") == pytest.approx(positive, abs=1e-4)
             assert not np.isnan(positive)
 
 
@@ -229,7 +229,7 @@ def test_anti_copying_is_negative():
 
 
 def test_rows_shorter_than_the_furthest_head_have_scores():
-    """Against the same tokens with one more behind them. Catches: an index beyond the row."""
+    """Against the same tokens with one more after them. Catches: an index beyond the row."""
     torch.manual_seed(0)
     sizes = dict(vocab_size=9, d_model=16, n_attention_heads=2, trunk_layers=1, n_layers=5, n_future=4)
     table = attention_scores(MTPTransformer(ModelConfig(**sizes)), torch.tensor([[1, 2, 1]]))

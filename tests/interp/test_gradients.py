@@ -104,7 +104,7 @@ def test_class_shares_partition():
     assert (shares.share > 0).all()
 
 
-def test_what_is_known_for_sure_does_not_pull(handmade):
+def test_certain_targets_have_no_gradient(handmade):
     """In the second half of a repeated sequence the handmade model is certain, so those targets have no gradient.
     Catches: masks off by a horizon, shares of counts instead of norms."""
     tokens = repeated_tokens(handmade, 4, 12, torch.Generator().manual_seed(0))
@@ -114,7 +114,7 @@ def test_what_is_known_for_sure_does_not_pull(handmade):
 
 
 def test_masks_must_fit():
-    """Catches: a float mark broadcast or used as an index."""
+    """Catches: a float mask broadcast or used as an index."""
     with pytest.raises(ValueError, match=r"entity: torch.float32 of \(2, 8\) must be bool of \(2, 8\)"):
         class_shares(torch.zeros(3, 2, 8), {"entity": torch.zeros(2, 8)})
     with pytest.raises(ValueError, match=r"short: torch.bool of \(8,\) must be bool"):
@@ -124,8 +124,8 @@ def test_masks_must_fit():
 @pytest.mark.parametrize(
     "kind, silent", [("parallel", {2}), ("causal", {2, 3}), ("anticausal", {1, 2}), ("linear", {2})]
 )
-def test_stopped_horizons_are_zero_and_their_cosines_nan(kind, silent):
-    """A stopped head, and what stands on it, sends nothing down. Catches: a crash for want of a graph, cosine 0 or 1
+def test_stop_gradient_heads_give_zeros_and_their_cosines_nan(kind, silent):
+    """A stop-gradient head, and every head that reads it, sends no gradient into the trunk. Catches: a crash for want of a graph, cosine 0 or 1
     with a zero gradient."""
     model, tokens = a_model(kind, stop_gradient=(2,)), some_tokens()
     for parameter in model.heads["2"].parameters():

@@ -1,4 +1,4 @@
-"""The lens through every head: the model's own words at the end of the trunk, known answers before it."""
+"""The lens through every head: the model's own logits at the end of the trunk, known answers before it."""
 
 import math
 from dataclasses import replace
@@ -72,7 +72,7 @@ def test_earlier_states_are_those_of_a_shorter_trunk(kind):
 
 
 def test_the_trunk_layer_is_what_the_heads_need(handmade):
-    """Without it neither head knows what comes, with it both do; the trunk itself says nothing.
+    """Without it neither head knows what comes, with it both do; the trunk itself predicts nothing.
     Catches: states shifted by a layer, readings or horizons mixed up."""
     tokens = repeated_tokens(handmade, 20, HALF, torch.Generator().manual_seed(0))  # more than ROWS_AT_ONCE
     second = (torch.arange(2 * HALF + 1) > HALF + 2).expand_as(tokens)
@@ -92,14 +92,14 @@ def test_the_trunk_layer_is_what_the_heads_need(handmade):
 @torch.no_grad()
 @pytest.mark.parametrize("teacherless", [False, True])
 def test_numbers_are_counts_token_by_token(teacherless):
-    """Against a loop over targets, with a mark that is random. Catches: a mark on the query in place of the target,
-    the tokens read taken for those to be said (teacherless)."""
+    """Against a loop over targets, with a random label. Catches: a label of the query in place of the target,
+    the tokens that are read taken for the targets (teacherless)."""
     model, (tokens, documents) = random_model("causal"), packed()
-    said = tokens.flip(0) if teacherless else tokens
+    target_tokens = tokens.flip(0) if teacherless else tokens
     label = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(2)) < 0.5
-    table = lens(model, tokens, documents, {"some": label}, target_tokens=said if teacherless else None)
+    table = lens(model, tokens, documents, {"some": label}, target_tokens=target_tokens if teacherless else None)
     table = table.set_index(["layer", "reading", "horizon", "label"])
-    targets = future_targets(said, 3, documents)
+    targets = future_targets(target_tokens, 3, documents)
     for (layer, reading), logits in as_dict(model, tokens, documents).items():
         for i in (1, 2, 3):
             right, nll = [], []
@@ -127,8 +127,8 @@ def test_documents_never_leak(kind):
     np.testing.assert_allclose(found.nll, expected.nll / expected.targets, rtol=1e-5)
 
 
-def test_what_is_never_asked_for_has_no_number(handmade):
-    """nan and 0 targets, not an error or a zero; a mark that cannot be one says so."""
+def test_a_label_without_targets_has_no_number(handmade):
+    """NaN and 0 targets, not an error or a zero; a mask of another type is an error."""
     tokens = repeated_tokens(handmade, 2, HALF, torch.Generator().manual_seed(0))
     table = lens(handmade, tokens, labels={"none": torch.zeros_like(tokens, dtype=torch.bool)})
     none = table[table.label == "none"]

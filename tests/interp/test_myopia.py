@@ -58,7 +58,7 @@ def test_positions_that_see_only_themselves_have_nothing_to_prepare():
 @pytest.mark.parametrize("position", ["relative", "rotary"])
 def test_own_and_other_equal_one_backward_a_position(kind, position):
     """Loss by loss: earlier positions' keys and values detached by hooks in the plain model, then added up. Catches:
-    whole and own swapped, trunk detached but heads not, a share of another norm, documents ignored."""
+    full and own swapped, trunk detached but heads not, a share of another norm, documents ignored."""
     model, tokens = a_model(head_kind=kind, position=position), some_tokens()
     layers = {"embed": model.embed, "blocks.0": model.blocks[0], "blocks.1": model.blocks[1]}
     parameters = [p for layer in layers.values() for p in layer.parameters()]
@@ -81,17 +81,17 @@ def test_own_and_other_equal_one_backward_a_position(kind, position):
     table = precaching(model, tokens, DOCUMENTS)
     assert table.layer.unique().tolist() == ["trunk", "embed", "blocks.0", "blocks.1"]
     for i in range(2):
-        whole, own = gradient(i, detach=False), gradient(i, detach=True)
+        full, own = gradient(i, detach=False), gradient(i, detach=True)
         (row,) = table[(table.layer == "trunk") & (table.horizon == i + 1)].to_dict("records")
-        rest = whole - own
-        assert row["norm"] == pytest.approx(float(whole.norm()))
+        rest = full - own
+        assert row["norm"] == pytest.approx(float(full.norm()))
         assert row["own"] == pytest.approx(float(own.norm()))
         assert row["other"] == pytest.approx(float(rest.norm())) and row["other"] > 0.01 * row["norm"]
-        assert row["share"] == pytest.approx(float(rest @ whole / (whole @ whole)))
-        assert row["cosine"] == pytest.approx(float(whole @ own / whole.norm() / own.norm()))
+        assert row["share"] == pytest.approx(float(rest @ full / (full @ full)))
+        assert row["cosine"] == pytest.approx(float(full @ own / full.norm() / own.norm()))
 
 
-def test_precaching_asks_the_weights_and_not_how_they_were_trained():
+def test_precaching_depends_on_weights_alone():
     """A myopic model's table is that of the plain one with its weights. Catches: a myopic model compared with itself;
     global random state moved."""
     plain, tokens = a_model(), some_tokens()

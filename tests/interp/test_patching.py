@@ -54,8 +54,8 @@ def shares(table, by) -> dict:
 
 @pytest.mark.parametrize("horizon", [1, 2])
 @pytest.mark.parametrize("corrupted", [SECONDS, CONTEXTS])
-def test_both_runs_say_what_they_should(handmade, horizon, corrupted):
-    """The ground that all below stands on: the clean run is sure of x, the corrupted one as sure of y."""
+def test_both_runs_predict_their_own_answer(handmade, horizon, corrupted):
+    """What all tests below build on: the clean run is certain of x, the corrupted one as certain of y."""
     table = residual_patching(handmade, by_hand(corrupted), horizon)
     assert table.clean.min() > 10 and (table.clean + table.corrupted).abs().max() < 1e-2
 
@@ -63,7 +63,7 @@ def test_both_runs_say_what_they_should(handmade, horizon, corrupted):
 @pytest.mark.parametrize("horizon", [1, 2])
 def test_exchanged_second_pieces_are_restored_where_x_stands(handmade, horizon):
     """Induction reads the position of x until the head's layer has moved it to the query.
-    Catches: roles shifted by one, a site patched too late or too early, the other horizon's query."""
+    Catches: roles shifted by one, a layer patched too late or too early, the other horizon's query."""
     found = shares(residual_patching(handmade, by_hand(SECONDS), horizon), ["layer", "role"])
     expected = dict.fromkeys(found, 0.0)
     expected |= {("embed", "target second"): 1, ("blocks.0", "target second"): 1, (f"heads.{horizon}", "query"): 1}
@@ -256,10 +256,10 @@ def test_path_patching_layer_by_layer(kind, through):
             good, theirs = layer_by_layer(model, clean[i, :end], horizon, {}, {})
             bad, own = layer_by_layer(model, corrupted[i, :end], horizon, {}, {})
             for (senders, receivers), table in zip(sets_of_heads, tables, strict=True):
-                frozen = {site: value for site, value in own.items() if len(site) == 2}
-                frozen |= {site: theirs[site] for site in senders}
+                frozen = {where_from: value for where_from, value in own.items() if len(where_from) == 2}
+                frozen |= {where_from: theirs[where_from] for where_from in senders}
                 _, reached = layer_by_layer(model, corrupted[i, :end], horizon, frozen, {})
-                inputs = {(*site, through): reached[*site, through] for site in receivers}
+                inputs = {(*where_from, through): reached[*where_from, through] for where_from in receivers}
                 patched, _ = layer_by_layer(model, corrupted[i, :end], horizon, {}, inputs)
                 expected = [float(x[query, right[i]] - x[query, wrong[i]]) for x in (good, bad, patched)]
                 assert table.loc[i, ["clean", "corrupted", "patched"]].tolist() == pytest.approx(expected, abs=1e-10)

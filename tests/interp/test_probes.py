@@ -27,7 +27,7 @@ def tokens(handmade) -> Tensor:
 
 
 def only_from(labels: Tensor, position: int) -> Tensor:
-    """Labels before `position` are not asked for."""
+    """Only the labels from `position` on are targets."""
     return labels.where(torch.arange(labels.shape[1]) >= position, -1)
 
 
@@ -47,7 +47,7 @@ def test_the_token_two_before_is_readable_after_the_trunks_layer_only(handmade, 
 
 @pytest.mark.parametrize("offset", [1, 2])
 def test_each_head_holds_the_token_it_predicts(handmade, tokens, offset):
-    """In the second half x_{t+i} can be read behind head i, not behind the other head, the trunk, or off n-grams.
+    """In the second half x_{t+i} can be read after head i, not after the other head or the trunk, nor predicted by n-grams.
     Catches: offsets off by one, heads confused, targets that are inputs, baselines that see test rows."""
     labels = only_from(tokens, HALF + 1 + offset)
     found = accuracies(probe(handmade, tokens, labels=labels, classes=WORDS, offsets=[offset]))
@@ -60,7 +60,7 @@ def test_each_head_holds_the_token_it_predicts(handmade, tokens, offset):
 
 
 def test_table(handmade, tokens):
-    """One row for each site, offset and kind of features, with the caps and the classes asked for. Catches: caps
+    """One row for each layer, offset and kind of features, with the given caps and classes. Catches: caps
     ignored, classes counted on other offsets' targets, global random state moved."""
     before = torch.random.get_rng_state()
     table = probe(handmade, tokens, classes=5, offsets=(1, 3), examples=150)
@@ -73,7 +73,7 @@ def test_table(handmade, tokens):
 
 
 def test_targets_stay_inside_documents():
-    """In rows of two documents whose second always opens with token 7, nobody is asked for that 7, nor for padding.
+    """In rows of two documents whose second always opens with token 7, neither that 7 nor padding is a target.
     Catches: targets or previous tokens across a border."""
     torch.manual_seed(0)
     model = MTPTransformer(ModelConfig(vocab_size=8, d_model=8, n_attention_heads=2, n_layers=2, n_future=1)).eval()
@@ -100,13 +100,13 @@ def test_ngrams_equal_a_slow_count():
 
     def examples(rows: np.ndarray) -> list[tuple[list, int]]:
         """(contexts from the longest to none, label)."""
-        told = []
+        examples = []
         for row in np.flatnonzero(rows):
             for first, last in ((0, 4), (4, 9)):
                 text = tokens[row, first:last].tolist()
                 for t in range(len(text) - 2):
-                    told.append(([(text[t - 1] if t else None, text[t]), text[t], ()], text[t + 2]))
-        return told
+                    examples.append(([(text[t - 1] if t else None, text[t]), text[t], ()], text[t + 2]))
+        return examples
 
     counts: dict[object, Counter] = {}
     for contexts, label in examples(~test):
@@ -160,13 +160,13 @@ def test_errors_say_what_to_do(handmade, tokens):
         probe(handmade, tokens, classes=1)
 
 
-def test_only_the_layers_that_are_asked_for_are_probed(handmade):
-    """The same numbers as in the whole table; a layer that is not there is named."""
+def test_only_the_given_layers_are_probed(handmade):
+    """The same numbers as in the full table; the error names a layer that the model does not have."""
     tokens = repeated_tokens(handmade, 12, 12, torch.Generator().manual_seed(0))
-    whole = probe(handmade, tokens, classes=8, offsets=(1,))
+    full = probe(handmade, tokens, classes=8, offsets=(1,))
     part = probe(handmade, tokens, classes=8, offsets=(1,), layers=["blocks.0"])
     pd.testing.assert_frame_equal(
-        part.reset_index(drop=True), whole[whole.layer.isin(["blocks.0", "tokens"])].reset_index(drop=True)
+        part.reset_index(drop=True), full[full.layer.isin(["blocks.0", "tokens"])].reset_index(drop=True)
     )
     with pytest.raises(ValueError, match="layers=\\['blocks.7'\\] are none of embed, blocks.0, heads.1, heads.2"):
         probe(handmade, tokens, layers=["blocks.7"])

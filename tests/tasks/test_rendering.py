@@ -1,4 +1,4 @@
-"""Documents as text: the text is whole, and signs stand where marks begin and end, nowhere else."""
+"""Documents as text: the text is complete, and signs are exactly where token labels start and end."""
 
 import re
 
@@ -30,8 +30,8 @@ def test_colours_change_nothing_but_colours(name):
 
 
 def test_highlighted_tokens_are_the_ones_between_signs():
-    """Token by token: who is named in a story is what stands in the colour of the character.
-    Catches: marks shifted by a token, the marks of another document, an open stretch at the end of a text."""
+    """Token by token: the tokens of a character, and no others, have its colour.
+    Catches: labels shifted by a token, the labels of another document, an open stretch at the end of a text."""
     task = StoriesTask()
     for document in documents(task, "train", 3, 1):
         pieces = task.pieces(document.tokens.tolist())
@@ -51,9 +51,9 @@ def test_stretches_lie_inside_one_another():
     assert highlighted(["a"], [np.array([True])], [("<", ">")]) == "<a>" and highlighted([], [], []) == ""
 
 
-def test_without_colours_signs_tell_the_marks():
-    """A graph in plain text: the query, the answer and its choice can be told apart.
-    Catches: marks that only colours show."""
+def test_without_colours_signs_show_the_labels():
+    """A graph in plain text: query, answer and choice have different signs.
+    Catches: labels that only colours show."""
     task = StarGraphTask()
     (document,) = documents(task, "test", 1, 4)
     *_, text = lines(task, [document], coloured=False)
@@ -73,9 +73,9 @@ def test_facts_about_a_document_stand_above_it():
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_table_speaks_of_marks_there_are(name):
-    """Every mark of the table is one of the task's batches, and appears in them.
-    Catches: a mark that was renamed in the generator, which would fail only when somebody looks."""
+def test_the_table_has_existing_labels_only(name):
+    """Every label of the table is one of the task's batches, and occurs in them.
+    Catches: a label that was renamed in the generator, which would fail only when documents are shown."""
     labels = TASKS[name]().batch(32, 0, 0).labels
     assert all(style.where(labels).any() for style in STYLES[name])
     assert set(DOCUMENT_LABELS.get(name, ())) <= set(labels)
@@ -87,7 +87,7 @@ def test_the_table_speaks_of_marks_there_are(name):
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=20), st.integers(6, 13))
 @settings(max_examples=50, deadline=None)
 def test_unpacking_undoes_packing(lengths, seq):
-    """Documents come back in their order, with their marks.
+    """Documents come back in their order, with their labels.
     Catches: padding taken for tokens, documents that end a row joined to those that begin the next."""
     ends = np.cumsum(lengths)
     whole = [np.arange(end - n, end) for end, n in zip(ends, lengths, strict=True)]
@@ -99,7 +99,7 @@ def test_unpacking_undoes_packing(lengths, seq):
 
 def test_windows_of_one_file_are_shown_apart():
     """Two rows that read different places of one file have the same document: they are two pieces of text.
-    Catches: a text with a gap that nobody sees."""
+    Catches: a text with an invisible gap."""
     batch = Batch(np.arange(8, dtype=np.int32).reshape(2, 4), np.array([[0, 0, 3, 3], [3, 3, 3, -1]], np.int32))
     assert unpacked(batch).lengths.tolist() == [2, 2, 3]
 
@@ -121,8 +121,8 @@ def test_documents_are_those_of_the_split(name, split):
 
 
 def test_bytes_are_shown_as_they_stand(corpus):
-    """Line breaks and spaces stay; what a terminal would obey is written out.
-    Catches: a first line that lost its indentation, a file that clears the screen of who looks at it."""
+    """Line breaks and spaces stay; control characters are escaped.
+    Catches: a first line that loses its indentation, a file that clears the terminal."""
     task = BytesTask(paths=(corpus,))
     tokens = [256, *b"  if x:\n\t\x1b[2J\xe9"]
     assert "".join(task.pieces(tokens)) == "\u241e  if x:\n\t\\x1b[2J\\xe9"

@@ -1,5 +1,4 @@
-"""Tasks: batches that only rows, step and seed decide, splits that are what they promise, and measures that a slow
-count, document by document and token by token, confirms."""
+"""Tasks: batches depend on rows, step and seed only, splits are disjoint, and measures equal a slow count."""
 
 import json
 from dataclasses import fields, replace
@@ -36,7 +35,7 @@ POOL = NamePools(names=8, first_pieces=8, second_pieces=8, held_out=8)  # names 
 
 @pytest.fixture(scope="module")
 def tasks(corpus) -> dict[str, Task]:
-    """One of each kind, none of them as it is by default."""
+    """One of each kind, none with the default settings."""
     return {
         "bytes": BytesTask(paths=(corpus,), pattern="*.txt", seq=64),
         "stories": StoriesTask(Stories(POOL, scenery=0.3, repeat_spans=False), seq=220),
@@ -99,8 +98,8 @@ def test_held_out_rows_are_the_same_at_every_call(name, split, tasks):
 
 
 def test_stories_of_a_split_have_names_that_no_other_split_has(tasks):
-    """A name is a pairing of two pieces: what is asked by induction was never seen in training.
-    Catches: held-out rows told with the training pool, which measure memory."""
+    """A name is a pairing of two pieces: the names that induction predicts never occur in training.
+    Catches: held-out rows with names of the training pool, which measure memory."""
     task, names = tasks["stories"], {}
     batches = {split: task.held_out(split, 40) for split in SPLITS} | {"steps": task.batch(40, 0, 0)}
     for split, batch in batches.items():
@@ -113,7 +112,7 @@ def test_stories_of_a_split_have_names_that_no_other_split_has(tasks):
 
 def test_polynomials_hold_out_as_many_rows_of_every_number_of_operations(tasks):
     """Held-out rows are those of the stream's fixed sets, the first rows of each m, shared out evenly.
-    Catches: rows that are all of m = 1, sets that depend on how many rows are asked for, one set for both splits."""
+    Catches: rows that are all of m = 1, sets that depend on the number of rows, one set for both splits."""
     task = tasks["polynomials"]
     for split in ("validation", "test"):
         for n in (1, 2, 7, 30):
@@ -188,8 +187,8 @@ def test_a_task_that_cannot_be_trained_is_refused_at_construction(make, message)
 # --- Measures ------------------------------------------------------------------------------------------------------
 
 
-def asked(batch: Batch) -> np.ndarray:
-    """(rows, seq) what a next-token head is asked: all tokens but the first of each document, and padding."""
+def is_target(batch: Batch) -> np.ndarray:
+    """(rows, seq) bool, the targets of the next-token head: all tokens but padding and the first of each document."""
     where = np.zeros(batch.tokens.shape, bool)
     for row, columns in documents_of(batch):
         where[row, columns[1:]] = True
@@ -202,7 +201,7 @@ def answers(task: Task, batch: Batch, how: str) -> np.ndarray:
     wrong = (batch.tokens + 1) % task.vocab_size
     copied = np.take_along_axis(batch.tokens, rng.integers(0, batch.seq, batch.tokens.shape), axis=1)
     mixed = np.where(rng.random(batch.tokens.shape) < 1 / 5, copied, batch.tokens)
-    return np.where(asked(batch), {"right": batch.tokens, "wrong": wrong, "mixed": mixed}[how], -1)
+    return np.where(is_target(batch), {"right": batch.tokens, "wrong": wrong, "mixed": mixed}[how], -1)
 
 
 def share(values: list) -> float:
@@ -217,16 +216,16 @@ def slowly(name: str, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> d
         counts.setdefault(measure, []).append(value)
 
     for row, columns in documents_of(batch):
-        tokens, said = batch.tokens[row], predicted[row]
+        tokens, guesses = batch.tokens[row], predicted[row]
         labels = SimpleNamespace(**{label: values[row] for label, values in batch.labels.items()})
         if name in ("stories", "choice_process"):
             for t in columns[1:]:
                 count("excess", nll[row, t] + np.log(labels.probability[t]))
         if name in ("polynomials", "star_graph"):
-            whole = all(said[t] == tokens[t] for t in columns if labels.answer[t])
+            whole = all(guesses[t] == tokens[t] for t in columns if labels.answer[t])
             count(f"exact_{labels.m[columns[0]]:.0f}" if name == "polynomials" else "path", whole)
         for t in columns:
-            right = said[t] == tokens[t]
+            right = guesses[t] == tokens[t]
             if name == "bytes" and t > columns[0]:
                 count("accuracy", right)
             if name == "star_graph" and labels.choice[t]:
@@ -239,18 +238,18 @@ def slowly(name: str, batch: Batch, predicted: np.ndarray, nll: np.ndarray) -> d
                 else:
                     seconds = [s for s in columns[columns < t] if labels.second_piece[s] and 0 <= labels.entity[s] < 4]
                     count("induction", right)
-                    count("induction_any", said[t] in tokens[seconds])
+                    count("induction_any", guesses[t] in tokens[seconds])
     return {measure: share(values) for measure, values in counts.items()}
 
 
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("how", ["right", "wrong", "mixed"])
 def test_measures_are_those_of_a_slow_count(name, how, tasks):
-    """On predictions that are right, wrong, and both. Catches: a mark shifted against the predictions, tokens nobody
-    asked for, answers judged by one token, documents of one row taken together, the names of another document."""
+    """On predictions that are right, wrong, and both. Catches: a label shifted against the predictions, tokens
+    without a target, answers judged by one token, documents of one row joined, the names of another document."""
     task = tasks[name]
     batch = task.held_out("validation", 30)
-    nll = np.where(asked(batch), np.random.default_rng(1).gamma(2, 1, batch.tokens.shape), np.nan)
+    nll = np.where(is_target(batch), np.random.default_rng(1).gamma(2, 1, batch.tokens.shape), np.nan)
     predicted = answers(task, batch, how)
     measured = task.measures(batch, predicted, nll)
     assert measured == pytest.approx(slowly(name, batch, predicted, nll))
@@ -263,11 +262,11 @@ def test_measures_are_those_of_a_slow_count(name, how, tasks):
 
 
 def test_a_second_piece_of_another_name_counts_as_copied_but_not_as_induction(tasks):
-    """Saying the second piece of whoever the story has named, but the right one: induction 0, induction_any 1.
-    Catches: copying that passes for induction, and pieces of the story before in the same row."""
+    """Predicting the second piece of another name of the story gives induction 0 and induction_any 1.
+    Catches: copying that counts as induction, and pieces of the previous story in the same row."""
     task = tasks["stories"]
     batch = task.held_out("test", 20)
-    predicted = np.where(asked(batch), batch.tokens, -1)
+    predicted = np.where(is_target(batch), batch.tokens, -1)
     elsewhere = predicted.copy()
     for row, columns in documents_of(batch):
         named = (batch.labels["entity"][row] >= 0) & (batch.labels["entity"][row] < 4)
@@ -275,8 +274,10 @@ def test_a_second_piece_of_another_name_counts_as_copied_but_not_as_induction(ta
         for t in seconds[batch.labels["induction"][row, seconds]]:
             others = [s for s in batch.tokens[row, seconds[seconds < t]] if s != batch.tokens[row, t]]
             predicted[row, t] = others[0] if others else batch.tokens[row, t]
-            told = set(batch.tokens[row, seconds].tolist())
-            later = [s for s in batch.tokens[row, batch.documents[row] > batch.documents[row, t]] if s not in told]
+            own = set(batch.tokens[row, seconds].tolist())
+            later = [
+                s for s in batch.tokens[row, batch.documents[row] > batch.documents[row, t]] if s not in own
+            ]
             elsewhere[row, t] = later[-1] if later else 0
     measured = task.measures(batch, predicted, np.full(batch.tokens.shape, np.nan))
     assert measured["induction_any"] == 1 and measured["induction"] < 0.3 and measured["first_piece"] == 1
@@ -285,23 +286,23 @@ def test_a_second_piece_of_another_name_counts_as_copied_but_not_as_induction(ta
 
 
 @pytest.mark.parametrize("name", ["stories", "choice_process"])
-def test_excess_is_zero_for_who_states_the_probabilities(name, tasks):
-    """-log p of the stream costs 0 more than the stream's own reader; entropies cost as much on average.
+def test_excess_is_zero_for_the_true_probabilities(name, tasks):
+    """-log p of the stream has an excess loss of 0, and the entropies have it on average.
     Catches: an excess in bits, over other tokens than those predicted, with its sign turned."""
     task = tasks[name]
     batch = task.held_out("test", 60)
-    where = asked(batch)
-    told = np.where(where, -np.log(np.where(where, batch.labels["probability"], 1)), np.nan)
+    where = is_target(batch)
+    surprisal = np.where(where, -np.log(np.where(where, batch.labels["probability"], 1)), np.nan)
     predicted = np.where(where, batch.tokens, -1)
-    assert task.measures(batch, predicted, told)["excess"] == pytest.approx(0, abs=1e-6)
-    assert task.measures(batch, predicted, told + 0.5)["excess"] == pytest.approx(0.5)
+    assert task.measures(batch, predicted, surprisal)["excess"] == pytest.approx(0, abs=1e-6)
+    assert task.measures(batch, predicted, surprisal + 0.5)["excess"] == pytest.approx(0.5)
     expected = np.where(where, batch.labels["entropy"], np.nan)
-    spread = np.std((expected - told)[where]) / np.sqrt(where.sum())
+    spread = np.std((expected - surprisal)[where]) / np.sqrt(where.sum())
     assert abs(task.measures(batch, predicted, expected)["excess"]) < 4 * spread
 
 
-def test_what_was_not_asked_measures_nothing(tasks):
-    """nan for a measure without a token to take it on, and no warning of an empty mean.
+def test_a_measure_without_tokens_is_nan(tasks):
+    """NaN for a measure without a token to take it on, and no warning of an empty mean.
     Catches: 0 for nothing, which looks like a model that fails."""
     reversed_ = StarGraphTask(StarGraphs(variant="reversed"))
     batch = reversed_.held_out("test", 4)
@@ -326,14 +327,14 @@ def test_what_was_not_asked_measures_nothing(tasks):
 )
 def test_words_and_text_of_tokens(name, tokens, words, text, tasks):
     """What each token stands for, and the text that they add up to: a piece a token.
-    Catches: names of another stream's tokens, a text in which pieces and tokens cannot be told to belong together."""
+    Catches: names of another stream's tokens, a text whose pieces do not correspond to the tokens."""
     task = tasks[name]
     assert task.words(tokens) == words
     assert "".join(task.pieces(tokens)) == text and len(task.pieces(np.array(tokens))) == len(tokens)
 
 
 def test_words_and_text_of_a_story(tasks):
-    """The words are the tokens' names, the text is as told, with a piece for each token.
+    """The words are the tokens' names, the text is the printed story, with a piece for each token.
     Catches: pieces that do not add up to the text, which would colour the wrong ones."""
     task = tasks["stories"]
     batch = task.batch(1, 0, 0)

@@ -68,7 +68,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def get_noted(configs: Sequence[TrainConfig], runs_dir: Path, workers: int, batches: Path) -> None:
-    """Asks for all runs from this process; every batch is noted in `batches`."""
+    """Gets all runs in this process; every batch is noted in `batches`."""
     os.environ[BATCHES] = str(batches)
     noted = [replace(config, task=NotedTask(**asdict(config.task))) for config in configs]
     for run, config in zip(runs.get_runs(noted, runs_dir, workers, threads=1), configs, strict=True):
@@ -229,7 +229,7 @@ def test_a_file_system_that_nobody_may_write_to_is_named(corpus, survived):
 # --- Configs of another version --------------------------------------------------------------------------------------
 
 
-LATER = {  # what changed in config.json: what is said of it
+LATER = {  # what changed in config.json: the change, and the error message
     "a new field": (lambda config: {**config, "momentum": 0.9}, "'momentum'"),
     "a new group of fields": (lambda config: {**config, "data": {"shuffle": True}}, "data={'shuffle': True}"),
     "a new field of the model": (lambda config: {**config, "model": {**config["model"], "experts": 8}}, "'experts'"),
@@ -252,16 +252,16 @@ def test_a_config_of_a_later_version_is_named_and_hides_no_other_run(case, corpu
     """Opening it says what this version does not know; beside it runs are listed, opened and trained as ever, and it
     can be shown. Pruning it is offered where it is unfinished; its weights are spared.
     Catches: an AttributeError of a config in another form, one foreign run for which nothing can be listed any more."""
-    change, said = LATER[case]
+    change, message = LATER[case]
     config, folder = tiny(corpus), tmp_path / "next" / "run-0123456789"
     shutil.copytree(runs.get_run(config, finished).path, folder)
     shutil.copytree(runs.get_run(config, finished).path, tmp_path / config.folder)
     (folder / "config.json").write_text(json.dumps(change(json.loads((folder / "config.json").read_text()))))
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         runs.open_run(folder)
     for command in (["evaluate", "--run", str(folder)], ["generate", "--run", str(folder), "--prompt", "a"]):
         code, out, err = outcome(*command)
-        assert (code, out) == (2, "") and said in err and err.count("\n") == 1
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1
 
     code, listed, err = outcome("runs", "list", "--runs-dir", str(tmp_path))
     assert (code, err) == (0, "") and config.folder in listed and "next/run-0123456789" in listed

@@ -1,8 +1,8 @@
 """Faults of one training: killed at any moment, on a full disk, with damaged or hostile files in its folder.
 
-However it was disturbed, a training that is asked for again ends in the weights and the log of an undisturbed one, and
-leaves the same files. What is covered elsewhere: kills at chosen steps, of the command, and under every optimizer
-(test_train.py), files written atomically (test_files.py).
+After any fault, a training that is started again ends with the weights, the log and the files of an undisturbed one.
+Covered elsewhere: kills at chosen steps, of the command, and under every optimizer (test_loop.py), and files that are
+written atomically (test_files.py).
 """
 
 import json
@@ -76,7 +76,7 @@ def assert_undisturbed(run: Run, whole: Run) -> None:
 
 
 def assert_ends_undisturbed(config: TrainConfig, place: Path, whole: Run) -> None:
-    """As assert_undisturbed, of the run in `place` once it is asked for again. A kill just after done.json leaves the
+    """As assert_undisturbed, of the run in `place` once it is trained again. A kill just after done.json leaves the
     checkpoints that were about to be removed: those, and only of a run that was done, `mtp-lab runs prune` takes."""
     was_done = (place / config.folder / "done.json").exists()
     run = runs.get_run(config, place)
@@ -90,27 +90,27 @@ def assert_ends_undisturbed(config: TrainConfig, place: Path, whole: Run) -> Non
 # --- SIGKILL -------------------------------------------------------------------------------------------------------
 
 
-def train_and_tell(config: TrainConfig, runs_dir: Path, telling: Connection) -> None:
-    """Trains in this process, which tells of each step as it asks for its batch."""
+def train_and_report(config: TrainConfig, runs_dir: Path, sender: Connection) -> None:
+    """Trains in this process, which sends the number of each step when it draws its batch."""
 
-    class Telling(BytesTask):  # the same fields, so the same hash and folder
+    class Reporting(BytesTask):  # the same fields, so the same hash and folder
         def batch(self, rows: int, step: int, seed: int):
-            telling.send(step)
+            sender.send(step)
             return super().batch(rows, step, seed)
 
     torch.set_num_threads(1)
-    runs.get_run(replace(config, task=Telling(**asdict(config.task))), runs_dir)
+    runs.get_run(replace(config, task=Reporting(**asdict(config.task))), runs_dir)
 
 
 def killed_at(moment: float, seconds_a_step: float, config: TrainConfig, runs_dir: Path) -> bool:
     """Whether SIGKILL came in time for a training that goes on in a process of its own: `moment` steps from its
     beginning, about, fractions of a step included."""
-    told, telling = CHILDREN.Pipe(duplex=False)
-    child = CHILDREN.Process(target=train_and_tell, args=(config, runs_dir, telling))
+    receiver, sender = CHILDREN.Pipe(duplex=False)
+    child = CHILDREN.Process(target=train_and_report, args=(config, runs_dir, sender))
     child.start()
-    telling.close()
+    sender.close()
     try:
-        while told.recv() < int(moment):
+        while receiver.recv() < int(moment):
             pass
         time.sleep(moment % 1 * seconds_a_step)
     except EOFError:  # it is done
@@ -226,17 +226,17 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def restored(config: TrainConfig, folder: Path) -> tuple[int, list[str], dict[str, Tensor]]:
-    """Steps done, what is said of damaged files, and all that a training would go on from."""
+    """Steps done, messages about damaged files, and the state from which a training would continue."""
     model = MTPTransformer(config.model)
     optimizers = make_optimizers(model, config.optimizer)
-    step, said = load_checkpoint(folder / "checkpoints", model, optimizers)
+    step, messages = load_checkpoint(folder / "checkpoints", model, optimizers)
     moments = {
         f"{k}.{index}.{name}": torch.as_tensor(value)
         for k, optimizer in enumerate(optimizers)
         for index, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
     }
-    return step, said, model.state_dict() | moments
+    return step, messages, model.state_dict() | moments
 
 
 def truncated(content: bytes, rng: random.Random) -> bytes:
@@ -258,12 +258,12 @@ def test_damage_anywhere_in_a_checkpoint_is_noticed(damage, stopped, corpus, fin
     older, newest = checkpoints(stopped)
     content = newest.read_bytes()
     newest.unlink()
-    step, said, expected = restored(config, stopped)
-    assert (step, said) == (4, []) and len(expected) > 20
+    step, messages, expected = restored(config, stopped)
+    assert (step, messages) == (4, []) and len(expected) > 20
     for place in range(50):
         newest.write_bytes(damage(content, rng))
-        step, said, found = restored(config, stopped)
-        assert step == 4 and len(said) == 1 and said[0].startswith(f"{newest} is damaged ("), said
+        step, messages, found = restored(config, stopped)
+        assert step == 4 and len(messages) == 1 and messages[0].startswith(f"{newest} is damaged ("), messages
         assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
         if place % 20 == 0:
             copy = stopped.parents[1] / f"copy-{place}"
@@ -299,7 +299,7 @@ def test_a_pickle_in_place_of_weights_is_refused(hostile, stopped, corpus, finis
     """With digits that are those of its content, as a checkpoint: named and passed over; as snapshot and as weights:
     refused by name, on the command line in one line. Nothing in it is run.
     Catches: torch.load, pickle as a fallback, a traceback of the reader where the digits are right."""
-    label, config = tmp_path / "mark", tiny(corpus)
+    label, config = tmp_path / "label", tiny(corpus)
     content = hostile(label, tmp_path / "saved")
     (stopped / "checkpoints" / f"step-00000010-{digest(content)}.safetensors").write_bytes(content)
     run = runs.get_run(config, tmp_path)
@@ -347,7 +347,7 @@ FILLED = {  # the file that does not fit: the size that files may have, and what
 
 
 @pytest.mark.parametrize("file", FILLED)
-def test_a_disk_that_is_full_at_any_file_is_told_by_its_name(file, corpus, finished, tmp_path, survived):
+def test_a_full_disk_is_reported_with_the_name_of_the_file(file, corpus, finished, tmp_path, survived):
     """An OSError names the file and a way out, nothing of it is left; with room again, all is as undisturbed.
     Catches: "No space left on device" and nothing more, half a row of the log taken for a row."""
     size, changes = FILLED[file]

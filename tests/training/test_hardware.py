@@ -1,4 +1,4 @@
-"""bf16 is said to be fast where the processor has instructions for it: asked of the system, not of PyTorch."""
+"""`bf16_is_fast` agrees with the instructions that the system lists, not with PyTorch's own list."""
 
 import platform
 from pathlib import Path
@@ -12,7 +12,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 @pytest.mark.skipif(not CPUINFO.exists() or platform.machine() != "x86_64", reason="needs the list of an x86 Linux")
-def test_the_processor_is_believed():
+def test_bf16_is_fast_if_the_processor_has_instructions():
     """Fast if and only if the kernel lists AVX512-BF16 or AMX-BF16.
     Catches: names of instructions that PyTorch does not know, which would be False for ever; AVX512 without bf16."""
     flags = set(CPUINFO.read_text().split("flags", 1)[1].split("\n", 1)[0].split())

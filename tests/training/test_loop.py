@@ -1,4 +1,4 @@
-"""The training loop: the same config gives the same bits, whatever happened on the way; what cannot go on says why."""
+"""The training loop: the same config gives the same bits after any interruption, and failures say why."""
 
 import json
 import multiprocessing
@@ -28,7 +28,7 @@ from mtp_lab.model.predictions import loss_per_horizon, tensors
 from mtp_lab.model.transformer import MTPTransformer
 from mtp_lab.tasks import BytesTask, ChoiceProcessTask, PolynomialsTask, StarGraphTask
 from mtp_lab.training import runs
-from mtp_lab.training.checkpoints import digest, load_weights_of, save_weights, saved_weights
+from mtp_lab.training.checkpoints import digest, files_by_step, load_tensors, save_weights
 from mtp_lab.training.hardware import bf16_is_fast
 from mtp_lab.training.loop import Diverged, load_weights, start_from
 from mtp_lab.training.runs import Run
@@ -61,7 +61,7 @@ VARIANTS = {
 
 
 def train_until_killed(config: TrainConfig, runs_dir: Path, step: int) -> None:
-    """Trains in this process, which the kernel kills when the batch of `step` is asked for."""
+    """Trains in this process, which the kernel kills when the batch of `step` is drawn."""
 
     class Deadly(BytesTask):  # the same fields, so the same hash and folder
         def batch(self, rows: int, at: int, seed: int):
@@ -218,9 +218,9 @@ def test_torchrun_with_two_processes_trains_as_one_does(corpus, finished, tmp_pa
 
 
 @pytest.mark.parametrize("precision", get_args(Precision))
-def test_the_precision_of_a_run_is_the_one_asked_for(precision, corpus, finished):
+def test_the_precision_of_a_run_is_that_of_its_config(precision, corpus, finished):
     """done.json says in which precision a run was trained; auto is bf16 where that is fast, and gives the same bits.
-    Catches: fp32 asked for and bf16 trained, auto that decides otherwise than it says."""
+    Catches: bf16 training for precision="fp32", auto that uses another precision than it reports."""
     config = tiny(corpus, precision=precision, steps=5)
     run = runs.get_run(config, finished)
     meant = precision if precision != "auto" else "bf16" if bf16_is_fast("cpu") else "fp32"
@@ -236,7 +236,7 @@ def test_the_precision_of_a_run_is_the_one_asked_for(precision, corpus, finished
 @pytest.mark.parametrize(
     "curriculum, opened", [("constant", [3] * 6), ("forward", [1, 1, 2, 2, 3, 3]), ("reverse", [3, 3, 2, 2, 1, 1])]
 )
-def test_the_log_tells_the_weights_of_the_curriculum(curriculum, opened, corpus, finished):
+def test_the_log_holds_the_weights_of_the_curriculum(curriculum, opened, corpus, finished):
     """Each row holds the weights its step was trained with; losses are logged unweighted, for all horizons.
     Catches: the curriculum's direction or pace mixed up, the weights of the next step logged, base weights dropped."""
     base = (1.0, 0.5, 0.25)
@@ -248,7 +248,7 @@ def test_the_log_tells_the_weights_of_the_curriculum(curriculum, opened, corpus,
     assert all(len(row["train"]) == 3 and min(row["train"]) > 1 for row in log)
 
 
-def test_a_horizon_of_weight_zero_moves_nothing(corpus, finished):
+def test_a_horizon_of_weight_zero_has_no_effect(corpus, finished):
     """The head of a horizon with weight 0 keeps its first weights, and head 1 trains as if alone.
     Catches: weights that are logged but not applied."""
     still = OptimizerConfig(weight_decay=0.0, warmup=0)
@@ -259,7 +259,7 @@ def test_a_horizon_of_weight_zero_moves_nothing(corpus, finished):
         assert torch.equal(trained[name], first) == name.startswith("heads.2"), name
 
 
-def test_tokens_that_weigh_nothing_move_nothing(finished):
+def test_tokens_of_weight_zero_have_no_effect(finished):
     """With weight on answers alone, a model must learn as it would if the questions' targets did not exist."""
     task = PolynomialsTask(stream=Polynomials(p=2, d=2, max_operations=1), seq=16)
     model = ModelConfig(vocab_size=task.vocab_size, d_model=16, n_attention_heads=2, n_layers=3, n_future=2, max_seq=16)
@@ -270,8 +270,8 @@ def test_tokens_that_weigh_nothing_move_nothing(finished):
     logits = expected.all_logits(*tensors(batch))  # (n_future, rows, seq, vocab)
     for i in (1, 2):
         answer = torch.from_numpy(batch.labels["answer"][:, i:])  # always of the document that predicts it
-        wanted = torch.from_numpy(batch.tokens[:, i:]).long()
-        losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][answer], wanted[answer]))
+        targets = torch.from_numpy(batch.tokens[:, i:]).long()
+        losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][answer], targets[answer]))
     sum(losses).backward()
     norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1e9)
     row = runs.get_run(config, finished).log()[-1]
@@ -280,8 +280,8 @@ def test_tokens_that_weigh_nothing_move_nothing(finished):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_teacherless_answers_are_learnt_without_being_read(finished, accumulate):
-    """Every horizon must say the path where dummies stand, and nothing must be asked for a dummy; cut into parts, too.
+def test_teacherless_answers_are_learned_without_being_read(finished, accumulate):
+    """Every horizon has the path as its targets in place of dummies, which are never targets; also in several parts.
     Catches: dummies as targets, targets one place off, horizons beyond the first that take the stream's own tokens."""
     stream = StarGraphs(degree=2, length=3, nodes=6, variant="teacherless")
     task = StarGraphTask(stream=stream, seq=2 * stream.seq)
@@ -290,23 +290,23 @@ def test_teacherless_answers_are_learnt_without_being_read(finished, accumulate)
     )
     config = tiny("", task=task, model=model, steps=1, precision="fp32", accumulate=accumulate)
     batch = task.batch(config.batch_size, 0, config.seed)
-    spoken = batch.tokens.copy()  # the same graphs with their paths, as another walk through them finds them
+    solved = batch.tokens.copy()  # the same graphs with their paths, computed independently
     for row in range(batch.rows):
         for start in (0, stream.seq):
             document = slice(start, start + stream.seq)
-            spoken[row, start + stream.answer_start : document.stop] = stream.solve(batch.tokens[row, document])
-    assert (spoken < stream.nodes)[batch.labels["answer"]].all() and not (spoken == stream.nodes + DUMMY).any()
+            solved[row, start + stream.answer_start : document.stop] = stream.solve(batch.tokens[row, document])
+    assert (solved < stream.nodes)[batch.labels["answer"]].all() and not (solved == stream.nodes + DUMMY).any()
     torch.manual_seed(config.seed)
     logits, losses = MTPTransformer(model).all_logits(*tensors(batch)), []  # (n_future, rows, seq, vocab)
     for i in (1, 2):
         inside = torch.from_numpy(batch.documents[:, i:] == batch.documents[:, :-i])
-        said = torch.from_numpy(spoken[:, i:]).long()
-        losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][inside], said[inside]))
+        targets = torch.from_numpy(solved[:, i:]).long()
+        losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][inside], targets[inside]))
     row = runs.get_run(config, finished).log()[-1]
     assert row["train"] == pytest.approx([float(loss.detach()) for loss in losses], rel=1e-5)
 
 
-def test_targets_of_unread_causes_move_nothing(finished):
+def test_targets_of_unread_causes_have_no_effect(finished):
     """Horizons learn as if what a choice forces had no targets before the choice, however a step is cut into parts."""
     task = ChoiceProcessTask(seq=16)
     model = ModelConfig(vocab_size=task.vocab_size, d_model=16, n_attention_heads=2, n_layers=4, n_future=3, max_seq=16)
@@ -319,8 +319,8 @@ def test_targets_of_unread_causes_move_nothing(finished):
     since = torch.tensor([3, 16, 1, 2])[place]  # tokens since the cause
     for i in (1, 2, 3):
         known = (since >= i)[i:].expand(batch.rows, -1)
-        wanted = torch.from_numpy(batch.tokens[:, i:]).long()
-        losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][known], wanted[known]))
+        targets = torch.from_numpy(batch.tokens[:, i:]).long()
+        losses.append(torch.nn.functional.cross_entropy(logits[i - 1, :, :-i][known], targets[known]))
     sum(losses).backward()
     norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1e9)
     row = runs.get_run(config, finished).log()[-1]
@@ -441,8 +441,8 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(damage, damaged, half_don
     for path in newest_first[:damaged]:
         damage(path)
     resumed = runs.get_run(config, tmp_path)
-    said = "".join(capfd.readouterr())
-    assert [f"passed over: {path} is damaged" in said for path in newest_first] == [True, damaged == 2]
+    output = "".join(capfd.readouterr())
+    assert [f"passed over: {path} is damaged" in output for path in newest_first] == [True, damaged == 2]
     assert json.loads((resumed.path / "done.json").read_text())["steps_in_seconds"] == {1: 20, 2: 30}[damaged]
     assert same(runs.get_run(config, finished), resumed)
 
@@ -458,7 +458,7 @@ def largest_file(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(half_done, corpus, finished, tmp_path, capsys):
+def test_a_full_disk_loses_only_the_steps_since_the_last_checkpoint(half_done, corpus, finished, tmp_path, capsys):
     """A checkpoint that does not fit ends the command with one line and code 2, and leaves the checkpoint before it as
     it was, and no fragment; with room again, the run ends in the same bits.
     Catches: the old checkpoint removed before the new one is whole, fragments that fill the disk further."""
@@ -484,6 +484,6 @@ def test_a_step_that_is_done_again_has_one_file(tmp_path):
         model.weight.data.fill_(value)
         save_weights(tmp_path, 3, model)
         save_weights(tmp_path, 30, model)
-        kept = saved_weights(tmp_path)
+        kept = files_by_step(tmp_path)
         assert list(kept) == [3, 30] and len(list(tmp_path.iterdir())) == 2
-        assert all(load_weights_of(path)["weight"].item() == value for path in kept.values())
+        assert all(load_tensors(path)["weight"].item() == value for path in kept.values())

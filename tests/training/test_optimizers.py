@@ -25,20 +25,20 @@ def model_of(**changes) -> MTPTransformer:
 def test_learning_rate_warms_up_peaks_and_ends():
     """A tenth of the peak at the first of 10 warm-up steps, the peak at the last, half-way (plus the final share)
     half-way through the cosine, the final share at the end.
-    Catches: a first step of rate 0, a jump after the warm-up, a cosine over the wrong number of steps."""
+    Catches: a first step of learning rate 0, a jump after the warm-up, a cosine over the wrong number of steps."""
     config = OptimizerConfig(learning_rate=0.01, warmup=10, final=0.1)
-    rates = [learning_rate(config, step, 110) for step in range(111)]
-    assert rates[0] == pytest.approx(0.001) and rates[4] == pytest.approx(0.005)
-    assert rates[9] == pytest.approx(0.01) and rates[10] == pytest.approx(0.01)
-    assert rates[60] == pytest.approx(0.01 * (0.1 + 0.9 / 2))
-    assert rates[110] == pytest.approx(0.001)
-    assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
-    assert max(rates) == pytest.approx(0.01) and min(rates) > 0
+    values = [learning_rate(config, step, 110) for step in range(111)]
+    assert values[0] == pytest.approx(0.001) and values[4] == pytest.approx(0.005)
+    assert values[9] == pytest.approx(0.01) and values[10] == pytest.approx(0.01)
+    assert values[60] == pytest.approx(0.01 * (0.1 + 0.9 / 2))
+    assert values[110] == pytest.approx(0.001)
+    assert values[:10] == sorted(values[:10]) and values[10:] == sorted(values[10:], reverse=True)
+    assert max(values) == pytest.approx(0.01) and min(values) > 0
 
 
 def test_learning_rate_at_the_edges():
     """No warm-up starts at the peak; a warm-up as long as the training, or longer, never leaves the line.
-    Catches: a division by zero, a negative rate."""
+    Catches: a division by zero, a negative learning rate."""
     at_once = OptimizerConfig(learning_rate=0.01, warmup=0, final=0.0)
     assert learning_rate(at_once, 0, 1) == 0.01 and learning_rate(at_once, 4, 4) == pytest.approx(0)
     long = OptimizerConfig(learning_rate=0.01, warmup=50)
@@ -179,7 +179,7 @@ def test_muon_updates_as_pytorchs_own_does(kind):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 16), (2, 16, 5), (1, 1, 7)])
-def test_orthogonal_keeps_singular_vectors_and_makes_singular_values_alike(shape):
+def test_orthogonal_keeps_singular_vectors_and_makes_singular_values_similar(shape):
     """U f(S) V^T for the matrix U S V^T, with f the quintic, five times, on the values over their norm; values end up
     between .68 and 1.14. Each matrix by itself, whatever its scale.
     Catches: the transposed polynomial for high matrices, one norm for all matrices, a coefficient at another power."""

@@ -1,4 +1,4 @@
-"""Drafts that learn what head 1 writes: plain decoding stays as it is, to the bit, and drafts get better at it."""
+"""Drafts that learn the text of head 1: plain decoding stays the same, bit for bit, and more drafts are accepted."""
 
 import shutil
 from dataclasses import asdict, replace
@@ -26,7 +26,7 @@ KINDS = ("parallel", "causal", "linear", "sequential")
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> str:
-    """Texts of a few words in some order, which a small model learns in no time."""
+    """Texts of a few words in random order, which a small model learns quickly."""
     folder, rng = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0)
     words = np.array(["the", "cat", "dog", "sat", "ran", "on", "under", "a", "mat"])
     for i in range(60):
@@ -68,9 +68,10 @@ def source(corpus, folder) -> Run:
     return runs.get_run(config_of(corpus), folder)
 
 
-def test_rows_go_on_as_head_1_does(source):
-    """Of each row the beginning is the task's, and every later token the one that head 1 finds likeliest behind all
-    before it, by the model's plain forward. Catches: a continuation off by one, of another row, or of the real text."""
+def test_rows_continue_with_head_1s_greedy_text(source):
+    """The first tokens of each row are the task's. Every later token is head 1's most likely one after all
+    tokens before it, by a plain forward pass.
+    Catches: a continuation off by one, of another row, or of the real text."""
     model, batch = source.model(), source.config.task.batch(5, 0, 0)
     rows = continue_rows(model, batch, COUNT)
     assert np.array_equal(rows.tokens[:, : SEQ - COUNT], batch.tokens[:, : SEQ - COUNT])
@@ -84,7 +85,7 @@ def test_rows_go_on_as_head_1_does(source):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_leaves_plain_decoding_as_it_was(kind, corpus, folder):
-    """Weights that head 1 is made of are the source's to the bit, the others are not; so is what plain decoding writes.
+    """The weights on head 1's path stay equal to the source's, bit for bit, and so does the text of plain decoding.
     Catches: weight decay on frozen weights, an unembedding that drafts train, a head that does not learn."""
     source = runs.get_run(config_of(corpus, model=model_of(kind), steps=3), folder)
     taught = runs.get_run(on_own_text(source, steps=4), folder)
@@ -96,12 +97,12 @@ def test_training_leaves_plain_decoding_as_it_was(kind, corpus, folder):
     assert torch.equal(texts[0], texts[1]) and torch.equal(texts[0], texts[2])
 
 
-def test_loss_counts_written_tokens_alone(source, folder):
-    """The first logged loss is the mean over targets that head 1 wrote, whichever horizon and wherever it is asked.
-    Catches: prompts that count, drafts of the first written tokens left out, real text trained on instead."""
+def test_loss_counts_generated_tokens_only(source, folder):
+    """The first logged loss is the mean over targets that head 1 generated, for every horizon.
+    Catches: prompts that count, drafts of the first generated tokens left out, training on real text instead."""
     taught = runs.get_run(on_own_text(source, steps=1, seed=5), folder)
-    model, written = source.model(), continue_rows(source.model(), source.config.task.batch(8, 0, 5), COUNT)
-    tokens = torch.from_numpy(written.tokens).long()
+    model, generated = source.model(), continue_rows(source.model(), source.config.task.batch(8, 0, 5), COUNT)
+    tokens = torch.from_numpy(generated.tokens).long()
     with torch.no_grad():
         log_p = model.all_logits(tokens).log_softmax(-1)  # (n, rows, seq, vocab)
     expected = []
@@ -133,9 +134,9 @@ def test_resumed_is_uninterrupted(source, folder, tmp_path):
     assert all(torch.equal(resumed[name], one_go[name]) for name in one_go)
 
 
-def test_drafts_get_better_at_what_is_written(source, folder):
-    """A forward commits clearly more tokens of the model's own text behind prompts that training did not show.
-    Catches: heads that learn text which decoding does not write (other positions, other continuations)."""
+def test_more_drafts_of_generated_text_are_accepted(source, folder):
+    """A forward pass accepts clearly more tokens of the model's own text after prompts that are not in training.
+    Catches: heads that learn text which decoding does not generate (other positions, other continuations)."""
     taught = runs.get_run(on_own_text(source, steps=150), folder)
     prompts = source.config.task.held_out("test", 16).tokens[:, : SEQ - COUNT].tolist()
     before, after = (generate(run.model(), prompts, COUNT) for run in (source, taught))
@@ -170,7 +171,7 @@ def test_no_gradient_where_the_trunk_reads_nothing_from_drafts(source):
         (dict(self_distilled_tokens=8, label_weights=(("rest", 2.0),)), "trains on generated tokens only"),
     ],
 )
-def test_configs_that_cannot_be(changes, message, corpus):
+def test_invalid_configs_are_refused(changes, message, corpus):
     """Each is refused at construction, with the value and the fix. Catches: a training that dies at its first step."""
     with pytest.raises(ValueError, match=message):
         config_of(corpus, **{"init_from": "bytes/source", **changes})
@@ -195,8 +196,8 @@ def test_presets_teach_the_drafts_of_the_model_trained_longest(preset):
         assert config.self_distilled_tokens == config.task.seq - chosen.prompt
 
 
-def test_marks_of_the_task_do_not_stay(source):
-    """What the task says of its tokens is not true of written ones. Catches: a written token weighed as an answer."""
+def test_labels_of_the_task_are_dropped(source):
+    """The task's labels do not describe generated tokens. Catches: a generated token that is weighted as an answer."""
     batch = source.config.task.batch(2, 0, 0)
-    marked = Batch(batch.tokens, batch.documents, {"answer": np.ones(batch.tokens.shape, bool)})
-    assert set(continue_rows(source.model(), marked, COUNT).labels) == {GENERATED}
+    labelled = Batch(batch.tokens, batch.documents, {"answer": np.ones(batch.tokens.shape, bool)})
+    assert set(continue_rows(source.model(), labelled, COUNT).labels) == {GENERATED}

@@ -358,13 +358,13 @@ def test_text_is_readable_whole_or_cut():
 def test_what_is_no_question_is_refused(names, notation):
     """A generated sequence must not be drawn as a tree with operands missing."""
     task = Polynomials(3, 2, notation=notation)
-    with pytest.raises(ValueError, match=f"no {notation} expression: .*; give one whole question"):
+    with pytest.raises(ValueError, match=f"not an expression in {notation}: .*; give one whole question"):
         task.parse([task.token_names.index(name) for name in names])
 
 
 @pytest.mark.parametrize("words", [["(", (1,), ")"], ["(", (1,), "+", (1,), "+", (1,), ")"], [(1,), "+", (1,), ")"]])
 def test_brackets_that_do_not_match_are_refused(words):
-    with pytest.raises(ValueError, match="no infix expression"):
+    with pytest.raises(ValueError, match="not an expression in infix"):
         read_tree(words, "infix")
 
 

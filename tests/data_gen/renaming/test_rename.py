@@ -457,7 +457,9 @@ def test_the_same_seed_gives_the_same_stories_and_another_one_others():
     tokenizer = of_pieces(
         [label + first for first in ("Bor", "Kam", "Dil", "Fen") for label in ("Ġ", "")] + ["vik", "zat"]
     )
-    texts = [rename_characters(sample_tales()[:1], tokenizer, rng(seed), names=["Pip", "Fox"]).texts[0] for seed in (5, 5, 6)]
+    texts = [
+        rename_characters(sample_tales()[:1], tokenizer, rng(seed), names=["Pip", "Fox"]).texts[0] for seed in (5, 5, 6)
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 

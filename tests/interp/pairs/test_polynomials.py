@@ -45,19 +45,19 @@ def written(stream: Polynomials, question: list[int]) -> list[int]:
 
 
 def operators(tree: tuple, at: int, d: int) -> tuple[int, list[tuple[int, int]]]:
-    """The place behind a tree that begins at `at`, and of every operator the first place of its subexpression and its
-    own, inner ones first."""
+    """The position after a tree that starts at `at`, and for every operator the first position of its subexpression and
+    its own, inner operators first."""
     if isinstance(tree[0], int):
         return at + d, []
-    end, found = at, []
+    end, spans = at, []
     for branch in tree[1:]:
         end, inside = operators(branch, end, d)
-        found += inside
-    return end + 1, [*found, (at, end)]
+        spans += inside
+    return end + 1, [*spans, (at, end)]
 
 
 def test_one_coefficient_of_one_operand_differs(drawn):
-    """Catches: a value that stays, another degree, operators that change, a change behind the query."""
+    """Catches: a value that stays, another degree, operators that change, a change after the query."""
     stream, pairs = drawn
     differ = pairs.clean != pairs.corrupted
     assert len(pairs) == COUNT and (differ.sum(1) == 1).all() and torch.equal(differ, pairs.roles == CHANGED)
@@ -71,7 +71,7 @@ def test_one_coefficient_of_one_operand_differs(drawn):
 
 
 def test_right_and_wrong_follow_in_documents_of_the_stream(drawn):
-    """Both answers by an evaluation of the question's own tokens. Catches: answers exchanged, a query before or behind
+    """Both answers by an evaluation of the question's own tokens. Catches: answers exchanged, a query before or after
     the first difference, answers the wrong way round, tokens of an answer that the corrupted question does not have."""
     stream, pairs = drawn
     shared = set()
@@ -97,9 +97,9 @@ def test_roles_are_those_of_the_tree(drawn):
         first, *later = (own for begin, own in spans if begin <= changed < own)
         assert root == equals - stream.pause
         expected = [REST] * changed + [OTHERS] * (root - changed) + [AFTER] * (at - root)
-        behind = changed + 1
-        end = next(t for t in range(behind, root + 1) if row[t] >= stream.vocab_size - len(SYMBOLS))
-        same = (end - behind) % stream.d  # whole operands may stand between the changed one and the next operator
+        following = changed + 1
+        end = next(t for t in range(following, root + 1) if row[t] >= stream.vocab_size - len(SYMBOLS))
+        same = (end - following) % stream.d  # whole operands may stand between the changed one and the next operator
         expected[changed : changed + 1 + same] = [CHANGED] + [SAME] * same
         expected[first] = FIRST
         for own in later:
@@ -108,12 +108,12 @@ def test_roles_are_those_of_the_tree(drawn):
 
 
 def test_padding_and_the_seed(drawn):
-    """Catches: answers behind the query, a generator shared between calls."""
+    """Catches: answers after the query, a generator shared between calls."""
     stream, pairs = drawn
-    behind = torch.arange(pairs.clean.shape[1]) > pairs.query_position[:, None]
+    after_query = torch.arange(pairs.clean.shape[1]) > pairs.query_position[:, None]
     for part, padding in ((pairs.documents, -1), (pairs.clean, 0), (pairs.corrupted, 0)):
-        assert (part[behind] == padding).all()
-    assert (pairs.documents[~behind] == 0).all()
+        assert (part[after_query] == padding).all()
+    assert (pairs.documents[~after_query] == 0).all()
     same, other = (draw_polynomial_pairs(stream, COUNT, seed) for seed in (0, 1))
     assert torch.equal(same.corrupted, pairs.corrupted) and torch.equal(same.roles, pairs.roles)
     assert not torch.equal(other.query_position, pairs.query_position) or not torch.equal(
@@ -161,14 +161,16 @@ def test_the_change_is_all_there_is_to_restore(horizon):
     assert (heads.patched != heads.corrupted).all()
 
 
-def test_a_head_further_ahead_is_asked_earlier(drawn):
+def test_the_query_of_a_later_head_comes_earlier(drawn):
     """Catches: queries in front of the change, where both runs are one and there is nothing to restore."""
     _, pairs = drawn
     changed = (pairs.roles == CHANGED).int().argmax(1)
     most = int((pairs.query_position - changed).min()) + 1
-    asked = pairs.for_horizon(most)
-    assert asked.role_names == POLYNOMIAL_ROLES and (asked.query_position >= changed).all() and most >= 3
-    row, at = torch.nonzero(asked.roles == QUERY, as_tuple=True)
+    further_ahead = pairs.for_horizon(most)
+    assert (
+        further_ahead.role_names == POLYNOMIAL_ROLES and (further_ahead.query_position >= changed).all() and most >= 3
+    )
+    row, at = torch.nonzero(further_ahead.roles == QUERY, as_tuple=True)
     assert torch.equal(row, torch.arange(COUNT)) and torch.equal(at, pairs.query_position - most + 1)
     with pytest.raises(ValueError, match=f"horizon={most + 1} must be from 1 to {most}: further ahead, the query of"):
         pairs.for_horizon(most + 1)

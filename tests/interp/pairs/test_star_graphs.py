@@ -28,7 +28,7 @@ def drawn(request) -> tuple[StarGraphs, int, Pairs]:
     return stream, change, draw_star_pairs(stream, COUNT, change)
 
 
-def whole(stream: StarGraphs, tokens: torch.Tensor) -> np.ndarray:
+def padded_to_document(stream: StarGraphs, tokens: torch.Tensor) -> np.ndarray:
     """A pair's row, which ends with its query, as long as a document: `solve` reads the question alone."""
     return np.pad(tokens.numpy(), (0, stream.seq - len(tokens)))
 
@@ -38,7 +38,7 @@ def test_both_runs_are_solved_by_an_independent_walk(drawn):
     a query at another token than the answer's first."""
     stream, _, pairs = drawn
     for i in range(COUNT):
-        clean, corrupted = (stream.solve(whole(stream, run[i])) for run in (pairs.clean, pairs.corrupted))
+        clean, corrupted = (stream.solve(padded_to_document(stream, run[i])) for run in (pairs.clean, pairs.corrupted))
         assert [clean[1], corrupted[1]] == [pairs.answer_token[i], pairs.wrong_token[i]] and clean[1] != corrupted[1]
         assert len(clean) == len(corrupted) == stream.length and clean[0] == corrupted[0]
         assert int(pairs.query_position[i]) == stream.answer_start and pairs.clean.shape[1] == stream.answer_start + 1
@@ -60,7 +60,7 @@ def test_roles_cover_the_path_once(drawn):
     """Catches: edges of another arm taken for the path's, separators taken for nodes, the goal's edge forgotten."""
     stream, change, pairs = drawn
     for i in range(COUNT):
-        path = stream.solve(whole(stream, pairs.clean[i]))
+        path = stream.solve(padded_to_document(stream, pairs.clean[i]))
         steps = set(zip(path[:-1], path[1:], strict=True))
         for e in range(stream.n_edges):
             edge, roles = tuple(pairs.clean[i, 3 * e : 3 * e + 2].tolist()), pairs.roles[i, 3 * e : 3 * e + 2].tolist()

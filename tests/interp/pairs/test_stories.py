@@ -15,10 +15,12 @@ TARGET_FIRST, TARGET_SECOND, OTHER_FIRST, OTHER_SECOND, QUERY, REST = range(len(
 CROWDED = Stories(names=NamePools(names=32, first_pieces=16, second_pieces=4, held_out=8))
 
 
-@pytest.fixture(scope="module", params=["validation", "test", "crowded", "begin alike"])
+@pytest.fixture(scope="module", params=["validation", "test", "crowded", "shared first piece"])
 def drawn(request) -> tuple[Stories, str, Pairs]:
     split = "test" if request.param == "test" else "validation"
-    stories = {"crowded": CROWDED, "begin alike": replace(CROWDED, shared_first=1.0)}.get(request.param, Stories())
+    stories = {"crowded": CROWDED, "shared first piece": replace(CROWDED, shared_first=1.0)}.get(
+        request.param, Stories()
+    )
     return stories, split, draw_story_pairs(stories, split, 150)
 
 
@@ -38,7 +40,7 @@ def test_clean_and_corrupted_differ_at_second_pieces_alone(drawn):
 
 def test_the_answers_are_what_follows_the_first_piece(drawn):
     """Every earlier copy of the query's token is followed by the answer, in either run; the other's by the other one.
-    Catches: answers exchanged, a query at the second piece, names that begin alike."""
+    Catches: answers exchanged, a query at the second piece, names that start with the same piece."""
     _, _, pairs = drawn
     for tokens, answer, other in (
         (pairs.clean, pairs.answer_token, pairs.wrong_token),
@@ -74,7 +76,7 @@ def test_first_pieces_can_be_exchanged_instead(drawn):
 
 
 def test_roles_are_where_the_names_are(drawn):
-    """By the tokens' text, not by marks. Catches: a role shifted by one, mentions of a third character taken for the
+    """By the tokens' text, not by token labels. Catches: a role shifted by one, mentions of a third character taken for the
     other's, pairs without an earlier mention of both."""
     stories, _, pairs = drawn
     names = stories.token_names
@@ -113,13 +115,13 @@ def test_names_are_those_of_the_split(drawn):
 
 
 def test_padding(drawn):
-    """Catches: tokens of the story, the answer among them, behind the query."""
+    """Catches: tokens of the story, the answer among them, after the query."""
     _, _, pairs = drawn
-    behind = torch.arange(pairs.clean.shape[1]) > pairs.query_position[:, None]
-    assert pairs.clean.shape[1] == pairs.query_position.max() + 1 and behind.any()
+    after_query = torch.arange(pairs.clean.shape[1]) > pairs.query_position[:, None]
+    assert pairs.clean.shape[1] == pairs.query_position.max() + 1 and after_query.any()
     for part, padding in ((pairs.documents, -1), (pairs.roles, -1), (pairs.clean, 0), (pairs.corrupted, 0)):
-        assert (part[behind] == padding).all()
-    assert (pairs.documents[~behind] == 0).all() and (pairs.roles[~behind] >= 0).all()
+        assert (part[after_query] == padding).all()
+    assert (pairs.documents[~after_query] == 0).all() and (pairs.roles[~after_query] >= 0).all()
 
 
 def test_mentions_and_characters_vary():
