@@ -27,6 +27,12 @@ class Batch:
     labels     name -> (rows, seq) bool or float32, e.g. {"answer": ...}; False or -1 where a label does not apply
 
     Raises ValueError if an array does not fit. The message has the field, what it is and what it must be.
+
+    Example:
+        >>> import numpy as np
+        >>> batch = Batch(tokens=np.array([[5, 6, 7]], np.int32), documents=np.array([[0, 0, -1]], np.int32))
+        >>> batch.rows, batch.seq, batch.real_tokens
+        (1, 3, 2)
     """
 
     tokens: np.ndarray

@@ -80,6 +80,11 @@ class ModelConfig:
 
     Raises:
         ValueError: at construction, naming the field, its value and what is allowed.
+
+    Example:
+        >>> config = ModelConfig(n_layers=6, n_future=4)
+        >>> config.trunk_depth, config.path_depth  # two layers of trunk, and one head on the way to the next token
+        (2, 3)
     """
 
     vocab_size: int = 257
@@ -219,6 +224,10 @@ class OptimizerConfig:
 
     Raises:
         ValueError: at construction, naming the field, its value and what is allowed.
+
+    Example:
+        >>> OptimizerConfig(kind="muon", learning_rate=1e-2).warmup
+        50
     """
 
     kind: OptimizerKind = "adamw"
@@ -260,6 +269,11 @@ class TrainConfig:
 
     Raises:
         ValueError: at construction, naming the field, its value and what is allowed.
+
+    Example:
+        >>> config = TrainConfig(task=StoriesTask(), model=ModelConfig(vocab_size=StoriesTask().vocab_size), steps=100)
+        >>> config.folder
+        'stories/run-...'
     """
 
     task: Task = field(default_factory=BytesTask)

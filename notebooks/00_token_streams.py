@@ -50,7 +50,7 @@ workers: int = 1
 # %%
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # rates are those of one core
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # section 7 measures the speed on one core
 
 import time
 from collections.abc import Callable
@@ -96,7 +96,7 @@ N_STORIES = {"smoke": 300, "quick": 2000}.get(preset, 5000)
 # %%
 stories = Stories()
 story = stories.documents(1, np.random.default_rng(273))
-labels, known = story.labels, story.labels["entity"] >= 0
+labels, is_entity = story.labels, story.labels["entity"] >= 0
 
 
 def pieces_of(documents: Documents) -> list[str]:
@@ -111,20 +111,20 @@ people = [
     for who, color in enumerate(CAST)
 ]
 free = labels["n_choices"] > 1
-about = [
+highlights = [
     *people,
     Highlight("objects", labels["entity"] >= N_CHARACTERS, THING),
-    Highlight("second piece shown before", labels["induction"], INK, "frame"),
-    Highlight("consequential choice", free & labels["consequential"] & ~known, WRONG, "line"),
-    Highlight("other choice", free & ~labels["consequential"] & ~known, WRONG, "dots"),
+    Highlight("repeated second piece", labels["induction"], INK, "frame"),
+    Highlight("consequential choice", free & labels["consequential"] & ~is_entity, WRONG, "line"),
+    Highlight("other choice", free & ~labels["consequential"] & ~is_entity, WRONG, "dots"),
 ]
 bits = np.log2(1 / labels["probability"])
-hover = [f"{p.strip()}: {o:.0f} options, {b:.1f} bits" for p, o, b in zip(pieces, labels["n_choices"], bits, strict=True)]
+hover = [f"{p.strip()}: {n:.0f} choices, {b:.1f} bits" for p, n, b in zip(pieces, labels["n_choices"], bits, strict=True)]
 figure = figures.highlighted_text(
     pieces,
-    about,
-    f"A story of {len(pieces)} tokens: {labels['induction'].sum()} are second pieces that it has shown before",
-    "Every token carries its marks, here as colours; the model sees none of them. Hover: options and surprise.",
+    highlights,
+    f"A story of {len(pieces)} tokens: {labels['induction'].sum()} of them are repeated second pieces",
+    "Colours show the labels of each token. The model does not see them. Hover: number of choices and surprisal.",
     hover,
 )
 figures.save(figure, FOLDER, "story", pd.DataFrame({"token": pieces, **labels}))
@@ -144,19 +144,19 @@ figures.show(figure)
 NEW_FIRST, NEW_SECOND, KNOWN_FIRST, KNOWN_SECOND = (
     f"{age} name, {piece} piece" for age in ("new", "known") for piece in ("first", "second")
 )
-KINDS = (NEW_FIRST, NEW_SECOND, KNOWN_FIRST, KNOWN_SECOND, "word from a list", "turn of the text", "forced")
+KINDS = (NEW_FIRST, NEW_SECOND, KNOWN_FIRST, KNOWN_SECOND, "word from a list", "choice of continuation", "forced")
 LISTED = {word for words in WORDS.values() for word in words} | {form for pair in PRONOUNS.values() for form in pair}
 
 
 def table_of(documents: Documents) -> pd.DataFrame:
-    """A row a token: its story, kind, entropy and surprise in nats, and its marks."""
+    """One row for each token: its story, kind, entropy and surprisal in nats, and its labels."""
     table = pd.DataFrame(documents.labels).assign(token=documents.tokens)
     table["story"] = np.repeat(np.arange(len(documents)), documents.lengths)
     table["surprisal"] = -np.log(table.probability.astype(float))
     name, new, first = table.entity.between(0, N_CHARACTERS - 1), table.mention == 1, table.first_piece
-    listed = np.isin(np.array(stories.token_names)[table.token], sorted(LISTED))
-    tests = (name & new & first, name & new, name & first, name, (table.options > 1) & listed, table.options > 1)
-    table["kind"] = pd.Categorical(np.select(tests, KINDS[:-1], KINDS[-1]), KINDS)
+    listed, choice = np.isin(np.array(stories.token_names)[table.token], sorted(LISTED)), table.n_choices > 1
+    kinds = (name & new & first, name & new, name & first, name, choice & listed, choice)
+    table["kind"] = pd.Categorical(np.select(kinds, KINDS[:-1], KINDS[-1]), KINDS)
     return table
 
 
@@ -165,8 +165,8 @@ total = along.surprisal.sum() * BITS_PER_NAT
 figure = figures.surprisal_along(
     along,
     KINDS,
-    f"Of {len(along)} tokens, {int((along.entropy == 0).sum())} cost a perfect reader nothing; the others cost {total:.0f} bits",
-    "Bars: entropy before the token was seen. Circles: surprise when it was.",
+    f"An ideal predictor has zero loss on {int((along.entropy == 0).sum())} of {len(along)} tokens, and {total:.0f} bits on the others",
+    "Bars: entropy before the token is known. Circles: surprisal of the token.",
 )
 figures.save(figure, FOLDER, "surprise", along[["token", "kind", "entropy", "surprisal"]])
 figures.show(figure)
@@ -176,10 +176,10 @@ figures.show(figure)
 # stories, a seed a fresh set of them:
 
 # %%
-told = {seed: table_of(stories.documents(N_STORIES, np.random.default_rng([seed, 1]))) for seed in range(SEEDS)}
-per_token = pd.DataFrame({seed: table[["surprisal", "entropy"]].mean() * BITS_PER_NAT for seed, table in told.items()}).T
+tables = {seed: table_of(stories.documents(N_STORIES, np.random.default_rng([seed, 1]))) for seed in range(SEEDS)}
+per_token = pd.DataFrame({seed: table[["surprisal", "entropy"]].mean() * BITS_PER_NAT for seed, table in tables.items()}).T
 gap = seed_interval(per_token.surprisal - per_token.entropy)
-print(f"surprise - entropy, bits per token: {gap.mean:+.5f} [{gap.low:+.5f}, {gap.high:+.5f}]")
+print(f"surprisal - entropy, bits per token: {gap.mean:+.5f} [{gap.low:+.5f}, {gap.high:+.5f}]")
 per_token.rename_axis("seed").round(4)
 
 # %% [markdown]
@@ -188,7 +188,7 @@ per_token.rename_axis("seed").round(4)
 # %%
 rows = [
     {"panel": panel, "label": kind, "seed": seed, "value": value}
-    for seed, table in told.items()
+    for seed, table in tables.items()
     for panel, shares in {
         "share of the tokens": table.kind.value_counts(normalize=True),
         "share of the loss": table.groupby("kind", observed=False).surprisal.sum() / table.surprisal.sum(),
@@ -198,10 +198,10 @@ rows = [
 split = over_seeds(pd.DataFrame(rows), ["panel", "label"], "value", ("mean", "low", "high"))
 of_loss = split[split.panel == "share of the loss"].pivot(index="seed", columns="label", values="value")
 names_share = seed_interval(of_loss[[kind for kind in KINDS if "name" in kind]].sum(axis=1))
-per_story = seed_interval([table.surprisal.sum() * BITS_PER_NAT / N_STORIES for table in told.values()])
+per_story = seed_interval([table.surprisal.sum() * BITS_PER_NAT / N_STORIES for table in tables.values()])
 figure = figures.interval_bars(
     split,
-    f"Names cause {100 * names_share.mean:.0f} % of a perfect reader's loss: where they are told, hardly where repeated",
+    f"{100 * names_share.mean:.0f} % of an ideal predictor's loss is on names, nearly all of it at first mentions",
     f"{SEEDS} x {N_STORIES:,} stories of {per_story.mean:.0f} bits on average. {figures.SEEDS}",
 )
 figures.save(figure, FOLDER, "loss_by_kind", split)
@@ -212,11 +212,9 @@ figures.show(figure)
 # bits for each:
 
 # %%
-mentions = np.mean([(table.kind == KNOWN_SECOND).mean() * len(table) / N_STORIES for table in told.values()])
-each = np.log2(stories.names.names / stories.names.first_pieces)
-print(
-    f"{mentions:.1f} repeated second pieces a story x {each:.0f} bits = {mentions * each:.0f} bits: what induction is worth"
-)
+mentions = np.mean([(table.kind == KNOWN_SECOND).mean() * len(table) / N_STORIES for table in tables.values()])
+bits_each = np.log2(stories.names.names / stories.names.first_pieces)
+print(f"{mentions:.1f} repeated second pieces in a story x {bits_each:.0f} bits = {mentions * bits_each:.0f} bits, which induction can save")
 
 # %% [markdown]
 # ### How far do cheap tricks get?
@@ -233,7 +231,7 @@ print(
 
 # %%
 def baselines(source: Stories, documents: Documents) -> dict[str, float]:
-    """Expected success on second pieces of names that an earlier mention has shown."""
+    """Expected accuracy of simple predictors on repeated second pieces of names."""
     table = table_of(documents)
     table["first"] = table.token.shift(fill_value=0)
     seconds = table[table.kind.isin([NEW_SECOND, KNOWN_SECOND])].copy()
@@ -246,18 +244,18 @@ def baselines(source: Stories, documents: Documents) -> dict[str, float]:
     second = seconds.token - (source.vocab_size - names.second_pieces)
     pool = names.pool("train")
     seconds["pool"] = pool.members[first, second] / pool.counts[first]
-    asked = seconds[seconds.induction]
-    others = (1 - asked.latest) / (asked.shown - 1).clip(lower=1)
+    repeated = seconds[seconds.induction]
+    not_latest = (1 - repeated.latest) / (repeated.shown - 1).clip(lower=1)
     return {
-        "copy any second piece": (1 / asked.shown).mean(),
-        "copy the latest": asked.latest.mean(),
-        "copy any but the latest": others.mean(),
-        "the pool's best guess": asked.pool.mean(),
-        "look up this first piece": asked.same_first.mean(),
+        "copy any second piece": (1 / repeated.shown).mean(),
+        "copy the latest": repeated.latest.mean(),
+        "copy any but the latest": not_latest.mean(),
+        "most likely in the pool": repeated.pool.mean(),
+        "look up this first piece": repeated.same_first.mean(),
     }
 
 
-panels = {"train": "names of the training pool", "test": "names never seen in training"}
+panels = {"train": "names of the training pool", "test": "test names"}
 rows = [
     {"panel": panel, "label": label, "seed": seed, "value": value}
     for which, panel in panels.items()
@@ -266,17 +264,17 @@ rows = [
         stories, stories.of(which).documents(N_STORIES, np.random.default_rng([seed, 2]))
     ).items()
 ]
-tricks = over_seeds(pd.DataFrame(rows), ["panel", "label"], "value", ("mean", "low", "high"))
-unseen = tricks[tricks.panel == panels["test"]].pivot(index="seed", columns="label", values="value")
+simple = over_seeds(pd.DataFrame(rows), ["panel", "label"], "value", ("mean", "low", "high"))
+unseen = simple[simple.panel == panels["test"]].pivot(index="seed", columns="label", values="value")
 copying = seed_interval(unseen["copy any second piece"])
-others = seed_interval(unseen["copy any but the latest"])
+copying_not_latest = seed_interval(unseen["copy any but the latest"])
 figure = figures.interval_bars(
-    tricks,
-    f"Without induction: copying any second piece is right {100 * copying.mean:.0f} % of the time, any but the latest "
-    f"{100 * others.mean:.0f} %",
-    f"Success on second pieces that an earlier mention has shown; {SEEDS} x {N_STORIES:,} stories each. {figures.SEEDS}",
+    simple,
+    f"Accuracy without induction: copying any second piece {100 * copying.mean:.0f} %, any but the latest "
+    f"{100 * copying_not_latest.mean:.0f} %",
+    f"Accuracy on repeated second pieces; {SEEDS} x {N_STORIES:,} stories each. {figures.SEEDS}",
 )
-figures.save(figure, FOLDER, "induction_baselines", tricks)
+figures.save(figure, FOLDER, "induction_baselines", simple)
 figures.show(figure)
 
 # %% [markdown]
@@ -297,30 +295,30 @@ assert (weights[:, inside] > least - 1e-9).all() and (weights[:, inside] < least
 multiples = {f"n = {n}": np.where(inside, weights[n - 1] / weights[n - 1][inside].mean(), np.nan) for n in FEW}
 named = (batch.labels["entity"] >= 0) & (batch.labels["entity"] < N_CHARACTERS)
 LINE = 44
-dense = np.convolve((named & inside)[0], np.ones(LINE), mode="valid")  # names in a window that begins here
-dense[~np.lib.stride_tricks.sliding_window_view(inside[0], LINE).all(axis=1)] = -1
-window = slice(int(dense.argmax()), int(dense.argmax()) + LINE)
-by_eye = {name: each[0, window] for name, each in multiples.items()}
-top = int((by_eye["n = 8"] - by_eye["n = 1"]).argmax())
+names_in_window = np.convolve((named & inside)[0], np.ones(LINE), mode="valid")  # for each start of a window
+names_in_window[~np.lib.stride_tricks.sliding_window_view(inside[0], LINE).all(axis=1)] = -1
+window = slice(int(names_in_window.argmax()), int(names_in_window.argmax()) + LINE)
+shades = {name: values[0, window] for name, values in multiples.items()}
+top = int((shades["n = 8"] - shades["n = 1"]).argmax())
 words = [piece.replace("\n", " ") for piece in stories.pieces(batch.tokens[0])[window]]
 figure = figures.weighted_text(
     words,
-    by_eye,
-    f"The place of \"{words[top].strip()}\" gains most: {by_eye['n = 1'][top]:.1f} times the mean in the loss of one token, {by_eye['n = 8'][top]:.1f} times in that of eight",
-    "Exact implicit weights in multiples of each loss's mean; a story of the validation names, for a reader who knows grammar and pool.",
+    shades,
+    f"The weight of \"{words[top].strip()}\" grows most: {shades['n = 1'][top]:.1f} times the mean in the loss of one token, {shades['n = 8'][top]:.1f} times in that of eight",
+    "Exact implicit weights in multiples of each loss's mean; a story of validation names, for an ideal predictor that knows grammar and pool.",
 )
-figures.save(figure, FOLDER, "story_weights", pd.DataFrame({"token": words} | by_eye))
+figures.save(figure, FOLDER, "story_weights", pd.DataFrame({"token": words} | shades))
 figures.show(figure)
 
 # %%
-told = batch.labels
-choice = told["n_choices"] > 1
+labels = batch.labels
+choice = labels["n_choices"] > 1
 classes = {
-    "first piece, new name": named & told["first_piece"] & (told["mention"] == 1),
-    "first piece, told before": named & told["first_piece"] & (told["mention"] > 1),
-    "second piece, new name": named & told["second_piece"] & (told["mention"] == 1),
-    "other choices of consequence": ~named & told["consequential"],
-    "other choices": ~named & choice & ~told["consequential"],
+    "first piece, new name": named & labels["first_piece"] & (labels["mention"] == 1),
+    "first piece, known name": named & labels["first_piece"] & (labels["mention"] > 1),
+    "second piece, new name": named & labels["second_piece"] & (labels["mention"] == 1),
+    "other consequential choices": ~named & labels["consequential"],
+    "inconsequential choices": ~named & choice & ~labels["consequential"],
 }
 classes = {name: mask & inside for name, mask in classes.items() if (mask & inside).any()}
 of_class = implicit_weights.by_class(weights, classes)
@@ -328,8 +326,8 @@ shown = of_class[of_class.n.isin(FEW)].assign(panel="W_n / (n W_1)", value=lambd
 relative = shown[shown.n == HORIZONS].set_index("class").relative
 figure = figures.grid(
     shown,
-    f"At n = {HORIZONS}, where counting says {(HORIZONS + 1) / 2}: " + ", ".join(f"{name} {value:.2f}" for name, value in relative.items()),
-    f"Relative implicit weight, exact; {int(inside.sum()):,} tokens of {batch.rows} validation rows. Counting says 1 (nothing depends on it) or (n + 1)/2.",
+    f"Relative weight at n = {HORIZONS}, by counting {(HORIZONS + 1) / 2}: " + ", ".join(f"{name} {value:.2f}" for name, value in relative.items()),
+    f"Relative implicit weight, exact; {int(inside.sum()):,} tokens of {batch.rows} validation rows. Counting gives 1 (nothing depends on the token) or (n + 1)/2.",
     rows="class",
     columns="n",
     unit="future tokens n in the loss",
@@ -364,30 +362,30 @@ tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe)
 
 
 # %%
-def cut(text: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """A text's tokens as pieces, and where each begins and ends."""
-    begins, ends = np.array(tokenizer(text, return_offsets_mapping=True)["offset_mapping"]).T
-    return [text[i:j] for i, j in zip(begins, ends, strict=True)], begins, ends
+def split_text(text: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """A text's tokens as pieces, and the positions at which they start and end."""
+    starts, ends = np.array(tokenizer(text, return_offsets_mapping=True)["offset_mapping"]).T
+    return [text[i:j] for i, j in zip(starts, ends, strict=True)], starts, ends
 
 
 tale = "\n".join(next(text for text in tales if "Zuri" in text).split("\n\n")[:5])
 new = rename_characters([tale], tokenizer, np.random.default_rng(5))
 renaming, labels = new.renamings[0], new.documents.labels
-old_pieces, begins, ends = cut(tale)
-new_pieces, *_ = cut(new.texts[0])
+old_pieces, starts, ends = split_text(tale)
+new_pieces, *_ = split_text(new.texts[0])
 owner = np.full(len(old_pieces), -1)
 for mention in find_mentions(tale, find_names(tale)):
-    owner[(begins < mention.end) & (ends > mention.start)] = list(renaming).index(mention.name)
+    owner[(starts < mention.end) & (ends > mention.start)] = list(renaming).index(mention.name)
 owner = np.concatenate([owner, [-1], labels["entity"]])
 shown = np.concatenate([np.zeros(len(old_pieces) + 1, bool), labels["induction"]])
 figure = figures.highlighted_text(
     [*old_pieces, "\n\n", *new_pieces],
     [
         *(Highlight(f"{old}, now {name}", owner == who, CAST[who]) for who, (old, name) in enumerate(renaming.items())),
-        Highlight("second piece shown before", shown, INK, "frame"),
+        Highlight("repeated second piece", shown, INK, "frame"),
     ],
-    f"The same tale before and after: {len(renaming)} characters, each now of two tokens",
-    'Above: as it was written. Below: renamed. "Moon" is no character, and stays.',
+    f"A tale before and after renaming: each of {len(renaming)} characters has a name of two tokens",
+    'Above: the original. Below: renamed. "Moon" is not a character and does not change.',
 )
 figures.save(figure, FOLDER, "renamed", pd.DataFrame({"piece": new_pieces, **labels}))
 figures.show(figure)
@@ -406,7 +404,7 @@ tree, values = paper.parse(question.tokens), {}
 
 
 def value(node: tuple) -> np.ndarray:
-    """The value of a subtree, noted for the drawing."""
+    """The value of a subtree, which is also stored for the figure."""
     if not isinstance(node[0], str):
         return np.array(node, ring.ring_dtype(paper.p, paper.d))
     operate = {"-": ring.negate, "+": ring.add, "*": ring.multiply, "o": ring.compose}[node[0]]
@@ -426,8 +424,8 @@ figure = figures.expression_tree(
         Highlight("operation", question.labels["operator"], CAST[0]),
         Highlight("answer", question.labels["answer"], CAST[3]),
     ],
-    f"Three operations, {len(names)} tokens, of which {paper.d} are the answer",
-    "Coefficients modulo 7, cut off from X^5 on. Underneath, the document as the model reads it, in postfix.",
+    f"A question of three operations: {len(names)} tokens, {paper.d} of them the answer",
+    "Coefficients modulo 7, without X^5 and higher powers. Below: the document as the model reads it, in postfix.",
 )
 figures.save(figure, FOLDER, "expression", None)
 figures.show(figure)
@@ -446,31 +444,31 @@ N_TEST = {"smoke": 200}.get(preset, 2000)
 
 def answers(settings: Polynomials, documents: Documents) -> np.ndarray:
     """(n_documents,) each answer as one number."""
-    names = documents.tokens[documents.labels["answer"]].reshape(-1, settings.d)
-    return (names - settings.p * np.arange(settings.d)) @ settings.p ** np.arange(settings.d)
+    tokens = documents.tokens[documents.labels["answer"]].reshape(-1, settings.d)
+    return (tokens - settings.p * np.arange(settings.d)) @ settings.p ** np.arange(settings.d)
 
 
 rows = []
 for name, settings in SETTINGS.items():
     for m in range(1, 9):
-        asked = settings.held_out("test", m, N_TEST)
+        test = settings.held_out("test", m, N_TEST)
         training = answers(settings, settings.of(m).documents(10 * N_TEST, np.random.default_rng([m, 3])))
-        modal = np.bincount(training).argmax()
+        most_frequent = np.bincount(training).argmax()
         rows += [
             {
-                "panel": "modal answer is right",
+                "panel": "majority baseline",
                 "ring": name,
                 "m": m,
-                "share": (answers(settings, asked) == modal).mean(),
+                "share": (answers(settings, test) == most_frequent).mean(),
             },
-            {"panel": "asked before, in training", "ring": name, "m": m, "share": settings.overlap(asked, SAMPLES)},
+            {"panel": "seen in training", "ring": name, "m": m, "share": settings.overlap(test, SAMPLES)},
         ]
 by_m = pd.DataFrame(rows)
-seen = by_m[by_m.panel == "asked before, in training"].pivot(index="m", columns="ring", values="share")
+seen = by_m[by_m.panel == "seen in training"].pivot(index="m", columns="ring", values="share")
 figure = figures.rings(
     by_m,
     paper.max_operations,
-    f"Of one-operation test questions, training has asked {100 * seen['F2[X]/(X^4)'][1]:.0f} % in the small ring, "
+    f"One-operation test questions seen in training: {100 * seen['F2[X]/(X^4)'][1]:.0f} % in the small ring, "
     f"{100 * seen['F7[X]/(X^5)'][1]:.0f} % in the paper's",
     f"{N_TEST:,} test questions for each m; overlap expected after {SAMPLES:,} training samples of m = 1 to {paper.max_operations}.",
 )
@@ -498,8 +496,8 @@ figure = figures.star_graph(
         Highlight("forced tokens of the answer", labels["forced"], CAST[1]),
         Highlight("the choice", labels["choice"], WRONG, "frame"),
     ],
-    f"One guess in {star.degree} at the framed token; all others of the answer can be looked up",
-    "The graph, and its document: the edges, start and goal, the path.",
+    f"The framed token is a guess among {star.degree} arms; all other tokens of the answer can be looked up",
+    "The graph, and its document: edges, start and goal, path.",
 )
 figures.save(figure, FOLDER, "star", None)
 figures.show(figure)
@@ -515,16 +513,16 @@ figures.show(figure)
 N, biased = 8, dict(n_choices=4, probabilities=(0.7, 0.1, 0.1, 0.1), forced=3)
 processes = {
     "relevant to 3 tokens": ChoiceProcess(**biased, relevance=(3,)),
-    "relevant to 7: choices add up": ChoiceProcess(**biased, relevance=(7,)),
-    "every second without consequence": ChoiceProcess(**biased, relevance=(3, 0)),
+    "relevant to 7 tokens: choices add up": ChoiceProcess(**biased, relevance=(7,)),
+    "every other choice inconsequential": ChoiceProcess(**biased, relevance=(3, 0)),
 }
 settled = slice(2 * 8 + 1, 3 * 8 + 1)  # two periods of four, away from both ends
 entropy = {name: process.horizon_entropy(N, 64)[:, settled] for name, process in processes.items()}
 figure = figures.horizon_entropy(
     entropy,
     ["c", "f", "f", "f"] * 2,
-    "A perfect head sees up to the next choice; past it, only what does not depend on it",
-    "Bits that a perfect head i cannot know, by the kind of token just read: c a choice among four (.7, .1, .1, .1), f forced.",
+    "Ideal heads are certain up to the next choice; after it, only of tokens that do not depend on it",
+    "Entropy of the target of ideal head i in bits, by the last token read: c: choice among four (.7, .1, .1, .1), f: forced.",
 )
 grid = [
     {"process": name, "horizon": i + 1, "phase": t, "bits": nll[i, t] * BITS_PER_NAT}
@@ -542,12 +540,12 @@ figures.show(figure)
 
 # %%
 def rate(draw: Callable[[np.random.Generator], tuple[int, int]], seed: int) -> dict[str, float]:
-    """What `draw`, which returns how many documents and tokens it drew, does in a second."""
-    draw(np.random.default_rng(seed))  # caches are filled
+    """Documents and tokens a second of `draw`, which returns the numbers of both."""
+    draw(np.random.default_rng(seed))  # fills caches
     start = time.perf_counter()
     drawn = draw(np.random.default_rng(seed))
     seconds = time.perf_counter() - start
-    return {f"{what} a second": n / seconds for what, n in zip(("documents", "tokens"), drawn, strict=True)}
+    return {f"{name} a second": n / seconds for name, n in zip(("documents", "tokens"), drawn, strict=True)}
 
 
 def count(documents: Documents) -> tuple[int, int]:
@@ -574,8 +572,8 @@ speed = rates[rates.panel == "tokens a second"].groupby("label")["mean"].first()
 renaming, slowest = speed.pop("real stories, renamed") / 1e6, speed.min() // 1e6
 figure = figures.interval_bars(
     rates,
-    f"Streams give {slowest:.0f} million tokens a second or more; renaming real stories, done once, {renaming:.1f} million",
-    f"On one core of the machine that ran this notebook; another will differ. {figures.SEEDS}",
+    f"Streams generate {slowest:.0f} million tokens a second or more; renaming of real stories, done once, {renaming:.1f} million",
+    f"On one core of the machine that ran this notebook. {figures.SEEDS}",
     ".3s",
 )
 figures.save(figure, FOLDER, "rates", rates)
@@ -591,7 +589,7 @@ small_ring, paper_ring = (100 * seen[name] for name in SETTINGS)
 percent = "95 %: {:.1f} to {:.1f} %".format
 verdicts = [
     Verdict(
-        "Stories: the stated probabilities are those of a perfect reader, whose surprise is the entropy on average",
+        "Stories: under the recorded probabilities, the mean surprisal is the mean entropy, as for an ideal predictor",
         "",
         f"difference {gap.mean:+.4f} of {per_token.entropy.mean():.3f} bits per token, {SEEDS} x {N_STORIES:,} stories",
         f"95 %: {gap.low:+.4f} to {gap.high:+.4f}",
@@ -599,33 +597,33 @@ verdicts = [
         "beyond the paper" if gap.low <= 0 <= gap.high else "mixed",
     ),
     Verdict(
-        "Stories: what of a perfect reader's loss names cause",
+        "Stories: the share of names in the loss of an ideal predictor",
         "",
-        f"{100 * names_share.mean:.1f} % of {per_story.mean:.1f} bits per story; repeated second pieces: none",
+        f"{100 * names_share.mean:.1f} % of {per_story.mean:.1f} bits per story; repeated second pieces: 0 %",
         percent(100 * names_share.low, 100 * names_share.high),
         SEEDS,
         "beyond the paper",
     ),
     Verdict(
-        "Induction success without induction: copying any second piece that the story has shown (unseen names)",
+        "Accuracy on repeated second pieces without induction: copying any earlier second piece (test names)",
         "not reported (section 4.1)",
-        f"{100 * copying.mean:.1f} %; any but the latest {100 * others.mean:.1f} %",
+        f"{100 * copying.mean:.1f} %; any but the latest {100 * copying_not_latest.mean:.1f} %",
         percent(100 * copying.low, 100 * copying.high),
         SEEDS,
         "beyond the paper",
     ),
     Verdict(
-        "Stories: a choice weighs in the n-token loss, in nats, as its terms count",
+        "Stories: the weight of a choice in the n-token loss, in nats, is proportional to its number of loss terms",
         "n(n + 1)/2 against n: relative weight (n + 1)/2 (section 5.1)",
-        f"n = {HORIZONS}, counted {(HORIZONS + 1) / 2}: " + ", ".join(f"{name} {value:.2f}" for name, value in relative.items()),
+        f"n = {HORIZONS}, by counting {(HORIZONS + 1) / 2}: " + ", ".join(f"{name} {value:.2f}" for name, value in relative.items()),
         f"exact, mean over {int(inside.sum()):,} tokens of stories",
         1,
-        "reproduced" if relative["other choices of consequence"] > (HORIZONS + 1) / 2 - 1e-9 else "mixed",
+        "reproduced" if relative["other consequential choices"] > (HORIZONS + 1) / 2 - 1e-9 else "mixed",
     ),
     Verdict(
-        f"Polynomials: test questions of one operation that {SAMPLES:,} training samples have asked",
+        f"Polynomials: test questions of one operation that are among {SAMPLES:,} training questions",
         "not reported (section 4.2)",
-        f"F2[X]/(X^4): {small_ring[1]:.0f} % (of three operations {small_ring[3]:.0f} %); F7[X]/(X^5): {paper_ring[1]:.1f} % "
+        f"F2[X]/(X^4): {small_ring[1]:.0f} % (three operations: {small_ring[3]:.0f} %); F7[X]/(X^5): {paper_ring[1]:.1f} % "
         f"({paper_ring[3]:.2f} %)",
         f"exact expectation for {N_TEST:,} fixed questions",
         1,
@@ -648,29 +646,29 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interva
 
 # %%
 answer = None  # your number here
-truth = int((entropy["relevant to 3 tokens"][:, 0] == 0).sum())
-print("right" if answer == truth else "not yet: read the first column of the heat map, from the top")
+expected = int((entropy["relevant to 3 tokens"][:, 0] == 0).sum())
+print("correct" if answer == expected else "not yet: read the first column of the heat map, from the top")
 
 # %% [markdown]
 # ★★ **2.** How many bits is a repeated second piece worth to a reader who knows the pool but cannot look it up, if the pool holds 32, 96 or
 # 256 names on 32 first pieces? In which of the three is there nothing to learn by induction? Predict, then run.
 
 # %%
-worth = {}
+entropies = {}
 for n_names in (32, 96, 256):
     pool = NamePools(names=n_names)
-    told_first = table_of(Stories(names=pool).documents(500, np.random.default_rng(4)))
-    worth[n_names] = told_first[told_first.kind == NEW_SECOND].entropy.mean() * BITS_PER_NAT
-pd.Series(worth, name="bits").rename_axis("names").round(2)
+    table = table_of(Stories(names=pool).documents(500, np.random.default_rng(4)))
+    entropies[n_names] = table[table.kind == NEW_SECOND].entropy.mean() * BITS_PER_NAT
+pd.Series(entropies, name="bits").rename_axis("names").round(2)
 
 # %% [markdown]
 # ★★★ **3.** `Stories(shared_first=1.0)` gives the first two characters names that begin alike. What does looking up this first piece
 # reach then, and what probability does a perfect reader give to the right second piece? Which tokens became choices that were none before?
 
 # %%
-alike = Stories(shared_first=1.0)
-documents = alike.documents(N_STORIES, np.random.default_rng(5))
-print(f"look up this first piece: {100 * baselines(alike, documents)['look up this first piece']:.1f} %")
+shared_first = Stories(shared_first=1.0)
+documents = shared_first.documents(N_STORIES, np.random.default_rng(5))
+print(f"look up this first piece: {100 * baselines(shared_first, documents)['look up this first piece']:.1f} %")
 
 # %% [markdown]
 # <details><summary>A solution</summary>

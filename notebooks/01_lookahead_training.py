@@ -155,7 +155,7 @@ def gradients(method: str, seed: int, kind: str) -> list[torch.Tensor]:
 
 
 kinds = ("parallel", "causal", "anticausal", "linear", "sequential")
-worst = {
+largest_difference = {
     kind: max(
         float((a - b).abs().max())
         for seed in range(SEEDS)
@@ -163,7 +163,7 @@ worst = {
     )
     for kind in kinds
 }
-worst
+largest_difference
 
 # %% [markdown]
 # Equal to rounding, for every kind of head. Now the memory, as PyTorch's allocator sees it: everything that is alive at the
@@ -190,14 +190,14 @@ table = pd.DataFrame(
 )
 largest = table.groupby(["n", "vocab", "method"], as_index=False)["bytes"].max()
 growth = {
-    method: (part[part.n == 8].set_index("vocab").bytes / part[part.n == 1].set_index("vocab").bytes)
-    for method, part in largest.groupby("method")
+    method: (rows[rows.n == 8].set_index("vocab").bytes / rows[rows.n == 1].set_index("vocab").bytes)
+    for method, rows in largest.groupby("method")
 }
-at = max(vocabularies)
+VOCAB = max(vocabularies)
 figure = figures.memory(
     largest,
-    f"Eight heads at once take {growth['reference'][at]:.1f} times the memory of one head; one after the other, "
-    f"{growth['sequential'][at]:.2f} times",
+    f"Peak memory of eight heads relative to one: all at once {growth['reference'][VOCAB]:.1f} times, one after the other "
+    f"{growth['sequential'][VOCAB]:.2f} times",
     "Peak of all tensors in one training step (forward and backward), d = 32, 9 layers, 1,024 positions.",
 )
 figures.save(figure, FOLDER, "memory", table)
@@ -213,20 +213,20 @@ figures.show(figure)
 # %%
 verdicts = [
     Verdict(
-        "Back-propagating head after head gives the gradients of the whole loss",
+        "Back-propagation of one head after the other gives the gradients of the whole loss",
         "exact (section 2, Figure 2)",
-        f"largest difference {max(worst.values()):.0e} in fp64, {len(kinds)} kinds of heads",
+        f"largest difference {max(largest_difference.values()):.0e} in fp64, {len(kinds)} kinds of heads",
         "",
         SEEDS,
-        "reproduced" if max(worst.values()) < 1e-10 else "mixed",
+        "reproduced" if max(largest_difference.values()) < 1e-10 else "mixed",
     ),
     Verdict(
-        "Memory of n heads is that of one: O(V + d), not O(nV + d)",
+        "n heads need as much memory as one: O(V + d), not O(nV + d)",
         "no growth with n (section 2)",
-        f"n = 8 against 1, V = {at:,}: x{growth['sequential'][at]:.2f}; all at once x{growth['reference'][at]:.1f}",
+        f"n = 8 relative to n = 1, V = {VOCAB:,}: x{growth['sequential'][VOCAB]:.2f}; all at once x{growth['reference'][VOCAB]:.1f}",
         "",
         SEEDS,
-        "reproduced" if growth["sequential"][at] < 1.1 < growth["reference"][at] else "mixed",
+        "reproduced" if growth["sequential"][VOCAB] < 1.1 < growth["reference"][VOCAB] else "mixed",
     ),
 ]
 record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --seeds {SEEDS} --only {NAME}")
@@ -244,9 +244,9 @@ pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "paper", "ours",
 
 # %%
 answer = None  # your number here
-two = torch.tensor([[0] * 6 + [1] * 4])
-truth = int((future_targets(torch.zeros(1, 10, dtype=torch.long), 4, two) != IGNORE).sum())
-print("right" if answer == truth else "not yet: count for each document and horizon max(0, length - i)")
+documents = torch.tensor([[0] * 6 + [1] * 4])
+expected = int((future_targets(torch.zeros(1, 10, dtype=torch.long), 4, documents) != IGNORE).sum())
+print("correct" if answer == expected else "not yet: count for each document and horizon max(0, length - i)")
 
 # %% [markdown]
 # ★★ **2.** A causal head i reads the output of head i-1. Which heads' parameters get a gradient from horizon 1 alone, for

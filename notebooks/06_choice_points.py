@@ -46,8 +46,8 @@ from data_gen.stories.generator import N_CHARACTERS
 from mtp_lab import figures
 from mtp_lab.evaluation.statistics import over_seeds, paired_differences, seed_interval
 from mtp_lab.experiments.choice_points import analysis
-from mtp_lab.experiments.choice_points.analysis import measure_runs
-from mtp_lab.experiments.choice_points.conditions import CHOICE, CHOICES, PROCESS, STORY_HEADS, all_configs
+from mtp_lab.experiments.choice_points.analysis import label, measure_runs
+from mtp_lab.experiments.choice_points.conditions import CHOICE, CHOICES, PROCESS, STORY_HEADS, ChoiceCondition, all_configs
 from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.model.predictions import token_nll
 from mtp_lab.theory import implicit_weights, information
@@ -71,14 +71,14 @@ cause = np.array([max(0, k - TEXT.index("A")) for k in range(len(TEXT))])
 owner = implicit_weights.owners(cause, HORIZONS)
 counts = implicit_weights.loss_terms(cause, HORIZONS)[-1]
 table = implicit_weights.term_counts(8)
-at_most = table.set_index("n").loc[HORIZONS]
-assert counts[TEXT.index("A")] == at_most.choice_point
+expected = table.set_index("n").loc[HORIZONS]
+assert counts[TEXT.index("A")] == expected.choice_point
 figure = figures.terms(
     TEXT,
     cause,
     owner,
-    f"With n = {HORIZONS}, {at_most.choice_point:.0f} terms belong to the choice A, and {at_most.inconsequential:.0f} to a token on which nothing depends",
-    "A square is a loss term, at its target and horizon. Tokens at the beginning lack some: nothing stands so far before them.",
+    f"With n = {HORIZONS}, {expected.choice_point:.0f} terms belong to the choice A, and {expected.inconsequential:.0f} to a token on which nothing depends",
+    "A square is a loss term, at its target and horizon. The first tokens have fewer terms, because few tokens come before them.",
 )
 figures.save(figure, FOLDER, "terms", table)
 figures.show(figure)
@@ -97,9 +97,9 @@ SEQ = 97
 PROCESSES = {
     "copied seven times": ChoiceProcess(n_choices=4, forced=7, relevance=(7,)),
     "sums of the last two": ChoiceProcess(n_choices=4, forced=3, relevance=(7, 7)),
-    "every other of no consequence": PROCESS,
+    "every other choice inconsequential": PROCESS,
 }
-by_place, by_n = [], []
+by_phase, by_n = [], []
 for name, process in PROCESSES.items():
     nll = implicit_weights.exact_nll(process, 8, SEQ)
     inside = implicit_weights.interior(nll)
@@ -107,21 +107,21 @@ for name, process in PROCESSES.items():
     for n in FEW:
         weights = np.where(inside, implicit_weights.implicit_weights(nll)[n - 1], np.nan)
         values = analysis.by_phase(weights, process) / choices_entropy
-        by_place.append(pd.DataFrame({"panel": name, "n": n, "place": range(len(values)), "value": values}))
+        by_phase.append(pd.DataFrame({"panel": name, "n": n, "phase": range(len(values)), "value": values}))
     exact = analysis.exact_weights(process, 8, SEQ)
     by_n.append(exact[exact["class"] != "forced"].assign(panel=name, label=lambda t: t["class"], value=lambda t: t.relative, seed=0))
-by_place, by_n = pd.concat(by_place, ignore_index=True), pd.concat(by_n, ignore_index=True)
-by_place["text"] = by_place.value.map("{:.0f}".format)
+by_phase, by_n = pd.concat(by_phase, ignore_index=True), pd.concat(by_n, ignore_index=True)
+by_phase["text"] = by_phase.value.map("{:.0f}".format)
+first_choices = by_phase[(by_phase.n == 8) & (by_phase.phase == 0)].value
 figure = figures.grid(
-    by_place,
-    f"Of the loss of eight tokens, a choice is answerable for {by_place[(by_place.n == 8) & (by_place.place == 0)].value.min():.0f} to "
-    f"{by_place[(by_place.n == 8) & (by_place.place == 0)].value.max():.0f} times its entropy",
-    "Exact implicit weights in units of a choice's entropy, by place in the process. Forced tokens cost nothing that is not a choice's.",
+    by_phase,
+    f"In the loss of eight tokens, the implicit weight of a choice is {first_choices.min():.0f} to {first_choices.max():.0f} times its entropy",
+    "Exact implicit weights in units of a choice's entropy, by position in the process. The weight of forced tokens is 0.",
     rows="n",
-    columns="place",
+    columns="phase",
     unit="tokens after the first choice",
 )
-figures.save(figure, FOLDER, "exact_by_place", by_place)
+figures.save(figure, FOLDER, "exact_by_place", by_phase)
 figures.show(figure)
 
 # %%
@@ -131,7 +131,7 @@ figure = figures.weights_by_n(
     by_n[["panel", "label", "n", "seed", "value", "mean", "low", "high"]],
     "Weight of a consequential choice at n = 8, relative to next-token prediction: "
     + ", ".join(f"{name} {at_8[name, 'consequential']:.2f}" for name in PROCESSES),
-    "Exact: W_n / (n W_1). Tokens with all horizons, away from the ends of documents.",
+    "Exact: W_n / (n W_1). Tokens with targets at all horizons, away from the ends of documents.",
 )
 figures.save(figure, FOLDER, "exact_weights", by_n)
 figures.show(figure)
@@ -152,7 +152,7 @@ widest = [trained[i] for i in conditions.index[conditions.label == f"n = {WIDEST
 task = configs[0].task
 pd.DataFrame(
     [
-        {"cell": name, "seeds": len(rows), "layers": chosen.trunk + rows.n.iloc[0], "steps": chosen.steps}
+        {"condition": name, "seeds": len(rows), "layers": chosen.trunk + rows.n.iloc[0], "steps": chosen.steps}
         | {"parameters": sum(p.numel() for p in trained[rows.index[0]].model().parameters())}
         for name, rows in conditions.groupby("label", sort=False)
     ]
@@ -160,10 +160,10 @@ pd.DataFrame(
 
 # %%
 def by_weight(table: pd.DataFrame) -> pd.DataFrame:
-    """A panel for each n, a label for each weighting: so many cells in one panel could not be told apart."""
-    where = conditions.drop_duplicates("label").set_index("label").loc[table.label]
-    words = [label.partition(", ")[2] or "all tokens alike" for label in table.label]
-    return table.assign(condition=table.label, panel=[f"n = {n}" for n in where.n], label=words)
+    """A panel for each n and a label for each weighting, because one panel would have too many lines."""
+    of_table = conditions.drop_duplicates("label").set_index("label").loc[table.label]
+    weightings = [name.partition(", ")[2] or "equal weights" for name in table.label]
+    return table.assign(condition=table.label, panel=[f"n = {n}" for n in of_table.n], label=weightings)
 
 
 curves = pd.concat([trained[i].measures().assign(label=name) for i, name in conditions.label.items()])
@@ -172,12 +172,12 @@ last = shown[shown.step == chosen.steps].groupby("label", sort=False).value.mean
 shown = by_weight(shown)
 validation = task.held_out("validation", chosen.rows)
 one_back, two_back = (np.roll(validation.tokens, k, axis=1) for k in (1, 2))
-repeated = np.where(np.roll(validation.labels["choice"], 1, axis=1), two_back, one_back)  # the last forced token
-copied = (repeated == validation.tokens)[validation.labels["forced"]].mean()
+last_forced = np.where(np.roll(validation.labels["choice"], 1, axis=1), two_back, one_back)
+copied = (last_forced == validation.tokens)[validation.labels["forced"]].mean()
 figure = figures.formation(
     shown,
-    f"After {chosen.steps} steps forced tokens are right in {last.min():.0%} ({last.idxmin()}) to {last.max():.0%} ({last.idxmax()})",
-    f"Validation rows, during training. Repeating the last forced token is right in {copied:.0%}: what counts lies above. Thin: seeds. Thick: their mean.",
+    f"After {chosen.steps} steps the accuracy of forced tokens is {last.min():.0%} ({last.idxmin()}) to {last.max():.0%} ({last.idxmax()})",
+    f"Validation rows, during training. Repeating the last forced token has an accuracy of {copied:.0%}. Thin: seeds. Thick: their mean.",
 )
 figures.save(figure, FOLDER, "learning", shown[["panel", "label", "seed", "step", "tokens", "value"]])
 figures.show(figure)
@@ -193,14 +193,14 @@ biased = ChoiceProcess(n_choices=4, probabilities=(0.55, 0.25, 0.15, 0.05), forc
 past = biased.documents(1, 5, np.random.default_rng(0)).tokens
 futures, mass = biased.joint(past, 6)
 joints, rows = {}, []
-for j, what in ((2, "forced by X"), (5, "the next choice"), (6, "forced by X and the next choice")):
+for j, name in ((2, "forced by X"), (5, "the next choice"), (6, "forced by X and the next choice")):
     p = np.zeros((biased.vocab_size, biased.vocab_size))
     np.add.at(p, (futures[:, 0], futures[:, j - 1]), mass)
-    joints[what] = p
+    joints[name] = p
     parts = information.decompose(p)
     assert abs(parts.shared - biased.mutual_information(6, len(past) + 6)[j - 1, len(past) - 1]) < 1e-12
     rows.append(
-        {"Y": what, "H(X)": parts.x, "H(Y)": parts.y, "H(X|Y)": parts.x_given_y, "I(X; Y)": parts.shared, "H(Y|X)": parts.y_given_x}
+        {"Y": name, "H(X)": parts.x, "H(Y)": parts.y, "H(X|Y)": parts.x_given_y, "I(X; Y)": parts.shared, "H(Y|X)": parts.y_given_x}
         | {"H(X) + H(Y)": parts.x + parts.y, "H(X|Y) + 2I + H(Y|X)": parts.x_given_y + 2 * parts.shared + parts.y_given_x}
     )
 identity = pd.DataFrame(rows).set_index("Y")
@@ -217,11 +217,11 @@ identity.round(3)
 # %%
 p = joints["forced by X"]
 independent = np.outer(p.sum(axis=1), p.sum(axis=0))
-options = biased.options
-moved = p[np.r_[1:options, 0, options : len(p)]]  # the wrong choice is thought to lead to each forced token
+n_choices = biased.n_choices
+shifted = p[np.r_[1:n_choices, 0, n_choices : len(p)]]  # each forced token follows another choice
 shared = information.decompose(p).shared
 rows = []
-for name, dependence in (("the right dependence", p), ("a wrong dependence", moved)):
+for name, dependence in (("the dependence of p", p), ("a wrong dependence", shifted)):
     for amount in np.linspace(0.05, 1, 20):
         parts = information.decompose(p, amount * independent + (1 - amount) * dependence)
         assert abs(parts.x - parts.x_given_y - parts.shared) < 1e-9  # lemma L.3
@@ -233,8 +233,8 @@ figure = figures.against(
     relative,
     "independent",
     ("weight of the independent part in q", "I of p against q, share of I(X; Y)"),
-    f"Relative mutual information ends at {end:.0%} where heads are independent, whatever the data share ({shared:.2f} nats)",
-    "q is a mixture of q_X q_Y and of a dependence: that of p, or one in which each choice leads to the next one's forced token.",
+    f"For independent heads the relative mutual information is {end:.0%}, although tokens of the data share {shared:.2f} nats",
+    "q is a mixture of q_X q_Y and of a dependence: that of p, or one in which each choice leads to the forced token of another.",
 )
 figures.save(figure, FOLDER, "relative_information", relative)
 figures.show(figure)
@@ -246,19 +246,19 @@ figures.show(figure)
 
 # %%
 held_out = task.held_out("test", chosen.rows)
-known = analysis.by_phase(PROCESS.total_correlation(WIDEST, task.seq)[None], PROCESS)
-names = [f"{'a' if k < PROCESS.period else 'b'}{k % PROCESS.period or ''}" for k in range(len(known))]  # a, a1, a2, a3, b, ...
+exact = analysis.by_phase(PROCESS.total_correlation(WIDEST, task.seq)[None], PROCESS)
+names = [f"{'a' if k < PROCESS.period else 'b'}{k % PROCESS.period or ''}" for k in range(len(exact))]  # a, a1, a2, a3, b, ...
 rows = []
 for run in widest:
-    told = analysis.by_phase(information.total_correlation(token_nll(run.model(), held_out)), PROCESS)
-    for source, values in (("exact", known), ("from the heads' losses", told)):
+    estimated = analysis.by_phase(information.total_correlation(token_nll(run.model(), held_out)), PROCESS)
+    for source, values in (("exact", exact), ("from the heads' losses", estimated)):
         rows += [{"source": source, "place": name, "seed": run.config.seed, "value": v} for name, v in zip(names, values, strict=True)]
 correlation = over_seeds(pd.DataFrame(rows), ["source", "place"], "value", ("mean", "low", "high"))
 means = correlation.groupby("source", sort=False).value.mean()
 figure = figures.grid(
     correlation.drop_duplicates(["source", "place"]).assign(panel="nats", value=lambda t: t["mean"]),
-    f"What {WIDEST} tokens share, mean over places: exactly {means.iloc[0]:.2f} nats, by the heads' losses {means.iloc[1]:.2f}",
-    "By the token that was read last; a: a choice that matters, b: one that does not, a1, b1, ...: forced tokens after it. Mean over seeds.",
+    f"Information that {WIDEST} tokens share, mean over positions: exact {means.iloc[0]:.2f} nats, from the heads' losses {means.iloc[1]:.2f}",
+    "By the last token read. a: consequential choice, b: inconsequential choice, a1, b1, ...: forced tokens after it. Mean over seeds.",
     rows="source",
     columns="place",
     unit="token just read",
@@ -279,15 +279,15 @@ measured = measured[measured["class"] != "forced"].assign(source="trained", valu
 exact = analysis.exact_weights(PROCESS, WIDEST, task.seq)
 exact = exact[exact["class"] != "forced"].assign(source="exact", value=lambda t: t.relative)
 exact = pd.concat([exact.assign(seed=run.config.seed) for run in widest])
-weighed = pd.concat([exact, measured], ignore_index=True).assign(panel=lambda t: t["class"] + " choices", label=lambda t: t.source)
-weighed = over_seeds(weighed, ["panel", "label", "n"], "value", ("mean", "low", "high"))
-TOLD = {source: weighed[(weighed["class"] == "consequential") & (weighed.source == source) & (weighed.n == WIDEST)] for source in ("exact", "trained")}
+weights_by_n = pd.concat([exact, measured], ignore_index=True).assign(panel=lambda t: t["class"] + " choices", label=lambda t: t.source)
+weights_by_n = over_seeds(weights_by_n, ["panel", "label", "n"], "value", ("mean", "low", "high"))
+AT_WIDEST = {source: weights_by_n[(weights_by_n["class"] == "consequential") & (weights_by_n.source == source) & (weights_by_n.n == WIDEST)] for source in ("exact", "trained")}
 figure = figures.weights_by_n(
-    weighed[["panel", "label", "n", "seed", "value", "mean", "low", "high"]],
-    f"Trained heads weigh consequential choices {TOLD['trained'].value.mean():.2f} times as much at n = {WIDEST}; ideal ones {TOLD['exact'].value.mean():.2f} times",
+    weights_by_n[["panel", "label", "n", "seed", "value", "mean", "low", "high"]],
+    f"Relative weight of consequential choices at n = {WIDEST}: {AT_WIDEST['trained'].value.mean():.2f} in trained models, {AT_WIDEST['exact'].value.mean():.2f} exactly",
     f"W_n / (n W_1) of the models of n = {WIDEST}, test rows. {figures.SEEDS}",
 )
-figures.save(figure, FOLDER, "trained_weights", weighed)
+figures.save(figure, FOLDER, "trained_weights", weights_by_n)
 figures.show(figure)
 
 # %% [markdown]
@@ -296,19 +296,19 @@ figures.show(figure)
 
 # %%
 SOME = [run for run in widest if run.config.seed < (1 if preset in ("smoke", "quick") else 3)]  # slow: see target_norms
-pulled = measure_runs(SOME, analysis.pulls, rows=2 if preset == "smoke" else 8)
-pulled = pulled.groupby(["horizon", "token_class"], sort=False, as_index=False)[["share", "target_share"]].mean()
-shown = pulled.assign(panel="share of the squared gradient", value=pulled.share)
-shown = pd.concat([shown, pulled.assign(panel="share of the targets", value=pulled.target_share)])
+shares = measure_runs(SOME, analysis.gradient_shares, rows=2 if preset == "smoke" else 8)
+shares = shares.groupby(["horizon", "token_class"], sort=False, as_index=False)[["share", "target_share"]].mean()
+shown = shares.assign(panel="share of the squared gradient", value=shares.share)
+shown = pd.concat([shown, shares.assign(panel="share of the targets", value=shares.target_share)])
 shown["text"] = shown.value.map("{:.0%}".format)
-forced_pull = pulled[pulled.token_class == "forced"].set_index("horizon").share
+of_forced = shares[shares.token_class == "forced"].set_index("horizon").share
 figure = figures.grid(
     shown,
-    "Forced tokens' share of the squared gradient at the trunk: " + ", ".join(f"{share:.0%} at horizon {i}" for i, share in forced_pull.items()),
+    "Share of forced tokens in the squared gradient at the trunk: " + ", ".join(f"{share:.0%} at horizon {i}" for i, share in of_forced.items()),
     f"Models of n = {WIDEST} at the end of training, single targets on test rows, mean over {len(SOME)} seed{'s' * (len(SOME) > 1)}.",
     rows="horizon",
     columns="token_class",
-    unit="the target's token",
+    unit="class of the target",
     limit=1.0,
 )
 figures.save(figure, FOLDER, "pull", shown)
@@ -329,21 +329,21 @@ weights, inside = implicit_weights.implicit_weights(nll), implicit_weights.inter
 multiples = {f"n = {n}": weights[n - 1] / weights[n - 1][inside].mean() for n in FEW}
 named = (batch.labels["entity"] >= 0) & (batch.labels["entity"] < N_CHARACTERS)
 LINE = 44
-dense = np.convolve((named & inside)[0], np.ones(LINE), mode="valid")  # names in a window that begins here
-dense[~np.lib.stride_tricks.sliding_window_view(inside[0], LINE).all(axis=1)] = -1
-start = int(dense.argmax())
+names_in_window = np.convolve((named & inside)[0], np.ones(LINE), mode="valid")  # for each start of a window
+names_in_window[~np.lib.stride_tricks.sliding_window_view(inside[0], LINE).all(axis=1)] = -1
+start = int(names_in_window.argmax())
 window = slice(start, start + LINE)
-by_eye = {name: np.where(inside, each, np.nan)[0, window] for name, each in multiples.items()}
-top = int(np.nanargmax(by_eye[f"n = {STORY_HEADS}"]))
+shades = {name: np.where(inside, values, np.nan)[0, window] for name, values in multiples.items()}
+top = int(np.nanargmax(shades[f"n = {STORY_HEADS}"]))
 pieces = stories.pieces(batch.tokens[0])[window]
 figure = figures.weighted_text(
     [piece.replace("\n", " ") for piece in pieces],
-    by_eye,
-    f"\"{stories.words(batch.tokens[0, window])[top]}\" weighs most in the loss of {STORY_HEADS} tokens: {by_eye[f'n = {STORY_HEADS}'][top]:.1f} times the mean, "
-    f"in that of one {by_eye['n = 1'][top]:.1f} times",
+    shades,
+    f"\"{stories.words(batch.tokens[0, window])[top]}\" has the largest weight in the loss of {STORY_HEADS} tokens: {shades[f'n = {STORY_HEADS}'][top]:.1f} times the mean, "
+    f"and {shades['n = 1'][top]:.1f} times in the loss of one",
     f"Implicit weights in multiples of each loss's mean, n = {STORY_HEADS} model after {storyteller.config.steps} steps, a story of the validation names.",
 )
-figures.save(figure, FOLDER, "story", pd.DataFrame({"token": pieces} | by_eye))
+figures.save(figure, FOLDER, "story", pd.DataFrame({"token": pieces} | shades))
 figures.show(figure)
 
 # %%
@@ -351,12 +351,12 @@ labels = batch.labels
 other_choice = labels["n_choices"] > 1
 story_classes = {
     "first piece, new name": named & labels["first_piece"] & (labels["mention"] == 1),
-    "first piece, told before": named & labels["first_piece"] & (labels["mention"] > 1),
+    "first piece, known name": named & labels["first_piece"] & (labels["mention"] > 1),
     "second piece, new name": named & labels["second_piece"] & (labels["mention"] == 1),
-    "second piece, told before": named & labels["second_piece"] & (labels["mention"] > 1),
-    "other choices of consequence": ~named & labels["consequential"],
-    "other choices": ~named & other_choice & ~labels["consequential"],
-    "certain words": ~named & ~other_choice,
+    "second piece, known name": named & labels["second_piece"] & (labels["mention"] > 1),
+    "other consequential choices": ~named & labels["consequential"],
+    "inconsequential choices": ~named & other_choice & ~labels["consequential"],
+    "forced words": ~named & ~other_choice,
 }
 story_classes = {name: mask & inside for name, mask in story_classes.items() if (mask & inside).any()}
 of_class = implicit_weights.by_class(weights, story_classes)
@@ -366,8 +366,8 @@ tokens_of = shown.drop_duplicates("class").set_index("class").tokens
 change = (shown[shown.n == 8].set_index("class").value / shown[shown.n == 1].set_index("class").value).dropna()
 figure = figures.grid(
     shown,
-    f"From one token to eight, weight moves most towards: {change.idxmax()} (×{change.max():.1f})",
-    f"Class means over {int(inside.sum()):,} tokens of {batch.rows} validation rows; 1: as an average token. One model.",
+    f"From n = 1 to n = 8, the weight grows most for: {change.idxmax()} (×{change.max():.1f})",
+    f"Class means over {int(inside.sum()):,} tokens of {batch.rows} validation rows; 1: the mean over all tokens. One model.",
     rows="class",
     columns="n",
     unit="future tokens n in the loss",
@@ -389,11 +389,11 @@ of_class[of_class.n.isin(FEW)].pivot(index="class", columns="n", values="relativ
 # Leave these out (`TrainConfig.mask_unread_causes`), and for any n the choice is left with nH, the weight of a token on which nothing depends. The heads still predict choices early, and forced tokens from wherever these are certain.
 
 # %%
-conditions["emphasis"] = [round(analysis.emphasis(PROCESS, condition.n, condition.weight, condition.cancelled), 6) for condition in conditions.itertuples()]
-derived = conditions.weight + np.where(conditions.cancelled, 0, (conditions.n - 1) / 2)
-assert (conditions.emphasis - derived).abs().max() < 1e-6  # from exact nats
-left = np.bincount(np.nonzero(owner == np.arange(len(TEXT)))[1], minlength=len(TEXT))  # terms that belong to their own target
-assert left[TEXT.index("A")] == left[TEXT.index("A") - 1] == HORIZONS  # counted
+conditions["emphasis"] = [round(analysis.emphasis(PROCESS, row.n, row.choice_weight, row.masked), 6) for row in conditions.itertuples()]
+derived = conditions.choice_weight + np.where(conditions.masked, 0, (conditions.n - 1) / 2)
+assert (conditions.emphasis - derived).abs().max() < 1e-6  # from exact losses
+unmasked = np.bincount(np.nonzero(owner == np.arange(len(TEXT)))[1], minlength=len(TEXT))  # terms that belong to their own target
+assert unmasked[TEXT.index("A")] == unmasked[TEXT.index("A") - 1] == HORIZONS  # counted
 conditions.drop_duplicates("label")[["label", "emphasis"]].set_index("label").rename(columns={"emphasis": "weight of consequential choices, relative, exact"})
 
 # %% [markdown]
@@ -402,95 +402,96 @@ conditions.drop_duplicates("label")[["label", "emphasis"]].set_index("label").re
 # follow. (Where it writes no choice though one is due, that counts as an error, too.)
 
 # %%
-AFTER, FOLLOW = "after a choice that matters", "sampled tokens that follow"
-PANELS = {("right", "forced"): "forced tokens right", ("right", "1"): AFTER}
-judged = measure_runs(trained, analysis.scores, rows=chosen.rows)
-judged["panel"] = [PANELS.get(key, "") for key in zip(judged.measure, judged.of, strict=True)]
+AFTER, SAMPLED = "accuracy after a consequential choice", "sampled forced tokens correct"
+PANELS = {("accuracy", "forced"): "accuracy of forced tokens", ("accuracy", "1"): AFTER}
+scored = measure_runs(trained, analysis.scores, rows=chosen.rows)
+scored["panel"] = [PANELS.get(key, "") for key in zip(scored.measure, scored.subset, strict=True)]
 sampled = measure_runs(trained, analysis.continuations, prompts=chosen.rows)
 END = int(sampled.ahead.max())
 derailing = sampled[sampled.forced].groupby(["label", "seed"], sort=False, as_index=False).follows.mean()
-derailing = derailing.rename(columns={"follows": "value"}).assign(panel=FOLLOW)
-outcomes = pd.concat([judged[judged.panel != ""][["panel", "label", "seed", "value"]], derailing], ignore_index=True)
+derailing = derailing.rename(columns={"follows": "value"}).assign(panel=SAMPLED)
+outcomes = pd.concat([scored[scored.panel != ""][["panel", "label", "seed", "value"]], derailing], ignore_index=True)
 summary = outcomes.groupby(["label", "panel"], sort=False).value.mean().unstack()
 summary[f"sampled: no error in {END} tokens"] = sampled[sampled.ahead == END].groupby("label").unbroken.mean()
-summary["sampled: choices that are choices"] = sampled[~sampled.forced].groupby("label").follows.mean()
+summary["sampled: choices at their positions"] = sampled[~sampled.forced].groupby("label").follows.mean()
 summary.mul(100).round(1).rename_axis(columns="% (mean over seeds)")
 
 # %%
 gains = paired_differences(outcomes, REFERENCE)
-clear = gains[gains.panel == FOLLOW].drop_duplicates("label")
+intervals = gains[gains.panel == SAMPLED].drop_duplicates("label")
 figure = figures.differences(
     gains,
-    f"Against {REFERENCE}, of {len(clear)} cells {(clear.low > 0).sum()} derail clearly less and {(clear.high < 0).sum()} clearly more",
+    f"Compared with {REFERENCE}, {(intervals.low > 0).sum()} of {len(intervals)} conditions derail clearly less and {(intervals.high < 0).sum()} clearly more",
     "Forced tokens of test rows, and of continuations sampled at temperature 1. Differences seed by seed; bars: 95 % interval of the mean (paired t).",
 )
 figures.save(figure, FOLDER, "gains", gains)
 figures.show(figure)
 
 # %%
-excess = judged[judged.measure == "excess"].assign(panel=lambda t: t.of + " choices", value=lambda t: -t.value)
-saved_nats = paired_differences(excess[["panel", "label", "seed", "value"]], REFERENCE)
-above = -excess[excess.label == REFERENCE].groupby("panel", sort=False).value.mean()
+excess = scored[scored.measure == "excess"].assign(panel=lambda t: t.subset + " choices", value=lambda t: -t.value)
+reductions = paired_differences(excess[["panel", "label", "seed", "value"]], REFERENCE)
+reference_excess = -excess[excess.label == REFERENCE].groupby("panel", sort=False).value.mean()
 figure = figures.differences(
-    saved_nats,
-    f"At choices {REFERENCE} is " + ", ".join(f"{100 * value:.1f} hundredths of a nat ({panel})" for panel, value in above.items()) + " above the optimum",
-    f"Nats that other cells save against {REFERENCE}, test rows, seed by seed. Dots: seeds. Bars: 95 % interval of the mean (paired t).",
-    unit="hundredths of a nat saved",
+    reductions,
+    f"Excess loss of {REFERENCE}: " + ", ".join(f"{value:.3f} nats ({panel})" for panel, value in reference_excess.items()),
+    f"Excess loss of {REFERENCE} minus that of other conditions, test rows, seed by seed. Dots: seeds. Bars: 95 % interval of the mean (paired t).",
+    unit="hundredths of a nat",
 )
-figures.save(figure, FOLDER, "saved_nats", saved_nats)
+figures.save(figure, FOLDER, "saved_nats", reductions)
 figures.show(figure)
 
 # %% [markdown]
 # **How long does a continuation last?** And where are errors made: accuracy by distance to the latest choice that matters.
 
 # %%
-lasting = sampled.groupby(["label", "ahead"], sort=False, as_index=False).unbroken.mean().rename(columns={"unbroken": "value"})
-half = pd.Series({label: int((part.value > 0.5).sum()) for label, part in lasting.groupby("label", sort=False)})
-lasting = by_weight(lasting[lasting.ahead % PROCESS.period == 0])  # after each block of forced tokens
+unbroken = sampled.groupby(["label", "ahead"], sort=False, as_index=False).unbroken.mean().rename(columns={"unbroken": "value"})
+half = pd.Series({name: int((rows.value > 0.5).sum()) for name, rows in unbroken.groupby("label", sort=False)})
+unbroken = by_weight(unbroken[unbroken.ahead % PROCESS.period == 0])  # after each block of forced tokens
 figure = figures.against(
-    lasting,
+    unbroken,
     "ahead",
-    ("tokens behind the prompt", "intact"),
-    f"Half of the continuations are without an error for {half.min()} ({half.idxmin()}) to {half.max()} tokens ({half.idxmax()})",
-    f"{chosen.rows} continuations a model, sampled at temperature 1, share without an error so far; mean over seeds.",
+    ("tokens after the prompt", "continuations without an error"),
+    f"Half of the continuations have no error for {half.min()} ({half.idxmin()}) to {half.max()} tokens ({half.idxmax()})",
+    f"{chosen.rows} continuations of each model, sampled at temperature 1, share without an error so far; mean over seeds.",
 )
-figures.save(figure, FOLDER, "survival", lasting)
+figures.save(figure, FOLDER, "survival", unbroken)
 figures.show(figure)
-by_distance = judged[(judged.measure == "right") & judged.of.str.isdigit()]
-by_distance.pivot_table(index="label", columns="of", values="value", sort=False).mul(100).round(1).rename_axis(columns="% right, distance")
+by_distance = scored[(scored.measure == "accuracy") & scored.subset.str.isdigit()]
+by_distance.pivot_table(index="label", columns="subset", values="value", sort=False).mul(100).round(1).rename_axis(columns="accuracy in %, distance")
 
 # %% [markdown]
 # **Taken apart.** *Both*: n tokens against one. *Weighting alone*: what theory says n tokens weigh, in next-token training. *Heads alone*: n tokens without it. If the weighting were all, the first two would agree, the third be nothing, and so would the
 # heads when they are added to the weighting.
 
 # %%
-def apart(panel: str) -> pd.DataFrame:
-    """What weighting and heads do to an outcome, each without and with the other: a panel for each n, seed by seed."""
-    parts = []
+def separate_effects(panel: str) -> pd.DataFrame:
+    """Effects of weighting and heads on an outcome, each without and with the other: a panel for each n, seed by seed."""
+    tables = []
     for n in sorted(set(conditions.n) - {1}):
-        both, heads = f"n = {n}", f"n = {n}, cancelled"
-        alone = f"n = 1, choices ×{dict(implicit_weights.theoretical_weights(n, CHOICE))[CHOICE]:g}"
-        for name, label, other in (
+        weight = dict(implicit_weights.theoretical_weights(n, CHOICE))[CHOICE]
+        both, heads = label(ChoiceCondition(n=n)), label(ChoiceCondition(n=n, masked=True))
+        weighting = label(ChoiceCondition(choice_weight=weight))
+        for effect, name, reference in (
             ("both", both, REFERENCE),
-            ("weighting alone", alone, REFERENCE),
+            ("weighting alone", weighting, REFERENCE),
             ("heads alone", heads, REFERENCE),
-            ("heads, given the weighting", both, alone),
+            ("heads, given the weighting", both, weighting),
             ("weighting, given the heads", both, heads),
         ):
-            two = outcomes[(outcomes.panel == panel) & outcomes.label.isin([label, other])]
-            parts.append(paired_differences(two, other).assign(panel=f"n = {n}", label=name))
-    return pd.concat(parts, ignore_index=True)
+            of_pair = outcomes[(outcomes.panel == panel) & outcomes.label.isin([name, reference])]
+            tables.append(paired_differences(of_pair, reference).assign(panel=f"n = {n}", label=effect))
+    return pd.concat(tables, ignore_index=True)
 
 
-taken = apart(FOLLOW)
-told = taken.drop_duplicates(["panel", "label"]).set_index(["panel", "label"])
+effects = separate_effects(SAMPLED)
+means = effects.groupby(["panel", "label"])["mean"].first()
 figure = figures.differences(
-    taken,
-    "Sampled tokens that follow, weighting alone and heads alone: "
-    + "; ".join(f"{100 * told.loc[(n, 'weighting alone'), 'mean']:+.1f} and {100 * told.loc[(n, 'heads alone'), 'mean']:+.1f} points ({n})" for n in dict.fromkeys(taken.panel)),
-    "Forced tokens of sampled text, differences seed by seed. Dots: seeds. Bars: 95 % interval of the mean (paired t).",
+    effects,
+    "Effect of the weighting alone and of the heads alone: "
+    + "; ".join(f"{100 * means[n, 'weighting alone']:+.1f} and {100 * means[n, 'heads alone']:+.1f} points ({n})" for n in dict.fromkeys(effects.panel)),
+    "Correct forced tokens of sampled text, differences seed by seed. Dots: seeds. Bars: 95 % interval of the mean (paired t).",
 )
-figures.save(figure, FOLDER, "apart", taken)
+figures.save(figure, FOLDER, "apart", effects)
 figures.show(figure)
 
 # %% [markdown]
@@ -498,16 +499,16 @@ figures.show(figure)
 
 # %%
 points = outcomes.merge(conditions.drop_duplicates("label")[["label", "n", "emphasis"]], on="label")
-points = points[points.panel.isin([AFTER, FOLLOW])]
+points = points[points.panel.isin([AFTER, SAMPLED])]
 points = points.groupby(["panel", "n", "emphasis"], as_index=False).value.mean().assign(label=lambda t: "n = " + t.n.astype(str))
-spread = points[points.panel == FOLLOW].groupby("emphasis").value.agg(["min", "max", "size"]).query("size > 1")
+spread = points[points.panel == SAMPLED].groupby("emphasis").value.agg(["min", "max", "size"]).query("size > 1")
 figure = figures.against(
     points,
     "emphasis",
-    ("weight of consequential choices, relative", "share"),
-    "Cells of equal emphasis and different n: sampled forced tokens follow in "
+    ("relative weight of consequential choices", "share"),
+    "Conditions of equal emphasis and different n: sampled forced tokens are correct in "
     + "; ".join(f"{row['min']:.0%} to {row['max']:.0%} (emphasis {value:g})" for value, row in spread.iterrows()),
-    "Emphasis: exact weight of consequential choices relative to inconsequential ones. A point a cell, mean over seeds.",
+    "Emphasis: exact weight of consequential choices relative to inconsequential ones. Points: conditions, mean over seeds.",
 )
 figures.save(figure, FOLDER, "emphasis", points)
 figures.show(figure)
@@ -520,12 +521,12 @@ SIZE = f"{chosen.size['d_model']} wide, trunk of {chosen.trunk}, {chosen.steps} 
 SEEDS = int(conditions.seed.nunique())
 paper_51 = "n(n + 1)/2 terms against n: relative weight (n + 1)/2 (section 5.1, appendix L.3)"
 matches = (table.choice_point == table.n * (table.n + 1) / 2).all() and (table.inconsequential == table.n).all()
-shares_8 = {name: at_8[name, "consequential"] for name in PROCESSES}
-weight_of = seed_interval(TOLD["trained"].value.tolist())
+weights_8 = {name: at_8[name, "consequential"] for name in PROCESSES}
+trained_weight = seed_interval(AT_WIDEST["trained"].value.tolist())
 bound = (WIDEST + 1) / 2
 verdicts = [
     Verdict(
-        "Loss terms of a choice point and of a token on which nothing depends",
+        "A choice point has n(n + 1)/2 loss terms, a token on which nothing depends has n",
         paper_51,
         ", ".join(f"n = {row.n}: {row.choice_point} and {row.inconsequential}" for row in table.itertuples() if row.n in FEW),
         "counted",
@@ -533,15 +534,15 @@ verdicts = [
         "reproduced" if matches else "mixed",
     ),
     Verdict(
-        "In nats a choice weighs as its terms count",
+        "The weight of a choice in nats is proportional to its number of loss terms",
         paper_51,
-        "n = 8, theory 4.5: " + ", ".join(f"{name} {value:.2f}" for name, value in shares_8.items()),
+        "n = 8, theory 4.5: " + ", ".join(f"{name} {value:.2f}" for name, value in weights_8.items()),
         "exact",
         1,
-        "reproduced" if min(shares_8.values()) > 4.5 - 1e-9 else "mixed",
+        "reproduced" if min(weights_8.values()) > 4.5 - 1e-9 else "mixed",
     ),
     Verdict(
-        "Two-token prediction pays for mutual information twice",
+        "The two-token loss counts mutual information twice",
         "H(X) + H(Y) = H(X|Y) + 2 I(X; Y) + H(Y|X) (section 5.2)",
         f"I = {identity['I(X; Y)'].iloc[0]:.3f} nats for a forced token; the two sides differ by {GAP:.0e}",
         "exact",
@@ -549,35 +550,35 @@ verdicts = [
         "reproduced" if GAP < 1e-9 else "mixed",
     ),
     Verdict(
-        "Trained heads weigh consequential choices as theory says",
+        "The relative weight of consequential choices in trained models is (n + 1)/2",
         paper_51,
-        f"n = {WIDEST}, theory {bound:g}: {weight_of.mean:.2f} (ideal heads {TOLD['exact'].value.mean():.2f}; {SIZE})",
-        f"95 %: {weight_of.low:.2f} to {weight_of.high:.2f}",
+        f"n = {WIDEST}, theory {bound:g}: {trained_weight.mean:.2f} (ideal heads {AT_WIDEST['exact'].value.mean():.2f}; {SIZE})",
+        f"95 %: {trained_weight.low:.2f} to {trained_weight.high:.2f}",
         SEEDS,
-        "not at this scale" if weight_of.low <= 1 else "reproduced" if weight_of.low <= bound <= weight_of.high else "mixed",
+        "not at this scale" if trained_weight.low <= 1 else "reproduced" if trained_weight.low <= bound <= trained_weight.high else "mixed",
     ),
 ]
 
 
-def verdict(claim: str, parts: tuple[str, ...], panel: str = FOLLOW, paper: str = "") -> None:
-    """What parts of `apart` do to an outcome at each n; on a claim of the paper's, whether they clearly help."""
-    told = apart(panel).drop_duplicates(["panel", "label"])
-    rows = list(told[told.label.isin(parts)].itertuples())
-    start = outcomes[(outcomes.panel == panel) & (outcomes.label == REFERENCE)].value.mean()
+def verdict(claim: str, names: tuple[str, ...], panel: str = SAMPLED, paper: str = "") -> None:
+    """A verdict on the effects of these names at each n; on a claim of the paper's, whether they are clearly positive."""
+    intervals = separate_effects(panel).drop_duplicates(["panel", "label"])
+    rows = list(intervals[intervals.label.isin(names)].itertuples())
+    reference = outcomes[(outcomes.panel == panel) & (outcomes.label == REFERENCE)].value.mean()
     gains = "; ".join(f"{row.label}, {row.panel}: {100 * row.mean:+.1f} points" for row in rows)
     intervals = "; ".join(f"{100 * row.low:+.1f} to {100 * row.high:+.1f}" for row in rows)
     clear = sum(row.low > 0 for row in rows)
     word = "beyond the paper" if not paper else "reproduced" if clear == len(rows) else "mixed" if clear else "not at this scale"
-    verdicts.append(Verdict(claim, paper, f"{panel}: {REFERENCE} {start:.1%}; {gains} ({SIZE})", f"95 %: {intervals}", SEEDS, word))
+    verdicts.append(Verdict(claim, paper, f"{panel}: {REFERENCE} {reference:.1%}; {gains} ({SIZE})", f"95 %: {intervals}", SEEDS, word))
 
 
-LESS = "surmised: training and generation differ less; not measured (section 5)"
-verdict("Models of n tokens derail less than next-token models (same trunk)", ("both",), paper=LESS)
-verdict("Next-token models with the weighting of n tokens derail less, or more, than without", ("weighting alone",))
-verdict("Models of n tokens without their emphasis derail less, or more, than next-token models", ("heads alone",))
-verdict("Right after a choice, on test rows: n tokens, and their weighting alone", ("both", "weighting alone"), AFTER)
+HYPOTHESIS = "hypothesis: training and generation differ less; not measured (section 5)"
+verdict("Models of n tokens derail less than next-token models (same trunk)", ("both",), paper=HYPOTHESIS)
+verdict("The weighting of n tokens changes how often next-token models derail", ("weighting alone",))
+verdict("Heads without the weighting change how often models derail", ("heads alone",))
+verdict("Accuracy after a consequential choice, on test rows: n tokens, and their weighting alone", ("both", "weighting alone"), AFTER)
 record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --only {NAME}" + (f" --seeds {seeds}" if seeds else ""))
-pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
+pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
 # %% [markdown]
 # **What this is, and is not.** A small process, models that train for minutes, a learning rate that was chosen for next-token prediction (validation rows, another seed) and for no other cell. Weights that are equal in nats at the optimum are not equal in
@@ -593,9 +594,9 @@ pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval
 
 # %%
 short = analysis.exact_weights(ChoiceProcess(n_choices=4, forced=7, relevance=(2,)), 4, SEQ)
-found = short[(short["class"] == "consequential") & (short.n == 4)].relative.item()
-assert abs(found - (4 + 3 + 2) / 4) < 1e-9
-print(f"(4 + 3 + 2 + 0) H / 4 H = {found:.2f}; the most that can be: {(4 + 1) / 2}")
+relative_weight = short[(short["class"] == "consequential") & (short.n == 4)].relative.item()
+assert abs(relative_weight - (4 + 3 + 2) / 4) < 1e-9
+print(f"(4 + 3 + 2 + 0) H / 4 H = {relative_weight:.2f}; the upper bound is {(4 + 1) / 2}")
 
 # %% [markdown]
 # ★★ **2.** The emphasis of two tokens can be cancelled in another way: no target is left out, but choices that matter count w as targets, at both horizons. Which w does it, if the second head counts h (`TrainConfig.horizon_weights=(1, h)`)?
@@ -606,12 +607,12 @@ h = 0.3
 w = 1 / (1 + h)  # w (1 + h) H for the choice itself, h H for the token after it: together (1 + h) H
 nll = implicit_weights.exact_nll(PROCESS, 2, SEQ)
 labels = PROCESS.sample(1, SEQ, np.random.default_rng(0)).labels
-one, two = implicit_weights.implicit_weights(nll * np.where(labels[CHOICE], w, 1.0))  # of the losses of 1 and 2 tokens
-total = one + h * (two - one)
+weight_1, weight_2 = implicit_weights.implicit_weights(nll * np.where(labels[CHOICE], w, 1.0))  # in losses of 1 and 2 tokens
+total = weight_1 + h * (weight_2 - weight_1)
 inside = implicit_weights.interior(nll)
-consequential, other = (total[mask & inside].mean() for mask in (labels[CHOICE], labels["choice"] & ~labels[CHOICE]))
-assert abs(consequential - other) < 1e-9
-print(f"w = {w:.3f}: {consequential:.4f} nats at choices that matter, {other:.4f} at the others")
+consequential, inconsequential = (total[mask & inside].mean() for mask in (labels[CHOICE], labels["choice"] & ~labels[CHOICE]))
+assert abs(consequential - inconsequential) < 1e-9
+print(f"w = {w:.3f}: {consequential:.4f} nats at consequential choices, {inconsequential:.4f} at inconsequential ones")
 print("n = 4: 4 w H + (1 + 2 + 3) H = 4 H only for w = -1/2, and no loss should reward errors")
 
 # %% [markdown]

@@ -75,18 +75,19 @@ figure = figures.star_graph(
     [f" {stream.token_names[token]}" for token in graph.tokens],
     [
         Highlight("start and goal", graph.labels["start"] | graph.labels["goal"], CAST[0]),
-        Highlight("can be copied or looked up", graph.labels["forced"], CAST[1]),
+        Highlight("copied or looked up", graph.labels["forced"], CAST[1]),
         Highlight("the choice", graph.labels["choice"], WRONG, "frame"),
     ],
     f"{GRAPH}: the first step is a guess among {stream.degree} arms, unless the model walks back from the goal",
-    "The graph, and its document as the model reads it: the edges, start and goal, the path.",
+    "The graph, and its document as the model reads it: edges, start and goal, path.",
 )
 figures.save(figure, FOLDER, "task")
 figures.show(figure)
 for variant in dict.fromkeys(config.task.stream.variant for config in configs):
-    same = next(c.task.stream for c in configs if c.task.stream.variant == variant).documents(1, np.random.default_rng(5))
-    wanted = f"   wanted: {' '.join(map(str, path))}" if variant == "teacherless" else ""
-    print(f"{variant:12} ... {stream.text(same.tokens[stream.answer_start - 4 :])}{wanted}")
+    of_variant = next(config.task.stream for config in configs if config.task.stream.variant == variant)
+    same = of_variant.documents(1, np.random.default_rng(5))
+    targets = f"   targets: {' '.join(map(str, path))}" if variant == "teacherless" else ""
+    print(f"{variant:12} ... {stream.text(same.tokens[stream.answer_start - 4 :])}{targets}")
 
 # %% [markdown]
 # ## Train
@@ -97,19 +98,19 @@ for variant in dict.fromkeys(config.task.stream.variant for config in configs):
 # %%
 trained = runs.get_runs(configs, runs_dir, workers=workers)
 conditions = pd.DataFrame([analysis.condition_of(config) for config in configs])
-conditions["label"] = analysis.labels(conditions)
+conditions["label"] = [analysis.label(row, conditions.loc[0]) for row in conditions.itertuples()]
 labels = list(dict.fromkeys(conditions.label))
 REFERENCE = labels[0]
 
 
 def measure_runs(measure: Callable[..., pd.DataFrame], those: list[Run] = trained, **options: object) -> pd.DataFrame:
-    """A measure of trained models, all below each other, with their cells."""
-    return analysis.measure_runs(those, measure, workers, **options).merge(conditions, on=[*analysis.CONDITION, "seed"])
+    """Measures of trained models in one table, with the columns of their conditions."""
+    return analysis.measure_runs(those, measure, workers, **options).merge(conditions, on=[*analysis.CONDITION_COLUMNS, "seed"])
 
 
 pd.DataFrame(
     [
-        {"cell": label, "seeds": len(rows), "trunk": rows.trunk.iloc[0], "graphs seen": chosen.steps * chosen.batch_size}
+        {"condition": label, "seeds": len(rows), "trunk": rows.trunk.iloc[0], "graphs seen": chosen.steps * chosen.batch_size}
         | {"parameters": sum(p.numel() for p in trained[rows.index[0]].model().parameters())}
         | {"seconds a training, median": round(float(np.median([trained[i].log()[-1]["seconds"] for i in rows.index])))}
         for label, rows in conditions.groupby("label", sort=False)
@@ -124,10 +125,11 @@ pd.DataFrame(
 # %%
 curves = measure_runs(analysis.curve)
 shown = curves.assign(panel=curves.label, label="n = " + curves.n.astype(str))
-one = shown[shown.panel == REFERENCE]
+reference = shown[shown.panel == REFERENCE]
+at_end = reference[reference.step == reference.step.max()].value
 figure = figures.formation(
     shown,
-    f"{REFERENCE}, one seed after the other, ends at {one[one.step == one.step.max()].value.min():.0%} to {one[one.step == one.step.max()].value.max():.0%} of first steps; guessing gives {GUESS:.0%}",
+    f"{REFERENCE}: accuracy of the first step at the end {at_end.min():.0%} to {at_end.max():.0%} in single seeds; guessing {GUESS:.0%}",
     f"{GRAPH}, validation graphs. Thin: seeds. Thick: their mean.",
 )
 figures.save(figure, FOLDER, "learning", shown[["panel", "label", "seed", "step", "value", "path", "loss"]])
@@ -139,23 +141,23 @@ figures.show(figure)
 # Test graphs, opened once, for the models at the end of training. A seed *succeeds* if it has 90 % of the first steps right. Bars: exact 95 % interval of the success rate (Clopper & Pearson). Dots: every seed's share of right first steps.
 
 # %%
-asked = measure_runs(analysis.final, rows=chosen.rows)
-planned = asked[asked["of"] == "planned"].reset_index(drop=True)
+final = measure_runs(analysis.final, rows=chosen.rows)
+planned = final[final.measure == "planned"].reset_index(drop=True)
 rates = {label: statistics.success_rate(int((rows.value >= SUCCESS).sum()), len(rows)) for label, rows in planned.groupby("label", sort=False)}
-bars = planned.assign(panel=f"seeds with {SUCCESS:.0%} of first steps right; dots: each seed's share")
-for part in ("mean", "low", "high"):
-    bars[part] = bars.label.map({label: getattr(rate, part) for label, rate in rates.items()})
+bars = planned.assign(panel=f"success rate (first-step accuracy of {SUCCESS:.0%}); dots: accuracy of each seed")
+for field in ("mean", "low", "high"):
+    bars[field] = bars.label.map({label: getattr(rate, field) for label, rate in rates.items()})
 figure = figures.interval_bars(
     bars,
     "Seeds that plan: " + ", ".join(f"{label} {rates[label].mean:.0%}" for label in labels if ", " not in label),
-    f"{GRAPH}, {chosen.rows:,} test graphs. Bars: share of seeds, exact 95 % interval. Guessing is right in {GUESS:.0%}.",
+    f"{GRAPH}, {chosen.rows:,} test graphs. Bars: share of seeds, exact 95 % interval. Accuracy of guessing: {GUESS:.0%}.",
 )
 figures.save(figure, FOLDER, "success", bars[["panel", "label", "seed", "value", "mean", "low", "high"]])
 figures.show(figure)
 
 # %%
-nodes = asked[asked["of"].str.startswith("node") | (asked["of"] == "path")]
-nodes.pivot_table(index="label", columns="of", values="value", sort=False).round(3)
+nodes = final[final.measure.str.startswith("node") | (final.measure == "path")]
+nodes.pivot_table(index="label", columns="measure", values="value", sort=False).round(3)
 
 # %% [markdown]
 # **When?** The share of seeds that have not got there yet on validation graphs. A cross: training ended there.
@@ -163,10 +165,10 @@ nodes.pivot_table(index="label", columns="of", values="value", sort=False).round
 # %%
 times = measure_runs(analysis.reached)
 figure = figures.survival(
-    times.assign(panel=times.label.str.contains(", ").map({False: "n tokens, parallel heads", True: "other arrangements and answers"})),
+    times.assign(panel=times.label.str.contains(", ").map({False: "n tokens, parallel heads", True: "other heads and answers"})),
     "step",
     "Seeds that do not plan yet",
-    f"Below {SUCCESS:.0%} of first steps so far (reversed: of paths), validation graphs. Lines are set apart a little.",
+    f"First-step accuracy below {SUCCESS:.0%} so far (reversed: accuracy of paths), validation graphs. Lines are shifted a little.",
 )
 figures.save(figure, FOLDER, "when", times)
 figures.show(figure)
@@ -179,18 +181,18 @@ figures.show(figure)
 # %%
 MAIN = [label for label in labels if conditions[conditions.label == label].variant.iloc[0] == "forward"]
 those = [run for run, label in zip(trained, conditions.label, strict=True) if label in MAIN]
-ladder = measure_runs(analysis.known, those, rows=chosen.rows)
+ladder = measure_runs(analysis.node_accuracy, those, rows=chosen.rows)
 ladder = ladder[ladder.node == 1]
-rungs = ladder.groupby(["label", "asked"], sort=False, as_index=False).value.mean().assign(panel="node 1, asked behind")
+rungs = ladder.groupby(["label", "query"], sort=False, as_index=False).value.mean().assign(panel="accuracy of node 1, by query")
 rungs["n"] = rungs.label.str.extract(r"n = (\d)", expand=False).astype(int)
-rungs = rungs.sort_values("asked", key=lambda c: c.map(["goal", "=", "node 0"].index), kind="stable").sort_values("n", ascending=False, kind="stable")
-by_place = rungs[~rungs.label.str.contains(", ")].pivot(index="label", columns="asked", values="value")
+rungs = rungs.sort_values("query", key=lambda c: c.map(["goal", "=", "node 0"].index), kind="stable").sort_values("n", ascending=False, kind="stable")
+by_query = rungs[~rungs.label.str.contains(", ")].pivot(index="label", columns="query", values="value")
 figure = figures.grid(
-    rungs.assign(asked=rungs.asked.map({"goal": "goal (head 3)", "=": "= (head 2)", "node 0": "node 0 (head 1)"})),
-    "The first step is known behind node 0: " + ", ".join(f"{label} {value:.0%}" for label, value in by_place["node 0"].items()),
-    f"Share right by the place that node 1 is asked for at, test graphs, mean over seeds. Guessing: {GUESS:.0%}.",
+    rungs.assign(query=rungs["query"].map({"goal": "goal (head 3)", "=": "= (head 2)", "node 0": "node 0 (head 1)"})),
+    "Accuracy of the first step at node 0: " + ", ".join(f"{label} {value:.0%}" for label, value in by_query["node 0"].items()),
+    f"Accuracy of node 1 by the token after which it is predicted, test graphs, mean over seeds. Guessing: {GUESS:.0%}.",
     rows="label",
-    columns="asked",
+    columns="query",
     limit=1.0,
 )
 figures.save(figure, FOLDER, "ladder", ladder)
@@ -202,27 +204,27 @@ figures.show(figure)
 # Attention from the first node of the answer, where the first step has to be said: to the edges of the path by the node they lead to (→ 1, → 2, ...), to all other edges, to the goal in the question. One seed of each cell: the first that plans, or the first. Of each layer, the attention head that looks there most.
 
 # %%
-score = planned.set_index(["label", "seed"]).value
+accuracy = planned.set_index(["label", "seed"]).value
 PLAIN = [label for label in MAIN if ", " not in label]
-chosen_seed = {label: int(score[label].ge(SUCCESS).idxmax()) for label in PLAIN}
-at = {label: run for run, label, seed in zip(trained, conditions.label, conditions.seed, strict=True) if chosen_seed.get(label) == seed}
-seen = measure_runs(analysis.looks, list(at.values()), rows=min(256, chosen.rows))
-seen["panel"] = seen.label + seen.label.map(lambda label: f" ({score[label, chosen_seed[label]]:.0%})")
-seen["at"] = seen["at"].str.replace("edge to node ", "→ ").str.replace(" edges", "")
-strongest = seen.groupby(["panel", "label", "layer", "at"], sort=False, as_index=False).value.max()
-LAST_EDGE, PLANNERS = f"→ {stream.length - 1}", [label for label in PLAIN if score[label, chosen_seed[label]] >= SUCCESS] or PLAIN[:1]
-most = strongest[strongest.label == PLANNERS[0]]
-to_goal, to_edge = (most[most["at"] == place].nlargest(1, "value").iloc[0] for place in ("goal", LAST_EDGE))
+chosen_seed = {label: int(accuracy[label].ge(SUCCESS).idxmax()) for label in PLAIN}
+shown_run = {label: run for run, label, seed in zip(trained, conditions.label, conditions.seed, strict=True) if chosen_seed.get(label) == seed}
+attention = measure_runs(analysis.attention_from_answer, list(shown_run.values()), rows=min(256, chosen.rows))
+attention["panel"] = attention.label + attention.label.map(lambda label: f" ({accuracy[label, chosen_seed[label]]:.0%})")
+attention["attends_to"] = attention.attends_to.str.replace("edge to node ", "→ ").str.replace(" edges", "")
+strongest = attention.groupby(["panel", "label", "layer", "attends_to"], sort=False, as_index=False).value.max()
+LAST_EDGE, PLANNERS = f"→ {stream.length - 1}", [label for label in PLAIN if accuracy[label, chosen_seed[label]] >= SUCCESS] or PLAIN[:1]
+of_planner = strongest[strongest.label == PLANNERS[0]]
+to_goal, to_edge = (of_planner[of_planner.attends_to == name].nlargest(1, "value").iloc[0] for name in ("goal", LAST_EDGE))
 strongest["layer"] = strongest.layer.str.replace("heads.", "head ")
 figure = figures.grid(
     strongest,
     f"{PLANNERS[0]}: most attention to the goal in {to_goal.layer.replace('heads.', 'head ')} ({to_goal.value:.0%}), to the edge that leads to it in {to_edge.layer.replace('heads.', 'head ')} ({to_edge.value:.0%})",
-    "Mean attention from node 0 of the answer, the strongest attention head of each layer. In brackets: first steps right of the model that is shown.",
-    columns="at",
-    unit="looks at",
+    "Mean attention from node 0 of the answer, the strongest attention head of each layer. In brackets: first-step accuracy of the model.",
+    columns="attends_to",
+    unit="attends to",
     limit=1.0,
 )
-figures.save(figure, FOLDER, "attention", seen)
+figures.save(figure, FOLDER, "attention", attention)
 figures.show(figure)
 
 # %% [markdown]
@@ -236,7 +238,7 @@ COUNT = 8 if preset == "smoke" else 128
 CHANGES = {GOAL: "another goal", **{k: f"node {k} exchanged" for k in range(2, stream.length)}}
 patched = pd.concat(
     [
-        recovery(residual_patching(at[label].model(), draw_star_pairs(stream, COUNT, change)), ["layer", "role"]).assign(
+        recovery(residual_patching(shown_run[label].model(), draw_star_pairs(stream, COUNT, change)), ["layer", "role"]).assign(
             panel=f"{label}: {name}", label=label, change=name
         )
         for label in PLANNERS[:2]
@@ -244,14 +246,14 @@ patched = pd.concat(
     ],
     ignore_index=True,
 )
-cut = patched.assign(value=patched.recovery.clip(0, 1), layer=patched.layer.str.replace("heads.", "head "))
-cut = cut[cut.role != "rest"]
-query = cut[(cut.label == PLANNERS[0]) & (cut.role == "query")]
-arrives = {name: tuple(rows[rows.value >= min(0.5, rows.value.max())].iloc[0][["layer", "value"]]) for name, rows in query.groupby("change", sort=False)}
+clipped = patched.assign(value=patched.recovery.clip(0, 1), layer=patched.layer.str.replace("heads.", "head "))
+clipped = clipped[clipped.role != "rest"]
+query = clipped[(clipped.label == PLANNERS[0]) & (clipped.role == "query")]
+arrival = {name: tuple(rows[rows.value >= min(0.5, rows.value.max())].iloc[0][["layer", "value"]]) for name, rows in query.groupby("change", sort=False)}
 figure = figures.grid(
-    cut,
-    f"{PLANNERS[0]}: " + "; ".join(f"{name}, at the query {share:.0%} after {layer}" for name, (layer, share) in arrives.items()),
-    "Share of the clean run's logit difference that comes back, head 1, cut off at 0 and 1. Layers from the embedding upwards.",
+    clipped,
+    f"{PLANNERS[0]}, recovery at the query: " + "; ".join(f"{name} {share:.0%} after {layer}" for name, (layer, share) in arrival.items()),
+    "Recovery of the clean run's logit difference, head 1, clipped to 0 and 1. Layers from the embedding upwards.",
     columns="role",
     unit="patched positions",
     limit=1.0,
@@ -272,31 +274,32 @@ SETTING = f"{GRAPH}, {stream.nodes} labels, {chosen.steps * chosen.batch_size:,}
 
 
 def p_value(label: str) -> float:
-    """Of a difference in success rates to the next-token model."""
+    """The p-value of a difference in success rates to the next-token model."""
     (a, n), (b, m) = counts[label], counts[REFERENCE]
     return float(stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue)
 
 
-def entry(claim: str, paper: str, those: list[str], holds: bool) -> Verdict:
-    """A verdict on how many seeds of some cells plan."""
-    told = "; ".join(f"{label}: {counts[label][0]} of {counts[label][1]}" for label in those)
+def verdict(claim: str, paper: str, those: list[str], holds: bool) -> Verdict:
+    """A verdict on how many seeds of some conditions plan."""
+    successes = "; ".join(f"{label}: {counts[label][0]} of {counts[label][1]}" for label in those)
     bounds = "; ".join(f"{rates[label].low:.0%} to {rates[label].high:.0%}" for label in those)
     word = "beyond the paper" if not paper else "reproduced" if holds else "not at this scale"
-    return Verdict(claim, paper, f"seeds that plan: {told} ({SETTING})", f"95 %: {bounds}", min(counts[label][1] for label in those), word)
+    return Verdict(claim, paper, f"seeds that plan: {successes} ({SETTING})", f"95 %: {bounds}", min(counts[label][1] for label in those), word)
 
 
 BACHMANN = "next-token models guess the first step (arXiv 2403.06963, other graphs and sizes)"
-TOP = "G(3, 5), answers right: next token 33 %, two tokens 59 %, four 100 % (arXiv 2508.19228)"
-verdicts = [entry("Star graphs: next-token prediction guesses the first step", BACHMANN, [REFERENCE], rates[REFERENCE].high < 0.5)]
+TOP = "G(3, 5), correct answers: next token 33 %, two tokens 59 %, four 100 % (arXiv 2508.19228)"
+verdicts = [verdict("Star graphs: next-token prediction guesses the first step", BACHMANN, [REFERENCE], rates[REFERENCE].high < 0.5)]
 for label in PLAIN[1:]:
     p = p_value(label)
-    said = f"Star graphs: training on {label[4:]} tokens makes models plan it (same trunk; Fisher's exact test against n = 1: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
-    verdicts.append(entry(said, TOP, [label], rates[label].mean > rates[REFERENCE].mean and p < 0.05))
+    test = f"Fisher's exact test against n = 1: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    claim = f"Star graphs: models that are trained on {label[4:]} tokens plan the first step (same trunk; {test})"
+    verdicts.append(verdict(claim, TOP, [label], rates[label].mean > rates[REFERENCE].mean and p < 0.05))
 if controls := [label for label in MAIN if label not in PLAIN]:
-    verdicts.append(entry("Star graphs: other arrangements of heads, heads that do not shape the trunk, one layer more", "", controls, True))
-verdicts.append(entry("Star graphs: next-token prediction when the answer is reversed, or not read", "", [label for label in labels if label not in MAIN], True))
+    verdicts.append(verdict("Star graphs: other kinds of heads, stop-gradient heads, a trunk with one more layer", "", controls, True))
+verdicts.append(verdict("Star graphs: next-token prediction with reversed and with teacherless answers", "", [label for label in labels if label not in MAIN], True))
 record(figures_dir, NAME, preset, verdicts, f"mtp-lab study --preset {preset} --only {NAME}" + (f" --seeds {seeds}" if seeds else ""))
-pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
+pd.DataFrame([vars(verdict) for verdict in verdicts])[["claim", "ours", "interval", "seeds", "verdict"]]
 
 # %% [markdown]
 # ## Exercises
@@ -305,12 +308,13 @@ pd.DataFrame([entry.__dict__ for entry in verdicts])[["claim", "ours", "interval
 
 # %%
 graphs = configs[0].task.held_out("test", 200)
-written = generate(trained[0].model(), graphs.tokens[:, : stream.answer_start].tolist(), stream.length).tokens.numpy()  # (graphs, length)
-right_step = written[:, 1] == graphs.tokens[:, stream.answer_start + 1]
-at_goal = written[:, -1] == graphs.tokens[:, stream.answer_start - 2]
-led = [written[i, -1] in {child for parent, child in stream.edges(tokens).tolist() if parent == written[i, -2]} for i, tokens in enumerate(graphs.tokens)]
-assert len(led) == len(written) == 200
-print(f"{REFERENCE}, seed 0: first step right {right_step.mean():.0%}; after a wrong one: ends in the goal {at_goal[~right_step].mean():.0%}, follows an edge {np.array(led)[~right_step].mean():.0%}")
+generated = generate(trained[0].model(), graphs.tokens[:, : stream.answer_start].tolist(), stream.length).tokens.numpy()  # (graphs, length)
+correct_step = generated[:, 1] == graphs.tokens[:, stream.answer_start + 1]
+ends_in_goal = generated[:, -1] == graphs.tokens[:, stream.answer_start - 2]
+follows_edge = [generated[i, -1] in {child for parent, child in stream.edges(tokens).tolist() if parent == generated[i, -2]} for i, tokens in enumerate(graphs.tokens)]
+assert len(follows_edge) == len(generated) == 200
+wrong = ~correct_step
+print(f"{REFERENCE}, seed 0: first step correct {correct_step.mean():.0%}; after a wrong one: ends in the goal {ends_in_goal[wrong].mean():.0%}, follows an edge {np.array(follows_edge)[wrong].mean():.0%}")
 
 # %% [markdown]
 # ★★ **2.** Of ten seeds none succeeds. How large can the success rate be, at 95 %? How many failures in a row does it take to exclude 10 %?

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import mtp_lab
 
@@ -34,7 +35,7 @@ def test_the_example_of_every_public_name_runs(name, tmp_path, monkeypatch):
     is trained goes to a temporary folder."""
     monkeypatch.chdir(tmp_path)
     value = getattr(mtp_lab, name)
-    names = {public: getattr(mtp_lab, public) for public in mtp_lab.__all__} | {"mtp_lab": mtp_lab}
+    names = {public: getattr(mtp_lab, public) for public in mtp_lab.__all__} | {"torch": torch}
     tests = doctest.DocTestFinder(recurse=False).find(value, name, module=inspect.getmodule(value), globs=names)
     assert sum(len(test.examples) for test in tests) > 0, f"{name} has no example"
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

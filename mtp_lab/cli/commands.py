@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return call() or 0
     except SystemExit as stop:  # --help, or a word that does not parse
         return _refuse(_message(complaint.getvalue())) if stop.code else 0
-    except (ValueError, OSError, MemoryError, Refused) as error:  # of a config, or of the command itself
+    except (ValueError, OSError, MemoryError, RunError) as error:  # of a config, or of the command itself
         return _refuse(str(error) or "out of memory")
     except KeyboardInterrupt:
         return _refuse("stopped; the last checkpoint is kept, the same command continues from it", code=130)

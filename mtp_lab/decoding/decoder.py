@@ -27,6 +27,11 @@ class Decoder:
 
     Raises:
         ValueError: for a draft that is not 1..n_future.
+
+    Example:
+        >>> decoder = Decoder(MTPTransformer(ModelConfig(n_future=4)), draft=2)
+        >>> generate(decoder, [[100, 101]], max_new_tokens=8).tokens.shape
+        torch.Size([1, 8])
     """
 
     def __init__(self, model: MTPTransformer, draft: int) -> None:

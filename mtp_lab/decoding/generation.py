@@ -83,6 +83,13 @@ def generate(
     Raises:
         ValueError: for an empty prompt, a prompt that does not fit max_seq together with max_new_tokens, ids outside of
             the vocabulary, a draft that is not 1..n_future, and for values that Sampling refuses.
+
+    Example:
+        >>> model = MTPTransformer(ModelConfig(n_future=4))
+        >>> drafted = generate(model, [[100, 101], [32]], max_new_tokens=20)
+        >>> plain = generate(model, [[100, 101], [32]], max_new_tokens=20, draft=1)
+        >>> torch.equal(drafted.tokens, plain.tokens)
+        True
     """
     sampling = Sampling(temperature, top_k, top_p)
     check_positive(max_new_tokens=max_new_tokens)

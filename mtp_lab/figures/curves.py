@@ -246,7 +246,7 @@ def by_operations(
 
     Args:
         table: panel, label, m, seed, value and, the same in all rows of (panel, label, m), mean, low, high.
-        baseline: m, value: what needs no reading, drawn dotted in every panel.
+        baseline: m, value: accuracy without reading the question, drawn dotted in every panel.
         trained: the largest m of training; the m beyond it are shaded.
     """
     figure, rows = _above_baseline(table, "m", "m = %{x:.0f}: %{y:.1%}", baseline, name, apart=0.09)

@@ -57,7 +57,7 @@ def export(model: MTPTransformer, folder: str | Path, byte_tokenizer: bool = Fal
             raise ValueError(f"{field}={value!r} cannot be exported: {reason}; {fix}")
     if byte_tokenizer and config.vocab_size != VOCABULARY:
         raise ValueError(
-            f"vocab_size={config.vocab_size} is not the byte tokenizer's {VOCABULARY}: tokens of the model are not bytes; "
+            f"vocab_size={config.vocab_size} is not the byte tokenizer's {VOCABULARY}: these tokens are not bytes; "
             "export without byte_tokenizer"
         )
     if folder.exists() and any(folder.iterdir()):

@@ -64,6 +64,13 @@ def mtp_loss(
     Raises:
         ValueError: for an unknown method, weights that are not n_future non-negative numbers, or targets of another
             shape than (n_future, batch, seq).
+
+    Example:
+        >>> model, tokens = MTPTransformer(ModelConfig(n_future=2)), torch.randint(0, 257, (4, 32))
+        >>> loss = mtp_loss(model, tokens)
+        >>> loss.total.backward()
+        >>> loss.per_horizon.shape  # nats
+        torch.Size([2])
     """
     check_choice("method", method, Method)
     n_future = model.config.n_future

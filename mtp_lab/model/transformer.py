@@ -46,11 +46,14 @@ class MTPTransformer(HookedRootModule):
     """A decoder that predicts `config.n_future` tokens at every position.
 
     Example:
-        >>> model = MTPTransformer(ModelConfig(n_future=4))
-        >>> model(tokens).shape                # next-token logits: (batch, seq, vocab)
-        >>> model.all_logits(tokens).shape     # (n_future, batch, seq, vocab)
+        >>> model, tokens = MTPTransformer(ModelConfig(n_future=4)), torch.randint(0, 257, (2, 16))
+        >>> model(tokens).shape  # next-token logits: (batch, seq, vocab)
+        torch.Size([2, 16, 257])
+        >>> model.all_logits(tokens).shape  # (n_future, batch, seq, vocab)
+        torch.Size([4, 2, 16, 257])
         >>> logits, activations = model.run_with_cache(tokens, all_heads=True)
-        >>> activations["heads.2.attn.hook_pattern"].shape
+        >>> activations["heads.2.attn.hook_pattern"].shape  # (batch, attention heads, seq, seq)
+        torch.Size([2, 4, 16, 16])
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -25,6 +25,11 @@ class BytesTask:
 
     Raises:
         ValueError: if the files are not those of `corpus_hash`, or if there are no files.
+
+    Example:
+        >>> task = BytesTask(source="stories", seq=64)
+        >>> task.batch(rows=2, step=0, seed=0).tokens.shape
+        (2, 64)
     """
 
     paths: tuple[str, ...] = ()

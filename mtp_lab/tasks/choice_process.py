@@ -17,6 +17,11 @@ class ChoiceProcessTask(GeneratorTask):
     Measures:
         forced  accuracy on forced tokens
         excess  mean loss above the optimum, in nats a token
+
+    Example:
+        >>> task = ChoiceProcessTask(seq=13)
+        >>> task.words(task.batch(rows=1, step=0, seed=0).tokens[0])
+        [...]
     """
 
     stream: ChoiceProcess = field(default_factory=ChoiceProcess)

@@ -21,6 +21,12 @@ class PolynomialsTask(GeneratorTask):
         exact_1, exact_2, ...  share of documents of m operations whose whole answer is predicted correctly. Each token
                                is predicted from the correct ones before it; if all are correct, greedy decoding gives
                                this answer (section 4.2)
+
+    Example:
+        >>> task = PolynomialsTask()
+        >>> batch = task.held_out("test", rows=5)
+        >>> batch.tokens.shape, sorted(batch.labels)[:2]
+        ((5, 128), ['answer', 'm'])
     """
 
     stream: Polynomials = field(default_factory=Polynomials)

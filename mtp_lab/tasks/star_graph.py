@@ -17,6 +17,12 @@ class StarGraphTask(GeneratorTask):
     Measures, each token given the correct ones before it; the teacherless variant predicts all in one forward pass:
         choice  accuracy on the first step, where the path branches
         path    share of graphs whose whole path is correct
+
+    Example:
+        >>> task = StarGraphTask()
+        >>> batch = task.held_out("test", rows=2)
+        >>> int(batch.labels["choice"].sum()) > 0  # the first step of each path
+        True
     """
 
     stream: StarGraphs = field(default_factory=StarGraphs)

@@ -20,6 +20,11 @@ class StoriesTask(GeneratorTask):
         induction_any  share of these positions whose prediction is any second piece of the story so far
         first_piece    accuracy on the first piece of a name after an earlier mention
         excess         mean loss above that of a reader who knows the grammar and the pool of names, in nats a token
+
+    Example:
+        >>> batch = StoriesTask().held_out("validation", rows=4)
+        >>> bool(batch.labels["induction"].any())  # second pieces that an earlier mention has shown
+        True
     """
 
     stream: Stories = field(default_factory=Stories)

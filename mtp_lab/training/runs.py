@@ -147,6 +147,12 @@ def get_run(config: TrainConfig, runs_dir: str | Path = "runs", wait: bool = Tru
         RunLocked: see wait.
         ValueError: if `config.init_from` names no finished run, or one that does not fit.
         OSError: if the folder cannot be written.
+
+    Example:
+        >>> config = TrainConfig(task=StarGraphTask(), model=ModelConfig(vocab_size=StarGraphTask().vocab_size), steps=2)
+        >>> run = get_run(config, "runs")  # trained now, and found again the next time
+        >>> run.log()[-1]["step"]
+        2
     """
     path = Path(runs_dir) / config.folder
     if not (path / "done.json").exists():
@@ -179,6 +185,11 @@ def get_runs(
     Raises:
         RunError: if a training process was killed; finished runs and checkpoints are kept.
         Exception: the first training's own error, after the others have ended; their runs are kept.
+
+    Example:
+        >>> base = TrainConfig(task=StarGraphTask(), model=ModelConfig(vocab_size=StarGraphTask().vocab_size), steps=2)
+        >>> [run.config.seed for run in get_runs([base], "runs")]
+        [0]
     """
     missing = [config for config in configs if not (Path(runs_dir) / config.folder / "done.json").exists()]
     while missing:

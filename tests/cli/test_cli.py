@@ -109,7 +109,7 @@ REFUSED = {
     "a seed below zero": ("data --seed -1", "seed=-1 must not be negative"),
     "no prime": ("data --task polynomials --p 4", "p=4 must be a prime, such as 2, 3, 5 or 7"),
     "more names than pairings": ("data --task stories --names.names 5000", "names=5000 and twice held_out=64 are more"),
-    "more nodes than labels": ("data --task star_graph --degree 20 --nodes 10", "nodes=10 are too few labels"),
+    "more nodes than labels": ("data --task star_graph --degree 20 --nodes 10", "nodes=10 are too few node labels"),
     "one option to choose from": ("data --task choice_process --n-choices 1", "n_choices=1 must be at least 2"),
     "an unknown source": ("data --source books", "'books' for argument '--source'"),
     "no run": ("evaluate", "--run"),
@@ -262,7 +262,8 @@ def test_help_of_data_describes_every_field_of_the_task(task):
     assert (code, err) == (0, "")
     options = described(TASKS[task], stream="--", names="--names.")
     shadowed = {option: options.pop(option) for option in ("--split",) if option in options}
-    own = {"--show": "Number of documents shown.", "--seed": "Chooses the documents.", "--split": "Documents drawn as in training, or from the fixed"}
+    own = {"--show": "Number of documents shown.", "--seed": "Chooses the documents."}
+    own["--split"] = "Documents drawn as in training, or from the fixed"
     assert_described(options | own | {f"--stream.{option[2:]}": text for option, text in shadowed.items()}, out)
 
 

@@ -61,8 +61,8 @@ def test_sizes_and_real_tokens():
         (np.array([True, False, False, True]), [0, 3]),
     ],
 )
-def test_rows_keep_their_documents_and_marks(index, rows):
-    """Selecting rows selects them in every array: a mark left whole would mark the tokens of other rows."""
+def test_rows_keep_their_documents_and_labels(index, rows):
+    """Selecting rows selects them in every array: a label of all rows would belong to other tokens."""
     batch, part = small_batch(), small_batch()[index]
     assert part.tokens.tolist() == [batch.tokens[row].tolist() for row in rows]
     assert part.documents.tolist() == [batch.documents[row].tolist() for row in rows]
@@ -72,12 +72,12 @@ def test_rows_keep_their_documents_and_marks(index, rows):
         assert label.tolist() == [batch.labels[name][row].tolist() for row in rows]
 
 
-def test_what_is_wanted_is_what_stands_there_or_what_the_place_before_names():
-    """Catches: a target at the place that names it, one that leaks into the next row, -1 taken for a token."""
+def test_a_target_is_the_token_itself_or_the_replacement_at_the_position_before():
+    """Catches: a replacement one position too early, or one in the next row, -1 taken for a token."""
     tokens, owners = np.array([[1, 2, 3], [4, 5, 6]], np.int32), np.zeros((2, 3), np.int32)
     assert (Batch(tokens, owners).target_tokens == tokens).all()
-    named = np.array([[7, -1, 9], [-1, 0, -1]], np.float32)
-    batch = Batch(tokens, owners, {"target": named})
+    replacements = np.array([[7, -1, 9], [-1, 0, -1]], np.float32)
+    batch = Batch(tokens, owners, {"target": replacements})
     assert batch.target_tokens.tolist() == [[1, 7, 3], [4, 5, 0]] and batch.target_tokens.dtype == np.int32
     assert batch.tokens.tolist() == [[1, 2, 3], [4, 5, 6]]
 
@@ -89,13 +89,13 @@ def test_an_index_that_leaves_no_whole_rows_is_refused(index):
         small_batch()[index]
 
 
-def test_a_batch_is_frozen_and_has_its_own_marks():
-    """A default dict shared by all batches would give the marks of one to the next."""
+def test_a_batch_is_frozen_and_has_its_own_labels():
+    """A default dict shared by all batches would give the labels of one to the next."""
     zeros = np.zeros((1, 2), np.int32)
-    one, other = Batch(zeros, zeros), Batch(zeros, zeros)
-    assert one.labels == {} and one.labels is not other.labels
+    first, second = Batch(zeros, zeros), Batch(zeros, zeros)
+    assert first.labels == {} and first.labels is not second.labels
     with pytest.raises(FrozenInstanceError):
-        one.tokens = zeros
+        first.tokens = zeros
 
 
 ZEROS = np.zeros((2, 3), np.int32)
@@ -164,14 +164,14 @@ def test_packing_is_next_fit(case):
 
 @given(documents_and_seq())
 @settings(max_examples=100, deadline=None)
-def test_marks_travel_with_their_tokens(case):
-    """A mark made from a token's value still says that value after packing: no shift, no neighbour's mark."""
+def test_labels_stay_with_their_tokens(case):
+    """A label computed from a token still belongs to that token after packing: no shift, no neighbour's label."""
     documents, seq = case
     labels = {"odd": [d % 2 == 1 for d in documents], "value": [d.astype(np.float64) / 2 for d in documents]}
     batch = pack(documents, seq, labels, pad=1)
     real = batch.documents != -1
     assert batch.labels["odd"].dtype == np.bool_ and batch.labels["value"].dtype == np.float32
-    assert (batch.labels["odd"] == ((batch.tokens % 2 == 1) & real)).all()  # pad is odd, and must not be marked
+    assert (batch.labels["odd"] == ((batch.tokens % 2 == 1) & real)).all()  # pad is odd, and must not be labelled
     assert (batch.labels["value"] == np.where(real, batch.tokens / 2, -1)).all()
 
 

@@ -165,7 +165,7 @@ def test_the_standard_library_is_one_corpus_with_three_splits():
 
 
 def test_the_standard_library_is_code_and_the_same_on_other_machines():
-    """A table of code points or the build's own settings would be learnt as if they were code."""
+    """A table of code points or the build's own settings would be learned as if they were code."""
     names = {document.name for document in standard_library().documents}
     assert {"argparse.py", "heapq.py", "json/encoder.py"} <= names
     for name in names:
@@ -312,7 +312,7 @@ def test_the_stream_stays_small_and_cannot_be_written():
 def test_windows_and_samples_that_cannot_be_are_named():
     stream, generator = ByteStream(corpus_of(b"abc")), np.random.default_rng(0)
     for call in (lambda: stream.windows(1), lambda: stream.sample(1, 1, generator)):
-        with pytest.raises(ValueError, match="seq must be >= 2, a token and the one it predicts, got 1"):
+        with pytest.raises(ValueError, match="seq must be >= 2, a token and its target, got 1"):
             call()
     with pytest.raises(
         ValueError, match="seq 5 is longer than the stream of corpus 'test', 4 tokens; lower seq or add"

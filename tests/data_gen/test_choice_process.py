@@ -1,6 +1,6 @@
 """Choices and forced tokens: every test states a property and the bug it would catch.
 
-What the module says in closed form is held against `enumerate_documents`: all documents of a small process, each with
+The closed forms are compared with `enumerate_documents`: all documents of a small process, each with
 its probability, written out token by token from the definition.
 """
 
@@ -152,9 +152,9 @@ def test_the_joint_distribution_is_that_of_the_enumeration(process, seq):
             expected[tokens[: t + 1]][tokens[t + 1 : t + 1 + HORIZONS]] += probability
         for past, futures in expected.items():
             tokens, probability = process.joint(np.array(past), HORIZONS)
-            found = dict(zip(map(tuple, tokens.tolist()), probability.tolist(), strict=True))
-            assert len(found) == len(tokens)
-            assert found == pytest.approx({tokens: p / sum(futures.values()) for tokens, p in futures.items()})
+            enumerated = dict(zip(map(tuple, tokens.tolist()), probability.tolist(), strict=True))
+            assert len(enumerated) == len(tokens)
+            assert enumerated == pytest.approx({tokens: p / sum(futures.values()) for tokens, p in futures.items()})
 
 
 def test_the_papers_decomposition_holds():
@@ -180,11 +180,11 @@ def test_relevance_decides_what_the_next_two_tokens_share():
     assert process.total_correlation(4, 17)[[0, 4]] == pytest.approx([3 * log(4), 0], abs=1e-12)
 
 
-# --- marks
+# --- labels
 
 
 @each_small
-def test_probability_entropy_and_options_are_those_of_the_next_token(process, seq):
+def test_probability_entropy_and_n_choices_are_those_of_the_next_token(process, seq):
     """Held against the enumeration, token by token: a value that is one position off scores a model wrongly."""
     documents = enumerate_documents(process, seq)
     mass = defaultdict(float)
@@ -195,7 +195,7 @@ def test_probability_entropy_and_options_are_those_of_the_next_token(process, se
     labels = {name: label.reshape(50, seq) for name, label in drawn.labels.items()}
     for row, tokens in enumerate(map(tuple, drawn.tokens.reshape(50, seq).tolist())):
         for t in range(seq):
-            possible = {other[t] for other in documents if other[:t] == tokens[:t]}
+            possible = {document[t] for document in documents if document[:t] == tokens[:t]}
             chances = [mass[*tokens[:t], token] / mass[tokens[:t]] for token in possible]
             assert labels["n_choices"][row, t] == len(possible)
             assert labels["probability"][row, t] == pytest.approx(mass[tokens[: t + 1]] / mass[tokens[:t]])
@@ -210,8 +210,8 @@ def test_a_choice_is_consequential_if_another_one_would_change_a_forced_token(pr
     choices = drawn.tokens[1 :: process.period].tolist()
     expected = np.zeros(seq, bool)
     for i, position in enumerate(range(1, seq, process.period)):
-        other = [*choices[:i], (choices[i] + 1) % process.n_choices, *choices[i + 1 :]]
-        changed = np.array(document_of(process, other, seq)) != drawn.tokens
+        changed_choices = [*choices[:i], (choices[i] + 1) % process.n_choices, *choices[i + 1 :]]
+        changed = np.array(document_of(process, changed_choices, seq)) != drawn.tokens
         expected[position] = changed[drawn.labels["forced"]].any()
     assert drawn.labels["consequential"].tolist() == expected.tolist()
     assert drawn.labels["choice"].tolist() == [t > 0 and (t - 1) % process.period == 0 for t in range(seq)]

@@ -10,10 +10,10 @@ from data_gen.batch import Documents, fill_tightly
 
 
 def best_fit_decreasing(lengths: list[int], rows: int, seq: int) -> list[list[int]] | None:
-    """The documents of every row, by the definition; None where one finds no room."""
+    """The documents of every row, by the definition; None if one does not fit."""
     packed: list[list[int]] = [[] for _ in range(rows)]
     for document in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        left = [seq - sum(lengths[other] for other in row) - lengths[document] for row in packed]
+        left = [seq - sum(lengths[packed_before] for packed_before in row) - lengths[document] for row in packed]
         possible = [(room, row) for row, room in enumerate(left) if room >= 0]
         if not possible:
             return None
@@ -29,7 +29,7 @@ def slow_reference(lengths: list[int], rows: int, seq: int) -> list[list[int]]:
 
 
 def numbered(lengths: list[int], start: int = 0) -> Documents:
-    """Documents whose tokens are their numbers in the order of drawing, their first tokens marked."""
+    """Documents whose tokens are their numbers in the order of drawing, with a label on their first tokens."""
     tokens = np.repeat(np.arange(start, start + len(lengths), dtype=np.int32), lengths)
     labels = {"first": np.diff(tokens, prepend=-1) > 0, "half": tokens.astype(np.float32) / 2}
     return Documents(tokens, np.array(lengths), labels)
@@ -63,13 +63,13 @@ def lengths_rows_and_seq(draw) -> tuple[list[int], int, int]:
 def test_rows_are_those_of_a_slow_search(case):
     """The longest prefix that best-fit decreasing packs, whole documents, each once, also where all fit and rows stay
     empty. Catches: a search that starts too low or stops early, a wrong row of equal ones, a document torn or shifted,
-    marks of a neighbour, numbers in the order of drawing."""
+    labels of a neighbour, numbers in the order of drawing."""
     lengths, rows, seq = case
     batch = numbered(lengths).pack_tightly(rows, seq)
     assert batch.tokens.shape == (rows, seq)
-    found = documents_by_row(batch)
-    assert found == slow_reference(lengths, rows, seq)
-    packed = sorted(document for row in found for document in row)
+    ids = documents_by_row(batch)
+    assert ids == slow_reference(lengths, rows, seq)
+    packed = sorted(document for row in ids for document in row)
     assert packed == list(range(len(packed))), "a prefix"
     assert batch.real_tokens == sum(lengths[: len(packed)])
 

@@ -78,10 +78,10 @@ def test_the_answer_can_be_found_from_the_edges_alone(graphs, name):
     """`solve` sees no token of the answer; what it finds is what the stream says, or is meant to say."""
     graphs = variant(graphs, name)
     documents = draw(graphs)
-    said = rows(graphs, documents)[:, graphs.answer_start :]
+    answers = rows(graphs, documents)[:, graphs.answer_start :]
     if name == "teacherless":
-        said = documents.labels["target"].reshape(-1, graphs.seq)[:, graphs.answer_start - 1 : -1]
-    for tokens, answer in zip(rows(graphs, documents), said, strict=True):
+        answers = documents.labels["target"].reshape(-1, graphs.seq)[:, graphs.answer_start - 1 : -1]
+    for tokens, answer in zip(rows(graphs, documents), answers, strict=True):
         question = np.append(tokens[: graphs.answer_start], np.zeros(graphs.length, np.int32))
         assert graphs.solve(question) == answer.tolist()
 
@@ -144,7 +144,7 @@ def test_variants_ask_the_same_questions(graphs):
 
 @each_graph
 def test_the_teacherless_target_is_the_forward_documents_next_token(graphs):
-    """Off by one, a model learns to repeat; and a "$" left as a target teaches it to say "$"."""
+    """Off by one, a model learns to repeat; and a "$" left as a target teaches it to predict "$"."""
     teacherless = variant(graphs, "teacherless")
     documents = draw(teacherless)
     stream, forward = rows(graphs, documents), rows(graphs, draw(graphs))
@@ -155,11 +155,11 @@ def test_the_teacherless_target_is_the_forward_documents_next_token(graphs):
     assert (target[:, : graphs.answer_start - 1] == -1).all() and (target[:, -1] == -1).all()
 
 
-# --- marks
+# --- labels
 
 
 def marked(graphs: StarGraphs, name: str) -> list[int]:
-    """Positions that a mark selects; they must be those of every document."""
+    """Positions that a label selects; they must be those of every document."""
     label = draw(graphs, 3).labels[name].reshape(3, -1)
     assert label.dtype == np.bool_ and (label == label[0]).all()
     return np.flatnonzero(label[0]).tolist()
@@ -185,14 +185,14 @@ def test_a_step_is_forced_where_teacher_forcing_leaves_one_candidate(graphs):
     for name in ("forward", "reversed"):
         for tokens in rows(graphs, draw(variant(graphs, name), 20)):
             edges, start, goal, answer = read(graphs.text(tokens))
-            asked_first, asked_last = (start, goal) if name == "forward" else (goal, start)
-            candidates = [1]  # the first token is the one the question asks for
+            query_first, query_last = (start, goal) if name == "forward" else (goal, start)
+            candidates = [1]  # the first token is the one in the question
             for i in range(1, graphs.length):
                 after = [v for u, v in edges if u == answer[i - 1]]
                 before = [u for u, v in edges if v == answer[i - 1]]
-                found = after if name == "forward" else before
-                candidates.append(1 if asked_last in found else len(found))
-            assert answer[0] == asked_first
+                neighbours = after if name == "forward" else before
+                candidates.append(1 if query_last in neighbours else len(neighbours))
+            assert answer[0] == query_first
             first = graphs.answer_start
             choice = [position - first for position in marked(variant(graphs, name), "choice")]
             forced = [position - first for position in marked(variant(graphs, name), "forced")]
@@ -204,8 +204,8 @@ def test_a_step_is_forced_where_teacher_forcing_leaves_one_candidate(graphs):
 
 
 @pytest.mark.parametrize("name", ["forward", "teacherless"])
-def test_rows_hold_whole_documents_with_their_marks(name):
-    """Each row of 150 tokens holds two documents of 68; a mark shifted by packing would select other tokens."""
+def test_rows_hold_whole_documents_with_their_labels(name):
+    """Each row of 150 tokens holds two documents of 68; a label shifted by packing would select other tokens."""
     graphs = variant(FORWARD, name)
     batch = graphs.sample(7, 150, np.random.default_rng(1))
     assert batch.tokens.shape == (7, 150) and batch.tokens.max() < graphs.vocab_size
@@ -218,8 +218,8 @@ def test_rows_hold_whole_documents_with_their_marks(name):
         assert (batch.labels[label][batch.documents == 0] == expected).all()
     for document in range(14):
         tokens = batch.tokens[batch.documents == document]
-        said = tokens if name == "forward" else batch.labels["target"][batch.documents == document][:-1]
-        assert said[-5:].tolist() == graphs.solve(tokens)
+        answers = tokens if name == "forward" else batch.labels["target"][batch.documents == document][:-1]
+        assert answers[-5:].tolist() == graphs.solve(tokens)
 
 
 def test_names_cover_the_vocabulary():
@@ -240,11 +240,11 @@ def test_the_stream_of_a_seed_is_pinned(name, digest):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"degree": 0}, "degree=0 must be at least 1, a star of one arm"),
+        ({"degree": 0}, "degree=0 must be at least 1 arm"),
         ({"length": 1}, "length=1 must be at least 2, the centre and the goal"),
         (
             {"nodes": 20},
-            "nodes=20 are too few labels for degree=5 and length=5: the graph has degree * (length - 1) + 1 = 21 "
+            "nodes=20 are too few node labels for degree=5 and length=5: the graph has degree * (length - 1) + 1 = 21 "
             "nodes; use nodes=21 or more",
         ),
         ({"variant": "backward"}, "variant='backward' must be one of forward, reversed, teacherless"),

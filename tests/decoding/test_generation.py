@@ -1,4 +1,4 @@
-"""Decoding: whatever heads draft, the text is the one that head 1 alone would have written, or drawn."""
+"""Decoding: whatever the heads draft, the text is that of head 1 alone, token for token or in distribution."""
 
 import itertools
 
@@ -30,7 +30,7 @@ NEW = 16
 
 
 def a_model(kind: str = "parallel", n: int = 4, seed: int = 0, vocab: int = 7, **changes) -> MTPTransformer:
-    """Random weights, large enough for heads to agree by chance, often and not always."""
+    """Random weights, so large that drafts are accepted by chance, often but not always."""
     torch.manual_seed(seed)
     fields = dict(d_model=16, n_attention_heads=2, trunk_layers=1, d_mlp=32, max_seq=64)
     model = MTPTransformer(ModelConfig(vocab_size=vocab, n_future=n, head_kind=kind, **{**fields, **changes}))
@@ -50,26 +50,29 @@ def cache_free(model: MTPTransformer, prompt: list[int], new: int = NEW) -> list
 
 @torch.no_grad()
 def blockwise(model: MTPTransformer, prompt: list[int], k: int, new: int = NEW) -> tuple[list[int], list[int]]:
-    """Section 3.2 without caches: the drafts of each head are read off all_logits of the text so far.
+    """Section 3.2 without caches: the drafts of each head come from all_logits of the text so far.
 
-    Returns how many drafts each forward kept, and the head behind each token.
+    Returns the number of accepted drafts of each forward pass, and the head that proposed each token.
     """
-    text, kept_by_forward, heads = list(prompt), [], []
+    text, accepted_by_pass, heads = list(prompt), [], []
     drafts: list[int] = []
     while len(text) - len(prompt) < new:
         best = model(torch.tensor([text + drafts]))[0].argmax(-1).tolist()
-        kept = 0
-        while kept < len(drafts) and drafts[kept] == best[len(text) - 1 + kept]:
-            kept += 1
-        token, end = best[len(text) - 1 + kept], len(text) + kept - 1  # end: the last position that is committed
-        text += [*drafts[:kept], token]
-        kept_by_forward.append(kept)
-        heads += [*range(2, kept + 2), 1]
+        accepted = 0
+        while accepted < len(drafts) and drafts[accepted] == best[len(text) - 1 + accepted]:
+            accepted += 1
+        token, end = (
+            best[len(text) - 1 + accepted],
+            len(text) + accepted - 1,
+        )  # end: the last position read and accepted
+        text += [*drafts[:accepted], token]
+        accepted_by_pass.append(accepted)
+        heads += [*range(2, accepted + 2), 1]
         drafts = []
         for horizon in range(2, k + 1):  # sequential heads read the drafts before them
             padded = torch.tensor([[*text, *drafts]])
             drafts.append(int(model.all_logits(padded)[horizon - 1, 0, end].argmax()))
-    return kept_by_forward, heads[:new]
+    return accepted_by_pass, heads[:new]
 
 
 # --- Greedy: the same tokens ---------------------------------------------------------------------------------------
@@ -79,36 +82,36 @@ def blockwise(model: MTPTransformer, prompt: list[int], k: int, new: int = NEW) 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_greedy_is_plain_greedy_token_for_token(kind, variant):
     """In fp32, for every k and 1 to 5 prompts of different lengths, the tokens are those of decoding without a cache.
-    Every number of drafts is kept somewhere, so every length of crop occurs.
-    Catches: a refused draft's keys left to be attended to, positions of one row used for another, a rotation in the
-    wrong layout, heads that draft and commit at once."""
-    model, kept = a_model(kind, **VARIANTS[variant]), set()
+    Every number of accepted drafts occurs, so every length of crop occurs.
+    Catches: attention to the keys of a rejected draft, positions of one row used for another, a rotation in the wrong
+    layout, drafts that are accepted without verification."""
+    model, heads = a_model(kind, **VARIANTS[variant]), set()
     expected = [cache_free(model, prompt) for prompt in PROMPTS]
     for k, batch in itertools.product(range(1, 5), range(1, 6)):
         found = generate(model, PROMPTS[:batch], NEW, draft=k)
         assert found.tokens.tolist() == expected[:batch], (k, batch)
         assert found.lengths.tolist() == [NEW] * batch
-        kept |= set(found.heads.flatten().tolist())
-    assert kept >= ({1, 2, 3, 4} if kind in ("parallel", "causal", "anticausal") else {1, 2})
+        heads |= set(found.heads.flatten().tolist())
+    assert heads >= ({1, 2, 3, 4} if kind in ("parallel", "causal", "anticausal") else {1, 2})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_drafts_are_what_the_heads_say(kind, variant):
-    """Forward by forward, as many drafts are kept as blockwise decoding without a cache keeps.
-    Catches: drafts from a stale cache, of another position or head: lossless, and slow for no visible reason."""
+def test_drafts_are_the_predictions_of_the_heads(kind, variant):
+    """Each forward pass accepts as many drafts as blockwise decoding without a cache.
+    Catches: drafts from a stale cache, position or head. The text would be the same, but decoding slow."""
     model = a_model(kind, seed=1, **VARIANTS[variant])
     for k in (2, 4):
         found = generate(model, PROMPTS[:3], NEW, draft=k)
         for row, prompt in enumerate(PROMPTS[:3]):
-            kept, heads = blockwise(model, prompt, k)
-            assert int(found.forward_passes[row]) == len(kept), (k, row)
+            accepted, heads = blockwise(model, prompt, k)
+            assert int(found.forward_passes[row]) == len(accepted), (k, row)
             assert found.heads[row].tolist() == heads, (k, row)
 
 
 @pytest.fixture(scope="module")
 def trained() -> MTPTransformer:
-    """A model that has learnt to count modulo 11."""
+    """A model that has learned to count modulo 11."""
     torch.manual_seed(0)
     config = ModelConfig(vocab_size=11, d_model=16, n_attention_heads=2, trunk_layers=1, n_future=4, max_seq=64)
     model = MTPTransformer(config)
@@ -119,8 +122,8 @@ def trained() -> MTPTransformer:
     return model.eval()
 
 
-def test_a_trained_model_keeps_most_drafts(trained):
-    """On text that its heads predict well, k heads commit nearly k tokens a forward, and still the same tokens.
+def test_a_trained_model_accepts_most_drafts(trained):
+    """On text that its heads predict well, k heads give nearly k tokens per forward pass, and still the same tokens.
     Catches: an off-by-one that makes every second draft fail."""
     prompts = [[0, 1, 2, 3], [5, 6, 7, 8, 9], [10]]
     expected = [cache_free(trained, prompt, 40) for prompt in prompts]
@@ -154,8 +157,8 @@ def test_any_request_equals_decoding_without_a_cache(kind, n, prompts, new, stop
 
 
 def test_a_row_ends_at_a_stop_token_and_leaves_the_batch(monkeypatch):
-    """The stop token is the last of its row; the others go on as if alone, in a batch that shrinks.
-    Catches: rows that take over another's cache, a batch that pays for rows that are done."""
+    """The stop token is the last of its row. The other rows go on as if they were alone, in a smaller batch.
+    Catches: rows with the cache of another row, a batch that still computes finished rows."""
     model = a_model(seed=7)
     alone = [generate(model, [prompt], NEW, draft=3, stop=[0]) for prompt in PROMPTS]
     sizes = []
@@ -164,7 +167,7 @@ def test_a_row_ends_at_a_stop_token_and_leaves_the_batch(monkeypatch):
         Decoder, "read", lambda self, positions: (sizes.append(len(positions)), read(self, positions))[1]
     )
     together = generate(model, PROMPTS, NEW, draft=3, stop=[0])
-    assert len({int(a.lengths) for a in alone}) > 2, "rows should end at different times for this to say anything"
+    assert len({int(a.lengths) for a in alone}) > 2, "the test needs rows that end at different times"
     for row, single in enumerate(alone):
         assert together.tokens[row].tolist() == single.tokens[0].tolist()
         assert together.forward_passes[row] == single.forward_passes[0]
@@ -174,25 +177,25 @@ def test_a_row_ends_at_a_stop_token_and_leaves_the_batch(monkeypatch):
     assert sizes == sorted(sizes, reverse=True) and sum(sizes) == int(together.forward_passes.sum())
 
 
-def test_streaming_hands_out_each_forward():
-    """Row by row, what was streamed is the text; no call brings more than k tokens.
-    Catches: tokens beyond a stop or the limit, a row's tokens under another's number after rows have moved."""
+def test_streaming_reports_each_forward_pass():
+    """The streamed tokens of each row are its text, at most k tokens in a call.
+    Catches: tokens after a stop token or the limit, tokens under the number of another row after rows have moved."""
     model = a_model(seed=7)
     for stop in ((), (0,)):
-        heard: list[list[list[int]]] = [[] for _ in PROMPTS]
+        calls_by_row: list[list[list[int]]] = [[] for _ in PROMPTS]
 
-        def note(row: int, new: list[int], heard=heard) -> None:
-            heard[row].append(new)
+        def note(row: int, new: list[int], calls_by_row=calls_by_row) -> None:
+            calls_by_row[row].append(new)
 
         found = generate(model, PROMPTS, NEW, draft=3, stop=stop, stream=note)
-        for row, calls in enumerate(heard):
+        for row, calls in enumerate(calls_by_row):
             assert all(1 <= len(call) <= 3 for call in calls) and len(calls) == found.forward_passes[row]
             assert sum(calls, []) == found.tokens[row, : found.lengths[row]].tolist()
 
 
-def test_what_is_reported_adds_up():
-    """Plain decoding makes a token a forward; shares by head fall, and add up to the tokens behind the first forward.
-    Catches: shares of proposals that were never verified, forwards of rows that had ended."""
+def test_counts_and_shares_are_consistent():
+    """Plain decoding makes one token per forward pass. Shares fall with the head, and add up to the tokens per pass.
+    Catches: shares of drafts that were never verified, forward passes counted for finished rows."""
     model = a_model(seed=1)
     plain = generate(model, PROMPTS, NEW, draft=1)
     assert plain.tokens_per_forward_pass == 1 and plain.accepted_by_head.tolist() == [1.0] and (plain.heads == 1).all()
@@ -200,22 +203,22 @@ def test_what_is_reported_adds_up():
     shares = found.accepted_by_head
     assert shares[0] == 1 and (shares.diff() <= 0).all() and found.seconds > 0
     verifying = int(found.forward_passes.sum()) - len(PROMPTS)
-    committed = len(PROMPTS) + float(shares.sum()) * verifying
-    assert 0 <= committed - int(found.lengths.sum()) <= 3 * len(PROMPTS)  # what max_new_tokens has cut off
+    accepted = len(PROMPTS) + float(shares.sum()) * verifying
+    assert 0 <= accepted - int(found.lengths.sum()) <= 3 * len(PROMPTS)  # cut off by max_new_tokens
     assert found.tokens_per_forward_pass == pytest.approx(float(found.lengths.sum()) / (verifying + len(PROMPTS)))
 
 
 def test_no_step_allocates_a_cache():
-    """Keys and values stay where they were allocated, however long the text, and a decoder can be used again.
+    """Keys and values stay where they were allocated, and a decoder can be used again.
     Catches: a cache that is concatenated anew for every token."""
     decoder = Decoder(a_model(), 4)
-    places: set[tuple[int, ...]] = set()
+    addresses: set[tuple[int, ...]] = set()
 
     def note(row: int, tokens: list[int]) -> None:
-        places.add(tuple(layer.cache.data_ptr() for layer in decoder.layers))
+        addresses.add(tuple(layer.cache.data_ptr() for layer in decoder.layers))
 
     first = generate(decoder, PROMPTS, NEW, stream=note)
-    assert len(places) == 1
+    assert len(addresses) == 1
     again = generate(decoder, PROMPTS, NEW)
     assert again.tokens.tolist() == first.tokens.tolist() == generate(a_model(), PROMPTS, NEW).tokens.tolist()
 
@@ -236,7 +239,7 @@ def joint(model: MTPTransformer, prompt: list[int], sampling: Sampling) -> np.nd
     return np.array(list(level.values()))
 
 
-def surprise(model: MTPTransformer, draft: int, sampling: dict, rows: int = 3000, calls: int = 4) -> float:
+def p_value(model: MTPTransformer, draft: int, sampling: dict, rows: int = 3000, calls: int = 4) -> float:
     """p-value of a chi-square test: triples of sampled tokens against the exact joint distribution."""
     prompt, vocab = [1, 2, 3], model.config.vocab_size
     expected = joint(model, prompt, Sampling(**sampling))
@@ -247,10 +250,9 @@ def surprise(model: MTPTransformer, draft: int, sampling: dict, rows: int = 3000
         tokens = generate(model, [prompt] * rows, 3, draft=draft, generator=generator, **sampling).tokens.numpy()
         counts += np.bincount(tokens @ [vocab**2, vocab, 1], minlength=vocab**3)
     assert counts[expected == 0].sum() == 0, "a token that is cut off was drawn"
-    few = expected < 8  # one cell for all that are rare
-    merged = [np.append(part[~few], part[few].sum()) for part in (counts, expected)]
-    seen, wanted = (part[merged[1] > 0] for part in merged)
-    return float(stats.chisquare(seen, wanted).pvalue)
+    rare = expected < 8  # one bin for all rare triples
+    counts, expected = (np.append(bins[~rare], bins[rare].sum()) for bins in (counts, expected))
+    return float(stats.chisquare(counts[expected > 0], expected[expected > 0]).pvalue)
 
 
 CUTS = {
@@ -265,31 +267,31 @@ CUTS = {
 )
 def test_sampled_text_has_the_models_distribution(kind, cut):
     """Three consecutive tokens, drafted by three heads, have head 1's own joint distribution (12,000 draws).
-    Catches: q of another position, a ratio turned over, a bonus token drawn from the wrong row."""
-    assert surprise(a_model(kind, n=3, seed=5, vocab=4), 3, CUTS[cut]) > 1e-3
+    Catches: q of another position, the inverse ratio, a token after the drafts drawn from the wrong row."""
+    assert p_value(a_model(kind, n=3, seed=5, vocab=4), 3, CUTS[cut]) > 1e-3
 
 
 def test_the_test_of_the_distribution_has_power(monkeypatch):
-    """The same test refuses two tempting mistakes: what replaces a refused draft is drawn from p, not from the rest of
-    p - q; and drafts are kept whenever p(x) > q(x) or by a coin of p(x) alone.
-    Catches: a chi-square test that would let a wrong residual through."""
+    """The same test detects two plausible mistakes: a rejected draft is replaced by a draw from p instead of the
+    positive part of p - q, and drafts are accepted with probability p(x) alone.
+    Catches: a chi-square test that does not detect a wrong residual."""
     model = a_model("parallel", n=3, seed=5, vocab=4)
 
-    def from_p(p, drafts, q, generator):
-        kept, _ = decode_keep(p, drafts, q, generator)
-        return kept, draw(p[torch.arange(len(p)), kept], generator)
+    def replaced_from_p(p, drafts, q, generator):
+        n_accepted, _ = accept_sampled(p, drafts, q, generator)
+        return n_accepted, draw(p[torch.arange(len(p)), n_accepted], generator)
 
-    def coin(p, drafts, q, generator):
-        return decode_keep(p, drafts, torch.ones_like(q), generator)
+    def accepted_by_p_alone(p, drafts, q, generator):
+        return accept_sampled(p, drafts, torch.ones_like(q), generator)
 
-    decode_keep = generation.accept_sampled
-    for wrong in (from_p, coin):
+    accept_sampled = generation.accept_sampled
+    for wrong in (replaced_from_p, accepted_by_p_alone):
         monkeypatch.setattr(generation, "accept_sampled", wrong)
-        assert surprise(model, 3, CUTS["warm"]) < 1e-6
+        assert p_value(model, 3, CUTS["warm"]) < 1e-6
 
 
 def test_sampling_repeats_with_its_generator():
-    """One seed, one text; another seed, another.
+    """The same seed gives the same text, another seed another text.
     Catches: randomness taken from torch's global generator."""
     model = a_model()
 
@@ -300,7 +302,7 @@ def test_sampling_repeats_with_its_generator():
     assert text(1) == text(1) != text(2)
 
 
-# --- What cannot be ------------------------------------------------------------------------------------------------
+# --- Errors --------------------------------------------------------------------------------------------------------
 
 REFUSED = {
     "no prompts": (dict(prompts=[]), "prompts is empty; give at least one"),
@@ -315,21 +317,21 @@ REFUSED = {
     "no new tokens": (dict(max_new_tokens=0), "max_new_tokens=0 must be an integer of at least 1"),
     "a negative temperature": (dict(temperature=-0.5), "temperature=-0.5 must be 0"),
     "nan as temperature": (dict(temperature=float("nan")), "temperature=nan must be 0"),
-    "next to no temperature": (dict(temperature=1e-39), "temperature=1e-39 must be 0 .greedy., or 1e-06 or above"),
+    "too low a temperature": (dict(temperature=1e-39), "temperature=1e-39 must be 0 .greedy., or 1e-06 or above"),
     "no probability": (dict(temperature=1.0, top_p=0.0), "top_p=0.0 must be above 0 and at most 1"),
     "a negative top_k": (dict(temperature=1.0, top_k=-1), "top_k=-1 must be an integer of at least 0"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_decoded_is_refused(case):
-    """Before anything is computed, with the value and what to do."""
+def test_invalid_requests_raise(case):
+    """Before anything is computed, with the value and the fix."""
     request, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         generate(a_model(), **{"prompts": [[1, 2]], "max_new_tokens": 5, **request})
 
 
 def test_a_decoder_keeps_its_number_of_heads():
-    """A draft that differs from the decoder's would be ignored in silence."""
+    """Another draft than the decoder's would be ignored silently."""
     with pytest.raises(ValueError, match="draft=2 is not the decoder's 3"):
         generate(Decoder(a_model(), 3), [[1]], 4, draft=2)

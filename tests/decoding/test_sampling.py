@@ -1,4 +1,4 @@
-"""Choosing tokens: temperature and cut-offs as users know them, and the two rules that keep drafts."""
+"""Choosing tokens: temperature and cut-offs as in Hugging Face, and the two rules that accept drafts."""
 
 import numpy as np
 import pytest
@@ -26,40 +26,41 @@ def test_probabilities_are_those_of_hugging_face(temperature, top_k, top_p):
     torch.testing.assert_close(found, expected.softmax(-1))
 
 
-def test_greedy_keeps_drafts_up_to_the_first_that_differs():
-    """All, none, and one right behind a wrong one, which does not count; head 1's token follows those that are kept."""
+def test_greedy_accepts_drafts_up_to_the_first_that_differs():
+    """All drafts, none, and none after the first wrong one. Head 1's token follows the accepted drafts."""
     best = torch.tensor([[3, 1, 4, 2], [3, 1, 4, 2], [3, 1, 4, 2]])
     logits = torch.nn.functional.one_hot(best, 5).float()
-    kept, token = accept_greedy(logits, torch.tensor([[3, 1, 4], [0, 1, 4], [3, 0, 4]]))
-    assert kept.tolist() == [3, 0, 1] and token.tolist() == [2, 3, 1]
-    kept, token = accept_greedy(logits[:, :1], torch.zeros(3, 0, dtype=torch.long))  # plain decoding
-    assert kept.tolist() == [0, 0, 0] and token.tolist() == [3, 3, 3]
+    n_accepted, token = accept_greedy(logits, torch.tensor([[3, 1, 4], [0, 1, 4], [3, 0, 4]]))
+    assert n_accepted.tolist() == [3, 0, 1] and token.tolist() == [2, 3, 1]
+    n_accepted, token = accept_greedy(logits[:, :1], torch.zeros(3, 0, dtype=torch.long))  # plain decoding
+    assert n_accepted.tolist() == [0, 0, 0] and token.tolist() == [3, 3, 3]
 
 
-def test_drafts_from_p_itself_are_all_kept():
-    """With q = p no draft may be refused, and with supports that do not meet none may be kept.
-    Catches: u < p / q computed as u > p / q, or with rounding that refuses equal ones."""
+def test_drafts_from_p_itself_are_all_accepted():
+    """With q = p all drafts are accepted, and with disjoint supports none.
+    Catches: r < p / q computed as r > p / q, or with rounding that rejects if p = q."""
     generator = torch.Generator().manual_seed(0)
     p = torch.rand(500, 4, 6, generator=generator).softmax(-1)
     drafts = draw(p[:, :3], generator)
     assert accept_sampled(p, drafts, p[:, :3].clone(), generator)[0].tolist() == [3] * 500
     low, high = torch.tensor([0.5, 0.5, 0, 0]), torch.tensor([0, 0, 0.3, 0.7])
     p, q = low.expand(500, 2, 4), high.expand(500, 1, 4)
-    kept, token = accept_sampled(p, draw(q, generator), q, generator)
-    assert not kept.any() and (token < 2).all()
+    n_accepted, token = accept_sampled(p, draw(q, generator), q, generator)
+    assert not n_accepted.any() and (token < 2).all()
 
 
 def test_one_draft_leaves_p_as_it_is():
-    """Kept or replaced, the first token has distribution p, and is kept with probability sum min(p, q) (200,000 draws).
+    """Accepted or replaced, the first token has distribution p; drafts are accepted with probability sum min(p, q)
+    (200,000 draws).
     Catches: a residual that is not normalised, or not cut at 0."""
     generator = torch.Generator().manual_seed(0)
     first, q = (torch.tensor(d, dtype=torch.double) for d in ([0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]))
     second, n = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.double), 200_000
     p, q = torch.stack((first, second)).expand(n, 2, 4), q.expand(n, 1, 4)
     drafts = draw(q, generator)
-    kept, token = accept_sampled(p, drafts, q, generator)
-    committed = torch.where(kept > 0, drafts[:, 0], token)
-    assert stats.chisquare(np.bincount(committed, minlength=4), n * first.numpy()).pvalue > 1e-3
-    assert kept.double().mean().item() == pytest.approx(0.1 + 0.2 + 0.2 + 0.1, abs=0.005)
-    behind = np.bincount(token[kept > 0], minlength=4)
-    assert stats.chisquare(behind, behind.sum() * second.numpy()).pvalue > 1e-3
+    n_accepted, token = accept_sampled(p, drafts, q, generator)
+    accepted = torch.where(n_accepted > 0, drafts[:, 0], token)
+    assert stats.chisquare(np.bincount(accepted, minlength=4), n * first.numpy()).pvalue > 1e-3
+    assert n_accepted.double().mean().item() == pytest.approx(0.1 + 0.2 + 0.2 + 0.1, abs=0.005)
+    after = np.bincount(token[n_accepted > 0], minlength=4)
+    assert stats.chisquare(after, after.sum() * second.numpy()).pvalue > 1e-3

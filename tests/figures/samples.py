@@ -158,7 +158,7 @@ def star(seed: int = 0) -> tuple[np.ndarray, go.Figure]:
     return tokens, figures.star_graph(arms, goal, pieces, [], "A title", "A caption.")
 
 
-EVERY = {  # the name of a figure: draws it
+EVERY = {  # the name -> draws the figure
     "training_curves": lambda: figures.training_curves(metrics(), "A title"),
     "training_curves by horizon": lambda: figures.training_curves(metrics(), "A title", by="horizon", log_tokens=False),
     "loss_by_horizon": lambda: figures.loss_by_horizon(ends(), "A title"),

@@ -125,8 +125,8 @@ def test_masks_must_fit():
     "kind, silent", [("parallel", {2}), ("causal", {2, 3}), ("anticausal", {1, 2}), ("linear", {2})]
 )
 def test_stop_gradient_heads_give_zeros_and_their_cosines_nan(kind, silent):
-    """A stop-gradient head, and every head that reads it, sends no gradient into the trunk. Catches: a crash for want of a graph, cosine 0 or 1
-    with a zero gradient."""
+    """A stop-gradient head, and every head that reads it, sends no gradient into the trunk. Catches: a crash
+    for want of a graph, cosine 0 or 1 with a zero gradient."""
     model, tokens = a_model(kind, stop_gradient=(2,)), some_tokens()
     for parameter in model.heads["2"].parameters():
         parameter.requires_grad_(False)  # a frozen head on a detached input has no graph at all

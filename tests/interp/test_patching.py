@@ -256,10 +256,10 @@ def test_path_patching_layer_by_layer(kind, through):
             good, theirs = layer_by_layer(model, clean[i, :end], horizon, {}, {})
             bad, own = layer_by_layer(model, corrupted[i, :end], horizon, {}, {})
             for (senders, receivers), table in zip(sets_of_heads, tables, strict=True):
-                frozen = {where_from: value for where_from, value in own.items() if len(where_from) == 2}
-                frozen |= {where_from: theirs[where_from] for where_from in senders}
+                frozen = {key: value for key, value in own.items() if len(key) == 2}
+                frozen |= {key: theirs[key] for key in senders}
                 _, reached = layer_by_layer(model, corrupted[i, :end], horizon, frozen, {})
-                inputs = {(*where_from, through): reached[*where_from, through] for where_from in receivers}
+                inputs = {(*key, through): reached[*key, through] for key in receivers}
                 patched, _ = layer_by_layer(model, corrupted[i, :end], horizon, {}, inputs)
                 expected = [float(x[query, right[i]] - x[query, wrong[i]]) for x in (good, bad, patched)]
                 assert table.loc[i, ["clean", "corrupted", "patched"]].tolist() == pytest.approx(expected, abs=1e-10)

@@ -47,7 +47,7 @@ def test_the_token_two_before_is_readable_after_the_trunks_layer_only(handmade, 
 
 @pytest.mark.parametrize("offset", [1, 2])
 def test_each_head_holds_the_token_it_predicts(handmade, tokens, offset):
-    """In the second half x_{t+i} can be read after head i, not after the other head or the trunk, nor predicted by n-grams.
+    """In the second half x_{t+i} can be read after head i, not after the other head or the trunk, nor by n-grams.
     Catches: offsets off by one, heads confused, targets that are inputs, baselines that see test rows."""
     labels = only_from(tokens, HALF + 1 + offset)
     found = accuracies(probe(handmade, tokens, labels=labels, classes=WORDS, offsets=[offset]))

@@ -1,4 +1,4 @@
-"""Losses against the naive sum over all logits, and intervals against known values and their own promise."""
+"""Losses against the naive sum over all logits, and intervals against known values and their nominal coverage."""
 
 import numpy as np
 import pytest
@@ -37,15 +37,15 @@ def batch() -> Batch:
 
 
 def naive(model: MTPTransformer, batch: Batch) -> np.ndarray:
-    """Nats of each horizon, row and token that was predicted, target by target."""
+    """Cross-entropy of each horizon, row and target token, one target at a time."""
     with torch.no_grad():
         log_p = model.all_logits(*tensors(batch)).double().log_softmax(-1)
     nll = np.full((model.config.n_future, batch.rows, batch.seq), np.nan)
     for i in range(1, model.config.n_future + 1):
         for row in range(batch.rows):
             for t in range(batch.seq - i):
-                here, there = batch.documents[row, [t, t + i]]
-                if here == there and there != -1:
+                document, target_document = batch.documents[row, [t, t + i]]
+                if document == target_document != -1:
                     nll[i - 1, row, t + i] = -log_p[i - 1, row, t, batch.tokens[row, t + i]]
     return nll
 
@@ -53,8 +53,8 @@ def naive(model: MTPTransformer, batch: Batch) -> np.ndarray:
 @pytest.mark.parametrize("rows_at_once", [1, 2, 32])
 @pytest.mark.parametrize("head_kind", ["parallel", "causal", "anticausal", "linear", "sequential"])
 def test_losses_are_the_naive_ones_token_by_token(head_kind, rows_at_once, batch):
-    """Each horizon and row has the sum over its own valid targets, in whatever pieces the rows are run.
-    Catches: targets across documents or in padding, horizons or rows in another order, a last piece that is lost."""
+    """Each horizon and row has the sum over its own targets, however many rows are run at once.
+    Catches: targets across documents or in padding, horizons or rows in another order, missing last rows."""
     model = model_of(head_kind=head_kind)
     expected = naive(model, batch)
     np.testing.assert_allclose(token_nll(model, batch, rows_at_once), expected, rtol=1e-5)
@@ -66,19 +66,19 @@ def test_losses_are_the_naive_ones_token_by_token(head_kind, rows_at_once, batch
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 32])
-def test_next_token_says_of_every_token_what_was_predicted_for_it(rows_at_once, batch):
-    """At each token, the most likely one and the cost of the one that stands there, given those before it in its
-    document; -1 and nan where nothing was asked: the first of a document, and padding.
-    Catches: predictions left at the position that made them, a prediction across documents, rows in another order,
-    another head's logits."""
+def test_next_token_predictions_are_aligned_at_the_targets(rows_at_once, batch):
+    """At each position the most likely token and the loss of the actual token, given the tokens before it in its
+    document; -1 and NaN for the first token of a document and for padding.
+    Catches: predictions at the position that makes them, predictions across documents, rows in another order, logits of
+    another head."""
     model = model_of()
     predicted, nll = next_token_predictions(model, batch, rows_at_once)
     with torch.no_grad():
         log_p = model.all_logits(*tensors(batch))[0].double().log_softmax(-1)
     for row in range(batch.rows):
         for t in range(batch.seq):
-            before, here = batch.documents[row, t - 1] if t else -1, batch.documents[row, t]
-            if here != before or here == -1:
+            previous, document = batch.documents[row, t - 1] if t else -1, batch.documents[row, t]
+            if document != previous or document == -1:
                 assert predicted[row, t] == -1 and np.isnan(nll[row, t])
                 continue
             assert predicted[row, t] == log_p[row, t - 1].argmax()
@@ -96,8 +96,8 @@ def test_losses_leave_the_model_as_it_was(batch):
 
 
 def test_loss_per_horizon_is_that_of_training(batch):
-    """The mean over all targets equals mtp_loss, which training logs; nan where a horizon has no target.
-    Catches: validation and training losses that mean different things, a mean of means, 0 nats for nothing."""
+    """The mean over all targets equals mtp_loss, which training logs; NaN where a horizon has no target.
+    Catches: validation and training losses that mean different things, a mean of means, 0 nats without targets."""
     model = model_of()
     with torch.no_grad():
         expected = mtp_loss(model, *tensors(batch)).per_horizon

@@ -8,28 +8,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_gen.batch import pack
-from mtp_lab.model.targets import IGNORE, future_targets, target_weights, token_weights
+from mtp_lab.model.targets import IGNORE, future_targets, make_targets, target_weights, token_weights
 
 
 def slow_targets(tokens: list[list[int]], n: int, documents: list[list[int]] | None) -> list:
-    """The definition: x_{t+i} if it exists and is of the same document, which padding (-1) is not."""
+    """The definition: x_{t+i} if it exists and belongs to the same document. Padding (-1) belongs to none."""
     targets = []
     for i in range(1, n + 1):
         rows = []
         for b, row in enumerate(tokens):
-            places = []
+            row_targets = []
             for t in range(len(row)):
-                here = None if documents is None or t + i >= len(row) else (documents[b][t], documents[b][t + i])
-                inside = t + i < len(row) and (here is None or (here[0] == here[1] and here[1] != -1))
-                places.append(row[t + i] if inside else IGNORE)
-            rows.append(places)
+                owners = None if documents is None or t + i >= len(row) else (documents[b][t], documents[b][t + i])
+                inside = t + i < len(row) and (owners is None or (owners[0] == owners[1] and owners[1] != -1))
+                row_targets.append(row[t + i] if inside else IGNORE)
+            rows.append(row_targets)
         targets.append(rows)
     return targets
 
 
 @st.composite
 def batches(draw) -> tuple[list[list[int]], int, list[list[int]] | None]:
-    """Tokens, n (also above the row's length) and documents: none, any ids at all, or runs as packing makes them."""
+    """Tokens, n (also above the row's length) and documents: none, arbitrary ids, or runs as packing makes them."""
     rows, seq, n = draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 12))
 
     def grid(values):
@@ -51,12 +51,12 @@ def test_targets_are_the_definition(batch):
     assert found.shape == (n, len(tokens), len(tokens[0])) and found.dtype == torch.long
     expected = slow_targets(tokens, n, documents)
     assert found.tolist() == expected
-    counts = [sum(x != IGNORE for row in part for x in row) for part in expected]
+    counts = [sum(x != IGNORE for row in of_horizon for x in row) for of_horizon in expected]
     assert target_weights(found).sum(dim=(1, 2)).tolist() == counts
 
 
 def test_the_example_of_the_documentation():
-    """The docstring is what people read first; it must be what the function does."""
+    """The example in the docstring must be correct."""
     assert future_targets(torch.tensor([[5, 6, 7]]), 2).tolist() == [[[6, 7, -100]], [[7, -100, -100]]]
 
 
@@ -80,7 +80,7 @@ def test_targets_are_int64_whatever_the_tokens_are(dtype):
 
 
 def test_the_tokens_are_left_alone():
-    """Targets are made by writing: into a view of the tokens, it would change what the model reads."""
+    """Targets are written in place. Written into a view of the tokens, they would change the model's input."""
     tokens, documents = torch.arange(6).view(1, 6), torch.tensor([[0, 0, 1, 1, -1, -1]])
     future_targets(tokens, 3, documents)
     assert tokens.tolist() == [[0, 1, 2, 3, 4, 5]] and documents.tolist() == [[0, 0, 1, 1, -1, -1]]
@@ -88,23 +88,23 @@ def test_the_tokens_are_left_alone():
 
 @given(batches(), st.integers(0, 2**32 - 1))
 @settings(max_examples=100, deadline=None)
-def test_a_target_counts_what_the_token_that_is_predicted_weighs(batch, seed):
-    """Weights of the position that predicts, not of the token it predicts, would train on the question instead."""
+def test_a_target_has_the_weight_of_the_predicted_token(batch, seed):
+    """With the weights of the predicting positions instead, the loss would train on the question, not on the answer."""
     tokens, n, documents = batch
     targets = future_targets(torch.tensor(tokens), n, None if documents is None else torch.tensor(documents))
     weights = torch.rand(targets.shape[1:], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     found = target_weights(targets, weights)
     for i in range(1, n + 1):
         for t in range(targets.shape[2]):
-            there = targets[i - 1, :, t] != IGNORE
+            is_target = targets[i - 1, :, t] != IGNORE
             expected = weights[:, t + i] if t + i < targets.shape[2] else torch.zeros(len(tokens))
-            assert torch.equal(found[i - 1, :, t], torch.where(there, expected, 0.0).to(found))
+            assert torch.equal(found[i - 1, :, t], torch.where(is_target, expected, 0.0).to(found))
 
 
 @given(batches(), st.integers(0, 2**32 - 1))
 @settings(max_examples=100, deadline=None)
-def test_a_target_counts_nothing_where_its_cause_is_unread(batch, seed):
-    """From before the cause a token is the cause's business (section 5.1); from the cause on it keeps its weight."""
+def test_a_target_has_weight_0_where_its_cause_is_unread(batch, seed):
+    """Before its cause is read, a target has weight 0 (section 5.1); from the cause on it keeps its weight."""
     tokens, n, documents = batch
     targets = future_targets(torch.tensor(tokens), n, None if documents is None else torch.tensor(documents))
     generator = torch.Generator().manual_seed(seed)
@@ -119,11 +119,27 @@ def test_a_target_counts_nothing_where_its_cause_is_unread(batch, seed):
     assert torch.equal(target_weights(targets, weights, torch.zeros(weights.shape)), without)
 
 
-def test_the_first_mark_that_fits_gives_the_weight():
-    """Overlapping marks must not multiply, and tokens without a mark must not take another's weight."""
+def test_the_first_label_that_fits_gives_the_weight():
+    """Weights of overlapping labels must not multiply, and tokens without a label must have the weight of the rest."""
     labels = {"a": [[True, True, False, False]], "b": [[False, True, True, False]]}
     batch = pack([[1, 2, 3, 4]], 5, {name: [label[0]] for name, label in labels.items()})
     assert token_weights(batch, [("a", 3), ("b", 2), ("rest", 0.5)]).tolist() == [[3, 3, 2, 0.5, 0.5]]
     assert token_weights(batch, [("rest", 0.5), ("b", 2), ("a", 3)]).tolist() == [[3, 2, 2, 0.5, 0.5]]
     assert token_weights(batch, [("b", 0)]).tolist() == [[1, 0, 0, 1, 1]]
     assert token_weights(batch, []).tolist() == [[1] * 5]
+
+
+@given(batches(), st.integers(0, 2))
+@settings(max_examples=50, deadline=None)
+def test_a_slice_of_targets_keeps_the_denominators_of_the_batch(batch, row):
+    """Else the losses of slices would be means over their own targets, and would not add up to the loss of the batch."""
+    tokens, n, documents = batch
+    documents = None if documents is None else torch.tensor(documents)
+    weights = torch.rand(len(tokens), len(tokens[0]), generator=torch.Generator().manual_seed(0))
+    targets = make_targets(torch.tensor(tokens), n, documents, weights)
+    part = targets[row : row + 1]
+    assert torch.equal(targets.tokens, future_targets(torch.tensor(tokens), n, documents))
+    assert torch.equal(targets.weights, target_weights(targets.tokens, weights))
+    assert torch.equal(part.denominators, targets.weights.sum(dim=(1, 2)))
+    assert torch.equal(part.tokens, targets.tokens[:, row : row + 1])
+    assert torch.equal(part.weights, targets.weights[:, row : row + 1])

@@ -43,16 +43,15 @@ def test_every_subexpression_has_its_value_where_it_is_complete(stream):
     """Catches: left and right exchanged, a value of another document or step, degrees the wrong way round, coefficients
     that keep their tags, a place off by one, values on answers and pauses."""
     documents = stream.documents(40, np.random.default_rng(0))
-    found = partial_results(stream, documents)
-    assert found.shape == (len(documents.tokens), stream.d) and np.issubdtype(found.dtype, np.integer)
-    for tokens, results in zip(
-        *(np.split(part, documents.ends[:-1]) for part in (documents.tokens, found)), strict=True
-    ):
-        expected, at = np.full_like(results, -1), -1
+    results = partial_results(stream, documents)
+    assert results.shape == (len(documents.tokens), stream.d) and np.issubdtype(results.dtype, np.integer)
+    split = (np.split(array, documents.ends[:-1]) for array in (documents.tokens, results))
+    for tokens, values in zip(*split, strict=True):
+        expected, at = np.full_like(values, -1), -1
         for tree in subtrees(stream.parse(tokens)):
             at += stream.d if isinstance(tree[0], int) else 1
             expected[at] = value(tree, stream.p, stream.d)
-        assert (results == expected).all(), stream.text(tokens)
+        assert (values == expected).all(), stream.text(tokens)
 
 
 @pytest.mark.parametrize("stream", STREAMS)
@@ -74,15 +73,15 @@ def test_values_come_from_the_question():
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_labels_of_a_probe_stand_on_the_token_itself(stream):
-    """The docstring's recipe. Catches: marks that are no marks, labels a token off, and values that a roll brings from
-    a row's end to its beginning."""
+    """The docstring's recipe. Catches: labels that packing loses, labels one token off, and values that a roll moves
+    from a row's end to its beginning."""
     documents = stream.documents(60, np.random.default_rng(0))
     batch = with_partial_results(stream, documents).pack(2 * stream.longest)
     assert {"operand", "root"} <= set(batch.labels)
     for degree in range(stream.d):
         label = torch.from_numpy(batch.labels[f"value_{degree}"]).long()
-        asked = future_targets(label.roll(1, dims=1), 1, torch.from_numpy(batch.documents))[0]
-        assert torch.equal(asked >= 0, label >= 0) and torch.equal(asked[label >= 0], label[label >= 0])
+        targets = future_targets(label.roll(1, dims=1), 1, torch.from_numpy(batch.documents))[0]
+        assert torch.equal(targets >= 0, label >= 0) and torch.equal(targets[label >= 0], label[label >= 0])
         flat = partial_results(stream, documents)[:, degree]
         assert batch.labels[f"value_{degree}"][batch.documents >= 0].tolist() == flat.tolist()
 

@@ -31,7 +31,7 @@ FORMATS = [
 CHOICES = [chosen for n in range(1, 5) for chosen in combinations(OPERATIONS, n)]
 
 
-def each(documents: Documents) -> list[list[int]]:
+def token_lists(documents: Documents) -> list[list[int]]:
     """The tokens of each document."""
     return [tokens.tolist() for tokens in np.split(documents.tokens, documents.ends[:-1])]
 
@@ -108,10 +108,10 @@ def test_arithmetic_is_that_of_plain_integers(p, d):
 @pytest.mark.parametrize("p, d", RINGS)
 @pytest.mark.parametrize("split", ["uniform", "chain"])
 def test_answers_are_those_of_a_brute_force_evaluator(p, d, split):
-    """Left and right exchanged in a composition, a value overwritten too early, a neighbour's operand: 20,000 asked."""
+    """Catches: left and right exchanged in a composition, a value overwritten too early, a neighbour's operand."""
     task = Polynomials(p, d, max_operations=8, split=split)
     documents = task.documents(1667, np.random.default_rng(p * d))
-    for tokens in each(documents):
+    for tokens in token_lists(documents):
         assert answer_of(task, tokens) == brute_force(task.parse(tokens), p, d), task.text(tokens)
 
 
@@ -119,7 +119,7 @@ def test_answers_are_those_of_sympy():
     """Both of our evaluators could share a misunderstanding of composition; sympy's has none of our code."""
     for p, d in RINGS[1:]:
         task = Polynomials(p, d)
-        for tokens in each(task.documents(100, np.random.default_rng(1))):
+        for tokens in token_lists(task.documents(100, np.random.default_rng(1))):
             coefficients = by_sympy(task.parse(tokens), p, d).all_coeffs()[::-1]
             padded = tuple(int(c) % p for c in coefficients) + (0,) * (d - len(coefficients))
             assert answer_of(task, tokens) == padded, task.text(tokens)
@@ -152,7 +152,7 @@ def test_questions_are_made_of_the_chosen_operations_alone(operations, split):
     names = [task.token_names[token] for token in documents.tokens[documents.labels["operator"]]]
     assert set(names) == set(operations) and len(names) == documents.labels["m"][documents.ends - 1].sum()
     assert len(operations) == 1 or chisquare(list(Counter(names).values())).pvalue > 1e-4
-    for tokens, root in zip(each(documents), documents.labels["root"][documents.ends - 1], strict=True):
+    for tokens, root in zip(token_lists(documents), documents.labels["root"][documents.ends - 1], strict=True):
         tree = task.parse(tokens)
         assert answer_of(task, tokens) == brute_force(tree, 3, 2) and OPERATIONS[int(root)] == tree[0]
     assert task.token_names == Polynomials(3, 2).token_names
@@ -174,7 +174,7 @@ def operations_in(tree: tuple) -> int:
 def test_remaining_operations_are_shared_out_as_documented(m, split):
     """Uniform: the left operand of a binary root has 0 to m - 1 of them, evenly. Chain: all or none, evenly."""
     task = Polynomials(2, 1, split=split).of(m)
-    trees = [task.parse(tokens) for tokens in each(task.documents(6000, np.random.default_rng(m)))]
+    trees = [task.parse(tokens) for tokens in token_lists(task.documents(6000, np.random.default_rng(m)))]
     left = Counter(operations_in(tree[1]) for tree in trees if tree[0] != "-")
     assert set(left) == (set(range(m)) if split == "uniform" else {0, m - 1})
     assert_uniform(left.values())
@@ -199,7 +199,7 @@ def test_every_question_comes_up_as_often_as_its_stated_probability(zeros, opera
     trees = [tree for m in (1, 2) for tree in all_trees(m, [(0,), (1,)])]
     expected = {tree: task.probability(tree) for tree in trees}
     assert sum(expected.values()) == pytest.approx(1, abs=1e-12)
-    counts = Counter(map(task.parse, each(task.documents(30_000, np.random.default_rng(0)))))
+    counts = Counter(map(task.parse, token_lists(task.documents(30_000, np.random.default_rng(0)))))
     assert set(counts) <= set(expected)
     possible = [tree for tree, chance in expected.items() if chance > 0]
     result = chisquare([counts[tree] for tree in possible], [30_000 * expected[tree] for tree in possible])
@@ -232,7 +232,7 @@ def test_the_mean_length_is_that_of_all_questions(operations, notation):
     assert longest == task.longest
 
 
-# --- documents: notation, tokens, marks
+# --- documents: notation, tokens, labels
 
 
 @pytest.mark.parametrize("task", FORMATS, ids=str)
@@ -241,11 +241,11 @@ def test_every_format_asks_the_same_questions(task):
     same = dict(max_operations=task.max_operations, split=task.split, operations=task.operations)
     plain = Polynomials(task.p, task.d, **same)
     documents, reference = (t.documents(300, np.random.default_rng(5)) for t in (task, plain))
-    for tokens, other in zip(each(documents), each(reference), strict=True):
-        assert task.parse(tokens) == plain.parse(other)
-        assert answer_of(task, tokens) == answer_of(plain, other)
+    for tokens, plain_tokens in zip(token_lists(documents), token_lists(reference), strict=True):
+        assert task.parse(tokens) == plain.parse(plain_tokens)
+        assert answer_of(task, tokens) == answer_of(plain, plain_tokens)
     held_out, reference = task.held_out("test", 6, 50), plain.held_out("test", 6, 50)
-    assert list(map(task.parse, each(held_out))) == list(map(plain.parse, each(reference)))
+    assert list(map(task.parse, token_lists(held_out))) == list(map(plain.parse, token_lists(reference)))
 
 
 def test_high_first_turns_each_polynomial_around_and_nothing_else():
@@ -260,12 +260,13 @@ def test_high_first_turns_each_polynomial_around_and_nothing_else():
 
 
 @pytest.mark.parametrize("task", FORMATS, ids=str)
-def test_marks_select_exactly_their_tokens(task):
-    """Each mark, made anew from the tokens' names: an answer counted as operand, "=" off by one, a neighbour's root."""
+def test_labels_select_exactly_their_tokens(task):
+    """Each label, computed again from the texts of the tokens. Catches: an answer counted as operand, "=" off by one, a
+    neighbour's root."""
     documents = task.documents(300, np.random.default_rng(3))
     assert documents.lengths.sum() == len(documents.tokens) and documents.tokens.dtype == np.int32
     first = 0
-    for tokens in each(documents):
+    for tokens in token_lists(documents):
         labels = {name: label[first : first + len(tokens)].tolist() for name, label in documents.labels.items()}
         first += len(tokens)
         names = [task.token_names[token] for token in tokens]
@@ -377,11 +378,11 @@ def test_held_out_sets_are_fixed_and_differ():
     for split, m in product(("validation", "test"), range(1, 11)):
         documents = task.held_out(split, m)
         assert len(documents) == 2000 and (documents.labels["m"] == m).all()
-        sets[split, m] = set(map(tuple, each(documents)))
+        sets[split, m] = set(map(tuple, token_lists(documents)))
     for m in range(1, 11):
         assert len(sets["validation", m] & sets["test", m]) < 40  # by chance: 500 negations each, of 16,807
     other = Polynomials(min_operations=3, max_operations=4, pause=2).held_out("test", 2, 10)  # outside the own range
-    assert list(map(task.parse, each(other))) == list(map(task.parse, each(task.held_out("test", 2, 10))))
+    assert list(map(task.parse, token_lists(other))) == list(map(task.parse, token_lists(task.held_out("test", 2, 10))))
 
 
 def test_each_choice_of_operations_has_held_out_sets_of_its_own():
@@ -400,7 +401,7 @@ def test_sparse_operands_are_as_sparse_as_stated():
     assert blank.mean() == pytest.approx(0.4 + 0.6 / 7, abs=0.005)
     binomial = np.mean([z * (1 - z) for z in 1 / 7 + 6 / 7 * np.linspace(0, 0.8, 1001)]) / 10
     assert blank.var() == pytest.approx(binomial + (6 / 7 * 0.8) ** 2 / 12, rel=0.03)
-    for question in each(documents[:200]):
+    for question in token_lists(documents[:200]):
         _, left, right = task.parse(question)
         answer = ring.multiply(*(np.array(operand, ring.ring_dtype(7, 5)) for operand in (left, right)), 7)
         assert (answer + 7 * np.arange(5)).tolist() == list(question[-6:-1])
@@ -416,10 +417,10 @@ def test_sparse_questions_have_held_out_sets_of_their_own():
 def test_operations_that_training_leaves_out_are_never_seen():
     """Unlimited training sees all questions of its own operations, and of the others none."""
     task = Polynomials(2, 1, max_operations=2, operations=("-", "*"))
-    asked = Polynomials(2, 1, max_operations=2).held_out("test", 2, 300)
-    names = [{task.token_names[token] for token in tokens} for tokens in each(asked)]
+    held_out = Polynomials(2, 1, max_operations=2).held_out("test", 2, 300)
+    names = [{task.token_names[token] for token in tokens} for tokens in token_lists(held_out)]
     own = np.mean([not words & {"+", "o"} for words in names])
-    assert 0.1 < own < 0.5 and task.overlap(asked, 10**7) == pytest.approx(own)
+    assert 0.1 < own < 0.5 and task.overlap(held_out, 10**7) == pytest.approx(own)
 
 
 @pytest.mark.parametrize(
@@ -436,7 +437,7 @@ def test_overlap_is_that_of_simulated_training_sets(task, m, samples):
     """Chances multiplied wrongly, or with m taken as given, would miss the mean over 60 drawn training sets."""
 
     def questions(documents: Documents) -> list[tuple[int, ...]]:
-        return [tuple(tokens[: tokens.index(task.equals)]) for tokens in each(documents)]
+        return [tuple(tokens[: tokens.index(task.equals)]) for tokens in token_lists(documents)]
 
     held_out, rng, shares = task.held_out("test", m, 200), np.random.default_rng(0), []
     for _ in range(60):

@@ -97,7 +97,7 @@ def test_the_sample_is_eight_short_tales():
 
 
 def test_stories_are_cut_at_the_separator_and_read_in_order(tmp_path):
-    """A separator left in a story would be learnt as a word; the last story often ends with one, and is no ninth."""
+    """A separator left in a story would be learned as a word; the last one may open no further story."""
     (tmp_path / "b.txt").write_text("One.\n<|endoftext|>\n\nTwo.\n\nStill two.\n<|endoftext|>\n")
     (tmp_path / "a.txt").write_bytes("\ufeffThree: Zoë.\r\nEnd.".encode())
     (tmp_path / "notes.md").write_text("none")
@@ -359,7 +359,7 @@ def test_tokenizers_without_such_names_are_told_why():
     for tokenizer, reason in (
         (
             of_pieces([]),
-            "0 pieces of two to four letters that begin a name and 0 that go on with it .*; use one of sub",
+            "0 pieces of two to four letters that can begin a name and 0 that can end it .*; use a subword",
         ),
         (ByT5Tokenizer(), "ByT5Tokenizer gives no offsets .*; use a fast tokenizer"),
     ):
@@ -367,7 +367,7 @@ def test_tokenizers_without_such_names_are_told_why():
             TwoTokenNames(tokenizer)
     words = Tokenizer(models.WordLevel({"<unk>": 0, "Bor": 1, "vik": 2, "So": 3}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    with pytest.raises(ValueError, match=r"document 1: only 0 of 1 names .* \(does it know whole words only\?\)"):
+    with pytest.raises(ValueError, match=r"document 1: only 0 of 1 names .* \(does it know only whole words\?\)"):
         documents = ["No name.", "So Lily ran. So Lily sat."]
         rename_characters(documents, PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>"), rng())
 

@@ -1,4 +1,4 @@
-"""Stories: the stated chances are those of the process, exactly; every test names the bug it would catch."""
+"""Stories: the labels are the exact probabilities of the process; every test names the bug it would catch."""
 
 from collections import Counter, defaultdict
 from hashlib import sha256
@@ -14,7 +14,7 @@ from data_gen.stories.grammar import PRONOUNS, Grammar, alternatives
 from data_gen.stories.names import NamePools, Pool, draw_cast
 
 # Small enough to list every story there can be, with every sort of choice: synonyms, who acts, scenery, turns of the
-# plot, slots told once or twice, pronouns, an object.
+# plot, slots mentioned once or twice, pronouns, an object.
 TINY = Grammar(
     words={"place": ("wood", "town"), "toy": ("ball", "kite"), "shade": ("red", "blue")},
     objects={"toy": "shade"},
@@ -53,7 +53,7 @@ def read(documents: Documents, vocabulary) -> list[tuple[str, ...]]:
     return [tuple(vocabulary[token] for token in story) for story in np.split(documents.tokens, documents.ends[:-1])]
 
 
-# --- the slow, obvious reading: list every story with its probability
+# --- the slow, obvious reference: list every story with its probability
 
 
 def names_of(fresh: float, shared: float) -> dict[tuple, float]:
@@ -62,10 +62,10 @@ def names_of(fresh: float, shared: float) -> dict[tuple, float]:
     for members, source in ((POOL, 1 - fresh), (FRESH, fresh)):
         pairs = [tuple(pair) for pair in np.argwhere(members).tolist()]
         for a in pairs:
-            alike = [b for b in pairs if b[0] == a[0] and b != a]
-            other = [b for b in pairs if b[0] != a[0]]
+            similar = [b for b in pairs if b[0] == a[0] and b != a]
+            others = [b for b in pairs if b[0] != a[0]]
             for b in pairs:
-                chance = shared / len(alike) if b in alike else (1 - shared) / len(other) if b in other else 0
+                chance = shared / len(similar) if b in similar else (1 - shared) / len(others) if b in others else 0
                 if source * chance:
                     chances[a, b] += source * chance / len(pairs)
     return chances
@@ -88,7 +88,7 @@ def paths_of(grammar: Grammar, scenery: float, beat: str = "arrival", open_: boo
             yield (*front, *own, *rest), p * share * q
 
 
-def told(
+def fill_slots(
     tokens: tuple[str, ...], names: dict[str, tuple], gender: dict[str, int], words: dict[str, str]
 ) -> tuple[str, ...]:
     """The text with its slots filled."""
@@ -111,26 +111,26 @@ def all_stories(fresh: float, shared: float, scenery: float) -> dict[tuple[str, 
     paths = list(paths_of(TINY, scenery))
     for (a, b), p in names_of(fresh, shared).items():
         for (tokens, q), gender, words in product(paths, genders, values):
-            chances[told(tokens, {"A": a, "B": b}, gender, words)] += p * q / len(genders) / len(values)
+            chances[fill_slots(tokens, {"A": a, "B": b}, gender, words)] += p * q / len(genders) / len(values)
     return chances
 
 
 @pytest.mark.parametrize("fresh, shared", CASTS)
-def test_chances_are_those_of_the_list_of_all_stories(fresh, shared):
-    """P(token | all before it), entropy and options equal those counted off a list of every story there can be.
+def test_probabilities_are_those_of_the_list_of_all_stories(fresh, shared):
+    """P(token | all before it), entropy and n_choices are those counted from a list of all possible stories.
 
-    A choice priced when it is drawn instead of when it is first told, a name's pool forgotten or known too early, names
-    that begin alike told apart too early: each would show.
+    Catches: a choice counted when it is drawn instead of at its first mention, a name's pool forgotten or known too
+    early, names with the same first piece distinguished too early.
     """
     every = all_stories(fresh, shared, 0.4)
     assert sum(every.values()) == pytest.approx(1)
     documents, vocabulary = stories_of(TINY, 150, fresh, shared)
     stories = read(documents, vocabulary)
-    asked = {story[:t] for story in stories for t in range(1, len(story))}
+    prefixes = {story[:t] for story in stories for t in range(1, len(story))}
     following: dict[tuple, dict[str, float]] = defaultdict(Counter)
     for story, chance in every.items():
         for t in range(1, len(story)):
-            if story[:t] not in asked:
+            if story[:t] not in prefixes:
                 break
             following[story[:t]][story[t]] += chance
     expected = {"probability": [], "entropy": [], "n_choices": []}
@@ -148,25 +148,25 @@ def test_chances_are_those_of_the_list_of_all_stories(fresh, shared):
 
 def test_a_choice_is_consequential_when_a_later_token_of_the_story_depends_on_it():
     documents, vocabulary = stories_of(TINY, 400, 0.0, 0.0)
-    told_by = defaultdict(set)
+    labels_of = defaultdict(set)
     label = np.split(documents.labels["consequential"], documents.ends[:-1])
     for story, consequential in zip(read(documents, vocabulary), label, strict=True):
         for t, token in enumerate(story):
-            told_by[token, story.count(token) > 1].add(bool(consequential[t]))
-    assert told_by["very", False] == told_by["hailed", False] == told_by["here", False] == {False}, "synonyms"
-    assert told_by["wood", False] == {False} and True in told_by["wood", True], "told again or not"
-    assert told_by["they", False] == {True}, "the turn of the plot"
-    assert told_by["red", False] == {False} and True in told_by["red", True]
+            labels_of[token, story.count(token) > 1].add(bool(consequential[t]))
+    assert labels_of["very", False] == labels_of["hailed", False] == labels_of["here", False] == {False}, "synonyms"
+    assert labels_of["wood", False] == {False} and True in labels_of["wood", True], "mentioned again or not"
+    assert labels_of["they", False] == {True}, "the turn of the plot"
+    assert labels_of["red", False] == {False} and True in labels_of["red", True]
 
 
 @pytest.mark.parametrize("scenery", [0.0, 0.4, 1.0])
 def test_the_longest_story_is_the_longest_of_all(scenery):
-    """`longest` is the length of a story that can be told, and none is longer: of all paths, listed one by one.
-    Catches: a passage of one token less taken, a sentence of scenery forgotten or taken where there is none, objects
-    and names counted as one token."""
+    """`longest` is the length of a possible story, and none is longer: all paths are listed one by one.
+    Catches: a passage that is one token too short, a missing sentence of scenery, or one too many, objects and names
+    counted as one token."""
     names, gender = {"A": (0, 0), "B": (1, 1)}, {"A": 0, "B": 0}
-    words = {slot: options[0] for slot, options in TINY.words.items()}
-    lengths = [len(told(tokens, names, gender, words)) for tokens, chance in paths_of(TINY, scenery) if chance]
+    words = {slot: choices[0] for slot, choices in TINY.words.items()}
+    lengths = [len(fill_slots(tokens, names, gender, words)) for tokens, chance in paths_of(TINY, scenery) if chance]
     assert StoryWriter(TINY, scenery).compiled_grammar.longest() == max(lengths) > min(lengths)
 
 
@@ -184,14 +184,14 @@ def test_no_story_is_longer_than_the_longest():
 
 
 def test_among_100_000_stories_frequencies_after_every_common_beginning_are_as_stated():
-    """One word a slot, so that beginnings that reach into the plot are common; chi-square after each of them."""
+    """One word per slot, so that beginnings that reach into the plot are common; chi-square after each of them."""
     grammar = Grammar({slot: words[:1] for slot, words in GRAMMAR.words.items()}, GRAMMAR.objects, GRAMMAR.beats, ())
     documents, _ = stories_of(grammar, 100_000, 0.3, 0.4)
     begins = documents.ends - documents.lengths
     length = 48
     tokens = documents.tokens[begins[:, None] + np.arange(length)]  # (stories, length)
     stated = documents.labels["probability"][begins[:, None] + np.arange(length)]
-    group = np.zeros(len(tokens), np.int64)  # stories that begin alike so far
+    group = np.zeros(len(tokens), np.int64)  # stories with the same beginning so far
     tests = 0
     for t in range(1, length):
         _, first, together, counts = np.unique(
@@ -209,10 +209,10 @@ def test_among_100_000_stories_frequencies_after_every_common_beginning_are_as_s
     assert tests > 50
 
 
-@pytest.mark.parametrize("options", [{}, {"fresh": 0.3, "shared_first": 0.5}, {"repeat_spans": False, "scenery": 1.0}])
-def test_surprise_is_what_was_expected(options):
-    """The mean of -log p equals the mean entropy, over all tokens, over choices, and by the number of options."""
-    labels = Stories(**options).documents(20_000, np.random.default_rng(5)).labels
+@pytest.mark.parametrize("settings", [{}, {"fresh": 0.3, "shared_first": 0.5}, {"repeat_spans": False, "scenery": 1.0}])
+def test_mean_surprisal_is_the_mean_entropy(settings):
+    """The mean of -log p equals the mean entropy, over all tokens, over choices, and by n_choices."""
+    labels = Stories(**settings).documents(20_000, np.random.default_rng(5)).labels
     surplus = -np.log(labels["probability"].astype(float)) - labels["entropy"]
     for chosen in (labels["n_choices"] > 1, labels["n_choices"] == 2, labels["n_choices"] > 2, labels["consequential"]):
         assert abs(surplus[chosen].mean()) < 5 * surplus[chosen].std() / np.sqrt(chosen.sum())
@@ -220,13 +220,13 @@ def test_surprise_is_what_was_expected(options):
 
 
 def test_mentions_are_counted_name_by_name():
-    """Marks follow from the tokens alone: who is meant, how often before, which piece."""
+    """Labels follow from the tokens alone: the entity, the number of the mention, the piece."""
     world = Stories(scenery=0.3)
     documents = world.documents(300, np.random.default_rng(1))
     names, first = world.token_names, len(world.token_names) - 64
-    story_marks = {name: np.split(label, documents.ends[:-1]) for name, label in documents.labels.items()}
+    story_labels = {name: np.split(label, documents.ends[:-1]) for name, label in documents.labels.items()}
     for i, story in enumerate(np.split(documents.tokens, documents.ends[:-1])):
-        labels = {name: label[i] for name, label in story_marks.items()}
+        labels = {name: label[i] for name, label in story_labels.items()}
         character = (labels["entity"] >= 0) & (labels["entity"] < 4)
         assert (character == (story >= first)).all()
         assert (labels["first_piece"][:-1] == labels["second_piece"][1:]).all(), "pieces come in pairs"
@@ -241,7 +241,7 @@ def test_mentions_are_counted_name_by_name():
         assert all(4 <= len(spoken) <= 10 for spoken in people) and 80 <= len(story) <= 200
 
 
-def test_splits_tell_the_same_stories_with_other_names():
+def test_splits_have_the_same_stories_with_other_names():
     world = Stories(names=NamePools(names=96, held_out=32), fresh=0.5)
     names = {}
     for split in ("train", "validation", "test"):
@@ -252,8 +252,8 @@ def test_splits_tell_the_same_stories_with_other_names():
     assert len(names["validation"]) == 32 and len(names["train"]) > 96
 
 
-def test_an_adjective_is_told_once_where_spans_are_not_repeated():
-    """Leaving it out changes no other token, and no chance of one."""
+def test_an_adjective_is_mentioned_once_if_spans_are_not_repeated():
+    """Leaving it out changes no other token, and no probability."""
     whole, vocabulary = stories_of(TINY, 300, 0.0, 0.0)
     short, _ = stories_of(TINY, 300, 0.0, 0.0, spans=False)
     keep = ~(whole.labels["first_piece"] & (whole.labels["entity"] == 4) & (whole.labels["mention"] > 1))
@@ -275,7 +275,7 @@ def test_text_reads_as_text():
     assert "Baba" in text and world.render([]) == ""
 
 
-def test_the_same_seed_tells_the_same_stories_everywhere():
+def test_the_same_seed_gives_the_same_stories_everywhere():
     batch = Stories(fresh=0.2, shared_first=0.2).sample(64, 256, np.random.default_rng(7))
     assert batch.tokens.shape == (64, 256)
     digest = sha256(batch.tokens.tobytes() + batch.documents.tobytes())
@@ -283,7 +283,7 @@ def test_the_same_seed_tells_the_same_stories_everywhere():
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    "settings, message",
     [
         ({"fresh": 1.5}, "fresh=1.5 must be a share from 0 to 1"),
         ({"split": "dev"}, "split='dev' must be one of train, validation, test"),
@@ -292,6 +292,6 @@ def test_the_same_seed_tells_the_same_stories_everywhere():
         ({"names": NamePools(names=32), "shared_first": 0.1}, "shared_first=0.1 needs two names for every first piece"),
     ],
 )
-def test_stories_that_cannot_be_told_are_named(options, message):
+def test_impossible_stories_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        Stories(**options)
+        Stories(**settings)

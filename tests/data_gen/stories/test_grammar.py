@@ -19,15 +19,15 @@ def test_brackets_expand_to_every_combination():
 
 
 def test_weights_are_shares_of_the_stories_that_come_this_way():
-    """Each passage alike, each expansion within it alike, scenery with its own chance."""
-    found = trees(grammar("( very | so | so ) good . > end", "{A} slept . > end", scenery=("it rained .",)), 0.2)
-    root = found["more", True]
+    """Passages are equally likely, so are the expansions of each, and scenery has its own probability."""
+    tree_of = trees(grammar("( very | so | so ) good . > end", "{A} slept . > end", scenery=("it rained .",)), 0.2)
+    root = tree_of["more", True]
     shares = {code: child.weight for code, child in root.children.items()}
     assert shares == pytest.approx(
         {("word", "it"): 0.2, ("word", "very"): 0.4 / 3, ("word", "so"): 0.8 / 3, ("name", "A"): 0.4}
     )
-    assert root.children["word", "very"].future == root.children["word", "so"].future, "nothing tells them apart later"
-    assert sum(child.weight for child in found["more", False].children.values()) == pytest.approx(1)
+    assert root.children["word", "very"].future == root.children["word", "so"].future, "no later token differs"
+    assert sum(child.weight for child in tree_of["more", False].children.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,6 @@ def test_weights_are_shares_of_the_stories_that_come_this_way():
         (("{house} . > end",), "{house} is not a slot"),
     ],
 )
-def test_text_whose_chances_would_not_be_exact_is_refused(passages, message):
+def test_text_without_exact_probabilities_is_refused(passages, message):
     with pytest.raises(ValueError, match=message.replace("{", r"\{")):
         trees(grammar(*passages), 0.2)

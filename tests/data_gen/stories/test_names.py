@@ -17,7 +17,7 @@ GRIDS = [
 
 @pytest.mark.parametrize("pools", GRIDS, ids=str)
 def test_no_pairing_is_in_two_splits_and_every_piece_is_used_evenly(pools):
-    """A test pairing seen in training would turn induction into memory; a piece used more would give itself away."""
+    """Catches: a test pairing seen in training, which turns induction into memory; a piece that is too likely."""
     members = [pools.pool(split).members for split in ("train", "validation", "test")]
     assert np.sum(members, axis=0).max() == 1
     assert len(pools.pool("train")) == (pools.names or 32 * 32 - 64)
@@ -35,9 +35,9 @@ def nearness(pools: NamePools, split: str) -> float:
     return float(np.mean([shared[first] @ train[:, second] for first, second in names]))
 
 
-def test_scattered_pools_hold_out_pairings_that_are_alike():
+def test_scattered_pools_hold_out_similar_pairings():
     """In order, validation names have more in common with the pool than test names; scattered, as much.
-    Catches: a choice on validation names that flatters; other pools than before by default."""
+    Catches: validation names that are easier than test names; default pools that have changed."""
     ordered = [[nearness(NamePools(seed=seed), split) for split in ("validation", "test")] for seed in range(20)]
     pools = [NamePools(seed=seed, scattered=True) for seed in range(60)]
     scattered = np.array([[nearness(p, split) for split in ("validation", "test")] for p in pools])
@@ -48,17 +48,17 @@ def test_scattered_pools_hold_out_pairings_that_are_alike():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"fresh_share": 0.3}, {"shared_first": 0.4}, {"fresh_share": 0.3, "shared_first": 0.5}]
+    "settings", [{}, {"fresh_share": 0.3}, {"shared_first": 0.4}, {"fresh_share": 0.3, "shared_first": 0.5}]
 )
-def test_stated_chances_are_those_of_a_reader_who_counts(options):
-    """Mean of -log p minus entropy is 0 (within 5 standard errors) for every piece: no chance too high or too low."""
+def test_stated_probabilities_agree_with_frequencies(settings):
+    """For every piece, the mean of -log p minus entropy is 0 within 5 standard errors."""
     pools, n = NamePools(names=64), 40_000
-    cast = draw_cast(pools.pool("train"), pools.fresh, n, 4, np.random.default_rng(0), **options)
+    cast = draw_cast(pools.pool("train"), pools.fresh, n, 4, np.random.default_rng(0), **settings)
     surplus = -np.log(cast.probability) - cast.entropy  # (stories, characters, 2)
     assert (np.abs(surplus.mean(axis=0)) <= 5 * surplus.std(axis=0) / np.sqrt(n) + 1e-5).all()
     first = cast.pieces[:, :, 0]
-    alike = (first[:, 0] == first[:, 1]).mean()
-    assert abs(alike - options.get("shared_first", 0)) < 0.02
+    shared = (first[:, 0] == first[:, 1]).mean()
+    assert abs(shared - settings.get("shared_first", 0)) < 0.02
     assert all(len(set(row[1:])) == 3 for row in first[:500].tolist())
     assert len({tuple(name) for name in cast.pieces[0].tolist()}) == 4
 

@@ -1,7 +1,9 @@
 """The stories' text: the rules that make every token's probability exact, and what makes a story a story.
 
-The checks expand the text with code of their own, so that they do not share a mistake with the engine.
-`python -c "import numpy as np, tests.test_plots as t; print(t.render(t.story(np.random.default_rng(0))))"` tells one.
+The checks expand the text with their own code, so that they do not share a mistake with data_gen.stories.grammar.
+`story` and `render` print a random story:
+
+    python -c "import numpy, tests.data_gen.stories.test_plots as t; print(t.render(t.story(numpy.random.default_rng())))"
 """
 
 import re
@@ -22,10 +24,11 @@ Expansion = tuple[str, ...]  # tokens; an object is its two slots: "{shade}", "{
 
 
 def expand(text: str) -> list[Expansion]:
-    """Every way to tell a text, one innermost pair of brackets after the other."""
+    """All expansions of a text, one innermost pair of brackets after the other."""
     if brackets := re.search(r"\( ([^()]*)\)", text):
         before, after = text[: brackets.start()], text[brackets.end() :]
-        return [told for option in brackets[1].split("|") for told in expand(before + option + after)]
+        alternatives = brackets[1].split("|")
+        return [expansion for text in alternatives for expansion in expand(before + text + after)]
     for slot, adjective in OBJECTS.items():
         text = text.replace(f"{{{slot}}}", f"{{{adjective}}} {{{slot}}}")
     return [tuple(text.split())]
@@ -38,7 +41,7 @@ def passages(beat: str) -> list[tuple[list[Expansion], bool, str]]:
     return [(expand(text), arrow == ">>", following) for text, arrow, following in parts]
 
 
-def told(beat: str) -> list[Expansion]:
+def texts_of(beat: str) -> list[Expansion]:
     return [expansion for expansions, _, _ in passages(beat) for expansion in expansions]
 
 
@@ -153,12 +156,12 @@ def test_there_are_many_plots_and_each_has_trouble_help_and_an_ending():
 
 
 @pytest.mark.parametrize("beat", BEATS)
-def test_whatever_competes_is_told_apart_by_its_first_token(beat):
+def test_alternatives_differ_in_their_first_token(beat):
     """A slot or a pronoun that competes might equal a word, and a name that is new could be any."""
     sure = known()[beat]
     open_ = any(open_ and following == beat for other in BEATS for _, open_, following in passages(other))
     scenery = [tuple(sentence.split()) for sentence in SCENERY if open_]
-    ways = told(beat)
+    ways = texts_of(beat)
     assert len(set(ways)) == len(ways), "the same text twice"
     waiting = [((), ways + [scene + way for scene in scenery for way in ways])]
     while waiting:
@@ -187,13 +190,13 @@ def test_no_word_can_be_mistaken_for_another():
 
 
 def literals() -> set[str]:
-    texts = [way for beat in BEATS for way in told(beat)] + [sentence.split() for sentence in SCENERY]
+    texts = [way for beat in BEATS for way in texts_of(beat)] + [sentence.split() for sentence in SCENERY]
     return {token for text in texts for token in text if not token.startswith("{")}
 
 
 def test_slots_are_known_and_no_list_is_idle():
-    """A misspelt slot would be told as it is written."""
-    used = {token[1:-1] for beat in BEATS for way in told(beat) for token in way if re.fullmatch(r"\{\w+\}", token)}
+    """A misspelt slot would appear as it is written."""
+    used = {token[1:-1] for beat in BEATS for way in texts_of(beat) for token in way if re.fullmatch(r"\{\w+\}", token)}
     assert used - set("ABCD") == set(WORDS)
     assert set(OBJECTS) | set(OBJECTS.values()) <= set(WORDS) and len(set(OBJECTS.values())) == len(OBJECTS) <= 3
 
@@ -229,7 +232,7 @@ def test_a_character_is_introduced_with_what_it_is_and_not_before_the_plot_needs
     before = known()
     for beat in BEATS:
         newcomers = []
-        for way in told(beat):
+        for way in texts_of(beat):
             new = introduced(way) - before[beat]
             slots = {token[1:-1] for token in way}
             assert all(slots & KINDS[name[1]] for name in new), (beat, way)
@@ -239,11 +242,11 @@ def test_a_character_is_introduced_with_what_it_is_and_not_before_the_plot_needs
     assert all(plot_span(plot, kind)[1] <= 1 for plot in PLOTS for kind in ("{neighbour}", "{stranger}"))
 
 
-def test_pronouns_follow_their_character_and_nothing_else_tells_gender():
-    """A "he" for somebody not yet named has no meaning; a literal "she" would be wrong for half of the casts."""
+def test_pronouns_follow_their_character_and_nothing_else_shows_gender():
+    """A "he" for a character who is not yet named has no meaning; a literal "she" would be wrong for half of the casts."""
     before = known()
     for beat in BEATS:
-        for way in told(beat):
+        for way in texts_of(beat):
             for i, token in enumerate(way):
                 if pronoun := re.fullmatch(r"\{([A-D])\.(\w+)\}", token):
                     assert pronoun[2] in PRONOUNS
@@ -255,7 +258,7 @@ def test_pronouns_follow_their_character_and_nothing_else_tells_gender():
 @pytest.mark.parametrize("beat", BEATS)
 def test_passages_are_whole_sentences_of_single_tokens(beat):
     """An open quotation would swallow the next beat, and a capital or a glued comma would be a token of its own."""
-    for way in told(beat):
+    for way in texts_of(beat):
         assert way[-1] in (".", "!", "?", '"') and way.count('"') % 2 == 0, way
         assert all(re.fullmatch(r"[a-z]+|'s|n't|[.,!?\"]|\{\w+(\.\w+)?\}", token) for token in way), way
         articles = [(one, two) for one, two in zip(way, way[1:], strict=False) if one in ("a", "an")]
@@ -273,7 +276,7 @@ def test_words_are_single_and_plain():
 
 
 def test_choices_are_of_several_sorts():
-    """Synonyms that change nothing, who acts, and how the plot turns: each must be there to be told apart later."""
+    """Synonyms that change nothing, who acts, and how the plot turns: each must exist, so that results can be split by them."""
     turns = [beat for beat in BEATS if beat != "wish" and len({following for _, _, following in passages(beat)}) > 1]
     text = " ".join(passage for passages_ in BEATS.values() for passage in passages_)
     assert len(turns) >= 5
@@ -294,6 +297,6 @@ def test_random_stories_read_as_texts():
 
 
 def test_the_text_stays_as_it_is():
-    """Results belong to a text: whoever edits a story starts a new series of them, knowingly."""
+    """Results belong to a text: an edit of a story starts a new series of results."""
     text = repr((WORDS, OBJECTS, SCENERY, BEATS))
     assert sha256(text.encode()).hexdigest() == "4d09a4e8f666bbdfe0c3db24efd2908a4de6a9f57f272d4b8243409c4dea51a8"

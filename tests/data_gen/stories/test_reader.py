@@ -1,4 +1,4 @@
-"""The reader of stories: every horizon's chances are those counted off a list of all stories there can be."""
+"""The reader of stories: every horizon's probabilities are those counted from a list of all possible stories."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from data_gen.stories.names import Pool, draw_cast
 from data_gen.stories.reader import StoryReader
 
 N = 8
-# Every sort of choice, all within reach of eight tokens: who acts, scenery, turns of the plot, slots told once or
-# twice, pronouns, an object, a word that a slot can hold, too, and D before C.
+# Every sort of choice, all within reach of eight tokens: who acts, scenery, turns of the plot, slots mentioned
+# once or twice, pronouns, an object, a word that a slot can hold, too, and D before C.
 TINY = Grammar(
     words={"place": ("wood", "town"), "toy": ("ball", "kite"), "shade": ("red", "blue")},
     objects={"toy": "shade"},
@@ -39,7 +39,7 @@ FRESH = np.ones((4, 3), bool)
 CASTS = [(0.0, 0.0, True), (0.0, 0.4, False), (0.3, 0.4, True), (1.0, 1.0, True)]
 
 
-# --- the slow, obvious reading: list every cast, every path, every story
+# --- the slow, obvious reference: list every cast, every path, every story
 
 
 def casts(fresh: float, shared: float) -> dict[tuple, float]:
@@ -52,10 +52,10 @@ def casts(fresh: float, shared: float) -> dict[tuple, float]:
             if len(cast) == 4:
                 chances[cast] += chance
                 return
-            other = [name for name in names if name[0] not in {first for first, _ in cast}]
+            different = [name for name in names if name[0] not in {first for first, _ in cast}]
             again = shared if len(cast) == 1 else 0
-            alike = [name for name in names if again and name[0] == cast[0][0] and name != cast[0]]
-            for group, share in ((other, 1 - again), (alike, again)):
+            similar = [name for name in names if again and name[0] == cast[0][0] and name != cast[0]]
+            for group, share in ((different, 1 - again), (similar, again)):
                 for name in group if share else ():
                     draw((*cast, name), chance * share / len(group))
 
@@ -80,7 +80,7 @@ def paths(beat: str = "arrival", open_: bool = False) -> Iterator[tuple[tuple[st
             yield (*front, *own, *rest), p * share * q
 
 
-def tell(path: tuple[str, ...], cast: tuple, drawn: dict[str, int], spans: bool) -> tuple[str, ...]:
+def write(path: tuple[str, ...], cast: tuple, drawn: dict[str, int], spans: bool) -> tuple[str, ...]:
     out, met = ["<story>"], False
     for token in path:
         if token == "{toy}":
@@ -98,21 +98,21 @@ def tell(path: tuple[str, ...], cast: tuple, drawn: dict[str, int], spans: bool)
 def all_stories(fresh: float, shared: float, spans: bool) -> dict[tuple[str, ...], float]:
     chances: dict[tuple[str, ...], float] = Counter()
     everyone = casts(fresh, shared)
-    some: dict[tuple, float] = Counter()  # where C and D are not told, whoever they are
+    a_and_b: dict[tuple, float] = Counter()  # for stories without C and D
     for (a, b, _, _), p in everyone.items():
-        some[a, b, None, None] += p
+        a_and_b[a, b, None, None] += p
     for path, p in paths():
         text = " ".join(path)
         used = [slot for slot in ("place", "toy") if f"{{{slot}}}" in text]
         used += ["shade"] * ("toy" in used) + [who for who in "AC" if f"{{{who}." in text]
-        values = [dict(zip(used, each, strict=True)) for each in product((0, 1), repeat=len(used))]
-        for (cast, q), drawn in product((everyone if "{C}" in text else some).items(), values):
-            chances[tell(path, cast, drawn, spans)] += p * q / len(values)
+        values = [dict(zip(used, drawn, strict=True)) for drawn in product((0, 1), repeat=len(used))]
+        for (cast, q), drawn in product((everyone if "{C}" in text else a_and_b).items(), values):
+            chances[write(path, cast, drawn, spans)] += p * q / len(values)
     return chances
 
 
 def sample(grammar: Grammar, n: int, fresh: float, shared: float, scenery: float, spans: bool = True, seed: int = 0):
-    """n stories with names of POOL and FRESH, their vocabulary, and the reader who knows all that."""
+    """n stories with names of POOL and FRESH, their vocabulary, and the ideal predictor."""
     rng, writer = np.random.default_rng(seed), story_writer(grammar, scenery)
     cast = draw_cast(Pool(POOL), Pool(FRESH), n, 4, rng, fresh, shared)
     cast.pieces[:] += len(writer.compiled_grammar.vocabulary) + np.array([0, 4])
@@ -121,35 +121,35 @@ def sample(grammar: Grammar, n: int, fresh: float, shared: float, scenery: float
     return writer.write(cast, rng, spans), (*writer.compiled_grammar.vocabulary, *pieces), reader
 
 
-def nats_of(chances: dict) -> float:
+def entropy_of(chances: dict) -> float:
     p = np.array(list(chances.values())) / sum(chances.values())
     return -(p * np.log(p)).sum()
 
 
 @pytest.mark.parametrize("fresh, shared, spans", CASTS)
 def test_all_horizons_are_those_of_the_list_of_all_stories(fresh, shared, spans):
-    """Nats, entropies and information of eight horizons, by Bayes' rule on every story there can be.
+    """Losses, entropies and information of eight horizons, by Bayes' rule on all possible stories.
 
-    A path's weight left out, scenery not crossed, a slot known too early or forgotten, names of characters in between
-    taken for read, an end of the story that counts as a token: each would show.
+    Catches: a path's weight left out, scenery not crossed, a slot known too early or forgotten, names of characters in
+    between taken as known, an end of the story that counts as a token.
     """
     every = all_stories(fresh, shared, spans)
     assert sum(every.values()) == pytest.approx(1)
     documents, vocabulary, reader = sample(TINY, 20, fresh, shared, SCENERY, spans)
     words = [vocabulary[token] for token in documents.tokens]
     stories = [tuple(words[end - length : end]) for end, length in zip(documents.ends, documents.lengths, strict=True)]
-    asked = {story[:t] for story in stories for t in range(1, len(story))}
+    prefixes = {story[:t] for story in stories for t in range(1, len(story))}
     pairs = defaultdict(lambda: [Counter() for _ in range(N)])  # x_<s -> j -> chance of (x_s, x_{s+j})
     for story, chance in every.items():
         for s in range(1, len(story)):
-            if story[:s] not in asked:
+            if story[:s] not in prefixes:
                 break
             for j, later in enumerate(story[s : s + N]):
                 pairs[story[:s]][j][story[s], later] += chance
     batch = documents.pack(40)  # rows of several stories
-    found = reader.foresee(batch, N)
+    foresight = reader.foresee(batch, N)
     at = [np.argwhere(batch.documents == i) for i in range(len(stories))]
-    expected = {name: np.full(found.nll.shape, np.nan) for name in ("nll", "entropy", "information")}
+    expected = {name: np.full(foresight.nll.shape, np.nan) for name in ("nll", "entropy", "information")}
     for story, places in zip(stories, at, strict=True):
         for s in range(1, len(story)):
             for j in range(min(N, len(story) - s)):
@@ -159,10 +159,10 @@ def test_all_horizons_are_those_of_the_list_of_all_stories(fresh, shared, spans)
                     later[y] += chance
                 row, target = places[s + j]
                 expected["nll"][j, row, target] = -np.log(later[story[s + j]] / sum(later.values()))
-                expected["entropy"][j, row, target] = nats_of(later)
-                expected["information"][j, row, places[s][1]] = nats_of(own) + nats_of(later) - nats_of(pair)
+                expected["entropy"][j, row, target] = entropy_of(later)
+                expected["information"][j, row, places[s][1]] = entropy_of(own) + entropy_of(later) - entropy_of(pair)
     for name, values in expected.items():
-        np.testing.assert_allclose(getattr(found, name), values, rtol=1e-9, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(getattr(foresight, name), values, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("fresh, shared, _", CASTS)
@@ -173,14 +173,14 @@ def test_pieces_of_names_are_expected_as_the_list_of_all_casts_has_them(fresh, s
     reader = CastReader(Pool(POOL), Pool(FRESH), fresh, shared)
     for _ in range(60):
         cast = cases[rng.integers(len(cases))]
-        told = tuple(name[:k] for name, k in zip(cast, rng.integers(0, 3, 4), strict=True))
-        possible = {c: p for c, p in every.items() if all(a[: len(b)] == b for a, b in zip(c, told, strict=True))}
-        for character, name in enumerate(told):
+        known = tuple(name[:k] for name, k in zip(cast, rng.integers(0, 3, 4), strict=True))
+        possible = {c: p for c, p in every.items() if all(a[: len(b)] == b for a, b in zip(c, known, strict=True))}
+        for character, name in enumerate(known):
             for second in range(len(name), 2):
                 expected = np.zeros(3 if second else 4)
-                for other, chance in possible.items():
-                    expected[other[character][second]] += chance / sum(possible.values())
-                np.testing.assert_allclose(reader.expected(told, character, second), expected, atol=1e-12)
+                for possible_cast, chance in possible.items():
+                    expected[possible_cast[character][second]] += chance / sum(possible.values())
+                np.testing.assert_allclose(reader.expected(known, character, second), expected, atol=1e-12)
 
 
 # --- the real text
@@ -193,7 +193,7 @@ WORLDS = [
 ]
 
 
-def first_told(batch: Batch, entity: int) -> np.ndarray:
+def first_mention(batch: Batch, entity: int) -> np.ndarray:
     """(documents,) where in its row a character is first named; seq where it never is."""
     named = (batch.labels["entity"] == entity) & (batch.labels["mention"] == 1) & batch.labels["first_piece"]
     place = np.full(batch.documents.max() + 1, batch.seq)
@@ -203,45 +203,45 @@ def first_told(batch: Batch, entity: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=range(len(WORLDS)))
-def test_horizon_1_is_what_the_marks_say(world):
-    """And all horizons are laid out as a model's. Marks take C's name for read before D's: where D comes first, the two
+def test_horizon_1_agrees_with_the_labels(world):
+    """All horizons have the layout of a model's. Labels take C's name as known before D's: where D comes first, the two
     are swapped, and their product is the same."""
     batch = world.sample(12, 200, np.random.default_rng(3))
-    labels, found = batch.labels, StoryReader.of(world).foresee(batch, 3)
-    asked = ~np.isnan(found.nll[0])
+    labels, foresight = batch.labels, StoryReader.of(world).foresee(batch, 3)
+    predicted = ~np.isnan(foresight.nll[0])
     real = batch.documents >= 0
-    assert (asked == (real & (np.roll(batch.documents, 1, axis=1) == batch.documents))).all()
-    assert (np.isnan(found.nll) == np.isnan(found.entropy)).all() and asked.sum() > 1500
+    assert (predicted == (real & (np.roll(batch.documents, 1, axis=1) == batch.documents))).all()
+    assert (np.isnan(foresight.nll) == np.isnan(foresight.entropy)).all() and predicted.sum() > 1500
     for i in (2, 3):
         same = batch.documents[:, i:] == batch.documents[:, :-i]
-        assert (~np.isnan(found.nll[i - 1, :, i:]) == (same & real[:, i:])).all()
-    early = np.append(first_told(batch, 3) < first_told(batch, 2), False)[batch.documents]  # (rows, seq)
+        assert (~np.isnan(foresight.nll[i - 1, :, i:]) == (same & real[:, i:])).all()
+    early = np.append(first_mention(batch, 3) < first_mention(batch, 2), False)[batch.documents]  # (rows, seq)
     swapped = early & (labels["entity"] >= 2) & (labels["entity"] < 4) & (labels["mention"] == 1)
-    chosen = asked & ~swapped
-    np.testing.assert_allclose(found.nll[0][chosen], -np.log(labels["probability"][chosen]), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.entropy[0][chosen], labels["entropy"][chosen], rtol=1e-5, atol=1e-5)
-    assert found.nll[0][swapped].sum() == pytest.approx(-np.log(labels["probability"][swapped]).sum(), rel=1e-4)
-    np.testing.assert_allclose(found.information[0], found.entropy[0], atol=1e-12)
+    chosen = predicted & ~swapped
+    np.testing.assert_allclose(foresight.nll[0][chosen], -np.log(labels["probability"][chosen]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(foresight.entropy[0][chosen], labels["entropy"][chosen], rtol=1e-5, atol=1e-5)
+    assert foresight.nll[0][swapped].sum() == pytest.approx(-np.log(labels["probability"][swapped]).sum(), rel=1e-4)
+    np.testing.assert_allclose(foresight.information[0], foresight.entropy[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("world", WORLDS[1:], ids=range(1, len(WORLDS)))
-def test_no_token_tells_less_than_nothing_or_more_than_itself(world):
-    """0 <= I(x_{s+j}; x_s) <= H(x_s), and what is paid is on average what was expected, horizon by horizon."""
-    found = StoryReader.of(world).foresee(world.sample(12, 200, np.random.default_rng(4)), N)
-    information, there = found.information, ~np.isnan(found.information)
-    assert information[there].min() > -1e-9
-    assert (information - information[:1])[there].max() < 1e-9 and information[0][there[0]].max() > 1
-    surplus = found.nll - found.entropy
-    for each in surplus:
-        each = each[~np.isnan(each)]
+def test_information_is_between_zero_and_the_entropy(world):
+    """0 <= I(x_{s+j}; x_s) <= H(x_s), and the mean loss is the mean entropy at every horizon."""
+    foresight = StoryReader.of(world).foresee(world.sample(12, 200, np.random.default_rng(4)), N)
+    information, real = foresight.information, ~np.isnan(foresight.information)
+    assert information[real].min() > -1e-9
+    assert (information - information[:1])[real].max() < 1e-9 and information[0][real[0]].max() > 1
+    surplus = foresight.nll - foresight.entropy
+    for horizon_surplus in surplus:
+        values = horizon_surplus[~np.isnan(horizon_surplus)]
         # tokens of one story are not independent: three times the error of the mean is a bound that holds
-        assert abs(each.mean()) < 3 * each.std() / np.sqrt(len(each) / N)
-    means = np.nanmean(np.where(np.isnan(found.nll[-1]), np.nan, found.entropy), axis=(1, 2))
+        assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values) / N)
+    means = np.nanmean(np.where(np.isnan(foresight.nll[-1]), np.nan, foresight.entropy), axis=(1, 2))
     assert (np.diff(means) > 0.02).all(), "the same targets, from further away"
 
 
 def test_among_many_stories_frequencies_some_tokens_after_a_common_beginning_are_as_expected():
-    """One word a slot, so that beginnings that reach into the plot are common; chi-square, 2 to 8 tokens ahead."""
+    """One word per slot, so that beginnings that reach into the plot are common; chi-square, 2 to 8 tokens ahead."""
     grammar = Grammar(
         {slot: words[:1] for slot, words in GRAMMAR.words.items()}, GRAMMAR.objects, GRAMMAR.beats, GRAMMAR.scenery[:2]
     )
@@ -251,15 +251,15 @@ def test_among_many_stories_frequencies_some_tokens_after_a_common_beginning_are
     tokens = documents.tokens[begins[:, None] + np.arange(length + N)]  # (stories, length + N)
     tests = 0
     for story in tokens[:12]:
-        reading, alike = reader.start(), np.ones(len(tokens), bool)
+        reading, same_so_far = reader.start(), np.ones(len(tokens), bool)
         for t, token in enumerate(story[:length]):
-            reading, alike = reader.read(reading, token), alike & (tokens[:, t] == token)
-            for i in (2, 5, 8) if alike.sum() >= 200 and t % 3 == 0 else ():
-                expected = alike.sum() * reader.ahead(reading, i)
-                counted = np.bincount(tokens[alike, t + i], minlength=len(expected))
-                assert expected.sum() == pytest.approx(alike.sum()) and not counted[expected == 0].any()
+            reading, same_so_far = reader.read(reading, token), same_so_far & (tokens[:, t] == token)
+            for i in (2, 5, 8) if same_so_far.sum() >= 200 and t % 3 == 0 else ():
+                expected = same_so_far.sum() * reader.ahead(reading, i)
+                counted = np.bincount(tokens[same_so_far, t + i], minlength=len(expected))
+                assert expected.sum() == pytest.approx(same_so_far.sum()) and not counted[expected == 0].any()
                 often = expected >= 5
-                if often.sum() > 1 and expected[often].sum() > 0.8 * alike.sum():
+                if often.sum() > 1 and expected[often].sum() > 0.8 * same_so_far.sum():
                     sizes = expected[often] * counted[often].sum() / expected[often].sum()
                     assert chisquare(counted[often], sizes).pvalue > 1e-6
                     tests += 1

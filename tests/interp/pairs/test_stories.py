@@ -76,7 +76,7 @@ def test_first_pieces_can_be_exchanged_instead(drawn):
 
 
 def test_roles_are_where_the_names_are(drawn):
-    """By the tokens' text, not by token labels. Catches: a role shifted by one, mentions of a third character taken for the
+    """By the tokens' text, not by labels. Catches: a role shifted by one, mentions of a third character taken for the
     other's, pairs without an earlier mention of both."""
     stories, _, pairs = drawn
     names = stories.token_names
