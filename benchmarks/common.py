@@ -1,6 +1,6 @@
-"""What the benchmark scripts share: fresh processes for contestants, and one JSON file a benchmark.
+"""Shared by the benchmark scripts: fresh processes for contestants, and one JSON file per benchmark.
 
-Torch is imported where it is needed, so that processes without it start ten times as fast.
+Torch is imported inside functions, so that processes without it start ten times as fast.
 """
 
 import argparse
@@ -22,31 +22,31 @@ def fresh_process(script: str, task: dict[str, Any], timeout: int = 600) -> dict
     """Runs `script --worker <task as JSON>` in a new interpreter and returns the JSON it prints last.
 
     Raises:
-        RuntimeError: with the worker's own words, if it fails; or if it takes longer than `timeout` seconds.
+        RuntimeError: with the worker's own message if it fails, or if it takes longer than `timeout` seconds.
     """
     command = [sys.executable, script, "--worker", json.dumps(task)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    what = {name: value for name, value in task.items() if not isinstance(value, list | dict)}
-    where = f"in a worker of {Path(script).name}, {what}"
+    settings = {name: value for name, value in task.items() if not isinstance(value, list | dict)}
+    where = f"in a worker of {Path(script).name}, {settings}"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"not done after {timeout} s; {where}") from error
+        raise RuntimeError(f"not finished after {timeout} s; {where}") from error
     if done.returncode:
-        words = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}, without a word"])[-1]
-        raise RuntimeError(f"{words}; {where}")
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode} without a message"]
+        raise RuntimeError(f"{lines[-1]}; {where}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def existing_file(path: str) -> str:
-    """The path, for argparse, which refuses others."""
+    """The path if it is a file; otherwise an error for argparse."""
     if not Path(path).is_file():
-        raise argparse.ArgumentTypeError(f"{path} is no file")
+        raise argparse.ArgumentTypeError(f"{path} is not a file")
     return path
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """The machine and software that the numbers were measured on."""
     import torch
 
     from mtp_lab.training.hardware import bf16_is_fast
@@ -63,6 +63,6 @@ def machine() -> dict[str, Any]:
 
 def save(name: str, content: dict[str, Any]) -> None:
     """Writes benchmarks/results/<name>.json."""
-    told = {"machine": machine(), "date": datetime.date.today().isoformat(), **content}
-    write_atomic(RESULTS / f"{name}.json", json.dumps(told, indent=1) + "\n")
+    content = {"machine": machine(), "date": datetime.date.today().isoformat(), **content}
+    write_atomic(RESULTS / f"{name}.json", json.dumps(content, indent=1) + "\n")
     print(f"written: benchmarks/results/{name}.json")

@@ -1,11 +1,12 @@
-"""How fast token streams are made, on one core, and what share of a training step that is.
+"""How fast token streams are made on one core, and which share of a training step that takes.
 
-Three rates: documents drawn and marked, many at once, which has to reach what is wanted of the stream; the same packed
-into many rows; and packed into as few rows as a training step asks for. Each is measured in a process of its own with
-one thread, in seconds of the processor, since other programs' do not count; in rounds, of which the fastest counts. The
-share is what the log of a short training of a small model says (seconds_for_data of seconds), between two rows after
-its start and before its validation; so are the tokens a second that it trains on, padding not counted. Those of
-polynomials have a bar, as they are by default and packed tightly in notebook 05's ring, more rows a step.
+There are three rates: documents drawn and labelled, many at once, which has a target for most streams; the same packed
+into many rows; and packed into the few rows of a training step. Each rate is measured in a fresh process with one
+thread. It counts processor time, which other programs do not affect, and the fastest of several rounds.
+
+The share comes from the log of a short training of a small model (seconds_for_data by seconds), between two rows after
+its start and before its validation. So do the tokens per second that it trains on, without padding. They have a target
+for polynomials, with the default settings and with notebook 05's ring, tight packing and more rows per step.
 
 Example: python benchmarks/data_rates.py --rounds 3 --seconds 1 --steps 30
 """
@@ -23,7 +24,7 @@ from common import fresh_process, save
 from data_gen.polynomials.stream import Polynomials
 from mtp_lab.tasks import TASKS, ChoiceProcessTask, PolynomialsTask, StarGraphTask, StoriesTask, Task
 
-# task, what is counted, and how many a second on one core are wanted
+# name -> task, its fields, what is counted, and the target per second on one core (0: none)
 STREAMS: dict[str, tuple[type, dict[str, Any], str, int]] = {
     "polynomials F7[X]/(X^5)": (PolynomialsTask, {"stream": Polynomials(p=7, d=5)}, "documents", 300_000),
     "polynomials F2[X]/(X^4)": (PolynomialsTask, {"stream": Polynomials(p=2, d=4)}, "documents", 800_000),
@@ -33,9 +34,9 @@ STREAMS: dict[str, tuple[type, dict[str, Any], str, int]] = {
 }
 DOCUMENTS, BATCH = 20_000, 32
 CALLS = {"drawn": DOCUMENTS, "packed": 4096, "packed, training step": BATCH}  # documents, or rows
-SHARE = 0.05  # of a step, at most, wanted
+SHARE = 0.05  # of a step, the upper limit
 WIDTH, LAYERS = 64, 6
-# what is trained: task, rows a step, and how many real tokens a second on one core are wanted
+# name -> task, its fields, rows per step, and the target in real tokens per second on one core (0: none)
 TRAININGS: dict[str, tuple[type, dict[str, Any], int, int]] = {
     **{name: (kind, {}, BATCH, 0) for name, kind in TASKS.items()},
     "polynomials": (PolynomialsTask, {}, BATCH, 25_000),
@@ -46,20 +47,20 @@ TRAININGS: dict[str, tuple[type, dict[str, Any], int, int]] = {
         25_000,
     ),
 }
-PATIENCE = 3600  # seconds, for one process on a machine that others use, too
+TIMEOUT = 3600  # seconds for one process, on a machine that other programs also use
 
 
 def worker(job: dict[str, Any]) -> dict[str, float]:
-    """The job in this process: a rate, or a training."""
+    """Runs a job in this process: the measurement of a rate, or a training."""
     return share(job) if "steps" in job else rate(job)
 
 
 def rate(job: dict[str, Any]) -> dict[str, float]:
-    """Documents or tokens a second, in the fastest round."""
+    """Documents or tokens per second, in the fastest round."""
     kind, fields, unit, _ = STREAMS[job["stream"]]
     task: Task = kind(**fields)
     make = drawn if job["call"] == "drawn" else packed
-    make(task, job["size"], 0, unit)  # what is compiled once is there
+    make(task, job["size"], 0, unit)  # warm up: some code is compiled at the first call
     rates = []
     for seed in range(1, 1 + job["rounds"]):
         started, made = time.process_time(), 0
@@ -70,20 +71,20 @@ def rate(job: dict[str, Any]) -> dict[str, float]:
 
 
 def drawn(task: Task, documents: int, seed: int, unit: str) -> int:
-    """Draws documents; how many, or how many tokens."""
+    """Draws documents, and returns their number or that of their tokens."""
     length = (task.seq,) if isinstance(task, ChoiceProcessTask) else ()
     made = task.stream.documents(documents, *length, np.random.default_rng(seed))
     return len(made.tokens) if unit == "tokens" else len(made)
 
 
 def packed(task: Task, rows: int, seed: int, unit: str) -> int:
-    """Makes a batch; how many documents are in it, or how many tokens."""
+    """Makes a batch, and returns the number of its documents or tokens."""
     batch = task.batch(rows, 0, seed)
     return batch.real_tokens if unit == "tokens" else int(batch.documents.max()) + 1
 
 
 def share(job: dict[str, Any]) -> dict[str, float]:
-    """Part of a step's time that a training waited for its batch, the seconds of a step, its real tokens a second."""
+    """The share of a step that a training waits for its batch, the seconds of a step, and real tokens per second."""
     import torch
 
     from mtp_lab.config import ModelConfig, TrainConfig
@@ -106,35 +107,35 @@ def share(job: dict[str, Any]) -> dict[str, float]:
 
 def rates(rounds: int, seconds: float) -> list[dict[str, Any]]:
     rows = []
-    for name, (_, _, unit, bar) in STREAMS.items():
+    for name, (_, _, unit, target_drawn) in STREAMS.items():
         for call, size in CALLS.items():
             job = {"stream": name, "call": call, "size": size}
-            done = fresh_process(__file__, job | {"rounds": rounds, "seconds": seconds}, PATIENCE)
-            wanted = bar if call == "drawn" else 0
-            rows.append(job | {"unit": unit, "wanted": wanted} | done)
-            beside = f"wanted {wanted:9,d}" + "  NOT REACHED" * (done["per_second"] < wanted) if wanted else ""
-            print(f"{name:26s} {call:22s} {done['per_second']:12,.0f} {unit}/s  {beside}", flush=True)
+            done = fresh_process(__file__, job | {"rounds": rounds, "seconds": seconds}, TIMEOUT)
+            target = target_drawn if call == "drawn" else 0
+            rows.append(job | {"unit": unit, "target": target} | done)
+            verdict = f"target {target:9,d}" + "  NOT REACHED" * (done["per_second"] < target) if target else ""
+            print(f"{name:26s} {call:22s} {done['per_second']:12,.0f} {unit}/s  {verdict}", flush=True)
     return rows
 
 
 def shares(steps: int) -> list[dict[str, Any]]:
     rows = []
-    for name, (*_, bar) in TRAININGS.items():
-        done = fresh_process(__file__, {"task": name, "steps": steps}, PATIENCE)
-        rows.append({"task": name, "wanted": SHARE, "wanted_tokens": bar} | done)
-        part, speed = done["share"], done["tokens_per_second"]
-        beside = f"wanted below {SHARE:.0%}" + "  NOT REACHED" * (part >= SHARE)
-        print(f"{name:40s} data: {part:6.2%} of {done['seconds_per_step']:.3f} s a step  {beside}")
-        beside = f"wanted {bar:9,d}" + "  NOT REACHED" * (speed < bar) if bar else ""
-        print(f"{'':40s} trained {speed:8,.0f} real tokens/s  {beside}", flush=True)
+    for name, (*_, target) in TRAININGS.items():
+        done = fresh_process(__file__, {"task": name, "steps": steps}, TIMEOUT)
+        rows.append({"task": name, "target": SHARE, "target_tokens": target} | done)
+        waiting, speed = done["share"], done["tokens_per_second"]
+        verdict = f"target below {SHARE:.0%}" + "  NOT REACHED" * (waiting >= SHARE)
+        print(f"{name:40s} data: {waiting:6.2%} of {done['seconds_per_step']:.3f} s a step  {verdict}")
+        verdict = f"target {target:9,d}" + "  NOT REACHED" * (speed < target) if target else ""
+        print(f"{'':40s} trained {speed:8,.0f} real tokens/s  {verdict}", flush=True)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each rate, of which the fastest counts")
-    parser.add_argument("--seconds", type=float, default=0.5, help="seconds of a round, above 0")
-    parser.add_argument("--steps", type=int, default=20, help="steps of the trainings that shares are read from")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each rate; the fastest counts")
+    parser.add_argument("--seconds", type=float, default=0.5, help="duration of a round in seconds, above 0")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each training")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -145,7 +146,7 @@ def main() -> None:
             f"rounds={options.rounds} must be at least 1, seconds={options.seconds} above 0, "
             f"steps={options.steps} at least 8"
         )
-    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # of the workers, before they load NumPy
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # for the workers, before they load NumPy
     content = {"rates": rates(options.rounds, options.seconds), "shares": shares(options.steps)}
     shape = f"d={WIDTH}, {LAYERS} layers, batch {BATCH} unless named, one thread"
     save("data_rates", {"one_core": True, "training": shape, **content})

@@ -1,8 +1,10 @@
 """Peak memory of a training step by how Eq. 2 is computed: resident set of fresh processes.
 
-naive: all heads' logits at once. chunked: all heads at once, their logits in the chunks of PyTorch's
-linear_cross_entropy. sequential: head after head, each head's logits whole. both: head after head, in chunks, which is
-what mtp_loss does.
+There are four methods:
+    naive       the logits of all heads at once
+    chunked     all heads at once, with their logits in the chunks of PyTorch's linear_cross_entropy
+    sequential  one head after the other, with all logits of a head at once
+    both        one head after the other, in chunks, as mtp_loss does
 
 Example: python benchmarks/loss_memory.py --vocabularies 4096 32768
 """
@@ -20,7 +22,7 @@ from mtp_lab.model import loss
 from mtp_lab.model.targets import future_targets
 
 METHODS = ("naive", "chunked", "sequential", "both")
-BAR = 1.1  # of "both": the peak at the largest n, at most, in peaks at n = 1
+TARGET = 1.1  # upper limit of the peak of "both" at the largest n, relative to n = 1
 
 
 def step(model: MTPTransformer, tokens: torch.Tensor, method: str) -> None:
@@ -30,12 +32,12 @@ def step(model: MTPTransformer, tokens: torch.Tensor, method: str) -> None:
         latents = model.run_heads(model.trunk(tokens, context), tokens, context)
         targets = future_targets(tokens, model.config.n_future)
         losses, library = [], torch.nn.LinearCrossEntropyOptions()
-        for i, wanted in zip(model.config.parents, targets, strict=True):
+        for i, targets_i in zip(model.config.parents, targets, strict=True):
             inputs = model.norm(latents[i]).flatten(0, 1)
-            losses.append(F.linear_cross_entropy(inputs, model.unembed.weight, wanted.flatten(), options=library))
+            losses.append(F.linear_cross_entropy(inputs, model.unembed.weight, targets_i.flatten(), options=library))
         torch.stack(losses).sum().backward()
         return
-    if method == "sequential":  # one head at a time, its logits whole
+    if method == "sequential":  # one head at a time, all of its logits at once
         loss.CHUNK_LOGITS = 2**62
     mtp_loss(model, tokens, method="reference" if method == "naive" else "sequential").total.backward()
 
@@ -45,7 +47,7 @@ def worker(task: dict) -> dict:
     torch.manual_seed(0)
     config = ModelConfig(vocab_size=task["vocab"], d_model=128, n_layers=9, n_future=task["n"], max_seq=128)
     model = MTPTransformer(config)
-    for parameter in model.parameters():  # gradients are there in any case; they are not the loss's memory
+    for parameter in model.parameters():  # every method needs gradients; they do not count as memory of the loss
         parameter.grad = torch.zeros_like(parameter)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step(model, torch.randint(0, task["vocab"], (16, 128)), task["method"])

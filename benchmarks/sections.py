@@ -67,7 +67,7 @@ def training(content: Content) -> Shown:
     tables = {}
     for panel, part in rows.groupby("panel", sort=False):
         speed = part.tokens_per_second
-        table = {"contestant": part.name, "tokens/s": speed, "ms a step": 1e3 * part.seconds}
+        table = {"contestant": part["name"], "tokens/s": speed, "ms a step": 1e3 * part.seconds}
         table |= {"parameters": part.parameters, "mtp-lab, times this": speed[part.ours].iloc[0] / speed}
         tables[f"{panel} a step"] = pd.DataFrame(table)
     ratios = train_throughput.ratios(content["peers"])
@@ -86,7 +86,7 @@ def training(content: Content) -> Shown:
     figure = bars_in_panels(
         rows.assign(value=rows.tokens_per_second, text=rows.tokens_per_second.map("{:,.0f}".format), axis="tokens/s"),
         "Training: tokens per second",
-        "Median step of the fastest round. Thresholds: our settings of the memory allocator, which any program could use.",
+        "Median step of the fastest round. Thresholds: our allocator settings, which any program could use.",
     )
     options = "--nanogpt PATH/model.py" if with_nanogpt else ""
     return Shown(tables, figure, targets, [f"{content['shape']}.", *no_nanogpt, *compared], options)
@@ -100,14 +100,14 @@ def cost_of_n(content: Content) -> Shown:
             "vocabulary": rows.vocab,
             "ms a step, n = 1": milliseconds[0],
             "ms a step, n = 4": milliseconds[1],
-            "time, n = 4 by n = 1": rows.ratio,
-            "operations, n = 4 by n = 1": rows.operations,
+            "time relative to n = 1": rows.ratio,
+            "operations relative to n = 1": rows.operations,
         }
     )
     drawn = rows.rename(columns={"ratio": "measured"}).melt("vocab", ["measured", "operations"], "name")
-    drawn = drawn.sort_values("vocab", kind="stable").assign(axis="n = 4 by n = 1", ours=drawn.name == "measured")
+    drawn = drawn.sort_values("vocab", kind="stable").assign(axis="relative to n = 1", ours=drawn["name"] == "measured")
     drawn = drawn.assign(panel=drawn.vocab.map("vocabulary {:,}".format), text=drawn.value.map("{:.2f}".format))
-    caption = "Equal parameters, 32 rows of 128 tokens. Operations: those in matrix products, which an exact loss needs."
+    caption = "Equal parameters, 32 rows of 128 tokens. Operations: in matrix products; an exact loss needs them."
     figure = bars_in_panels(drawn, "Time of a step with four heads, relative to one head", caption)
     note = "No target: at equal parameters, the unembeddings determine the cost of four heads. See the operations."
     return Shown({"One step": table}, figure, notes=[note])
@@ -223,10 +223,10 @@ def bars_in_panels(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
         table: panel, axis (title of the panel's axis), name, value, text (at the end of the bar), ours (bool, decides
             the colour) and, where there are targets, target (the same for a whole panel, drawn as a line).
     """
-    table = table.assign(target=table["target"] if "target" in table else 0.0)
+    table = table.assign(target=table.get("target", 0.0))
     parts = dict(list(table.groupby("panel", sort=False)))
     same_names = len({tuple(part["name"]) for part in parts.values()}) == 1  # then one axis of names is enough
-    spacing = dict(shared_yaxes=same_names, horizontal_spacing=0.04 if same_names else 0.18)
+    spacing = dict(shared_yaxes=same_names, horizontal_spacing=0.04 if same_names else 0.27)
     figure, places, _ = figures.panels(list(parts), len(parts), **spacing)
     for part, place in zip(parts.values(), places, strict=True):
         colors, target = [SHADES[bool(ours)][1] for ours in part.ours], part.target.iloc[0]

@@ -1,8 +1,8 @@
-"""How long the study takes: each notebook's last execution, and the trainings that it rests on.
+"""How long the study takes: the last execution of each notebook, and the trainings that it uses.
 
-Nothing is run. Executions left their seconds in stamps (figures/, results/<preset>/figures/), trainings in runs/. An
-execution that found its trainings done only measures and draws, so the two stand side by side. Nobody else runs this
-study, so there are no peers.
+Nothing is run. The seconds of executions come from stamps (figures/, results/<preset>/figures/), those of trainings
+from runs/. The two are separate because an execution that reuses finished trainings only measures and draws. No other
+program runs this study, so there are no peers.
 
 Example: python benchmarks/study_time.py
 """
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def gathered(root: Path) -> list[dict[str, Any]]:
-    """A row for every preset and notebook with a stamp; of two stamps, that of results/ counts."""
+    """A row for every preset and notebook with a stamp; a stamp in results/ replaces one in figures/."""
     stamps: dict[tuple[str, str], dict[str, Any]] = {}
     for path in [*root.glob("figures/*/stamp.json"), *root.glob("results/*/figures/*/stamp.json")]:
         stamp = plan.read_stamp(path)
@@ -38,13 +38,13 @@ def gathered(root: Path) -> list[dict[str, Any]]:
 
 
 def trainings(notebook: str, preset: str, seeds: int, runs: Path) -> dict[str, Any]:
-    """How many trainings a notebook asks for, how many of them are in runs/, and their seconds added up (or None)."""
+    """The number of trainings of a notebook, how many of them are in runs/, and their total seconds (or None)."""
     if notebook not in registry.TRAININGS or not runs.is_dir():
         return {}
     folders = registry.trainings(notebook, preset, seeds)
     facts = [json.loads(done.read_text()) for folder in folders if (done := runs / folder / "done.json").exists()]
-    # a training that was resumed has timed its last part only
-    seconds = sum(one["seconds"] * one["steps"] / one["steps_in_seconds"] for one in facts if one["steps_in_seconds"])
+    timed = [fact for fact in facts if fact["steps_in_seconds"]]  # a resumed training times only its last part
+    seconds = sum(fact["seconds"] * fact["steps"] / fact["steps_in_seconds"] for fact in timed)
     return {"trainings": len(folders), "there": len(facts), "training_seconds": seconds if facts else None}
 
 
@@ -53,10 +53,10 @@ def main() -> None:
     parser.parse_args()
     rows = gathered(ROOT)
     for row in rows:
-        told = f"{row['preset']:6s} {row['notebook']:24s} {row['seconds']:7.0f} s"
+        line = f"{row['preset']:6s} {row['notebook']:24s} {row['seconds']:7.0f} s"
         if row.get("there"):
-            told += f"; {row['there']} of {row['trainings']} trainings, {row['training_seconds']:.0f} s added up"
-        print(told)
+            line += f"; {row['there']} of {row['trainings']} trainings, {row['training_seconds']:.0f} s in total"
+        print(line)
     save("study_time", {"rows": rows})
 
 

@@ -1,12 +1,14 @@
-"""Training steps a second against nanoGPT and Hugging Face Llama: same shape, batch, optimizer and machine, one run.
+"""Training steps per second against nanoGPT and Hugging Face Llama, with the same shape, batch, optimizer and machine.
 
-Every contestant trains in a process of its own, in rounds that take turns, so that a slow moment of the machine hits
-all alike; the median step of the fastest round counts. Peers run as shipped (fp32) and at their own best (SDPA or eager
-attention; bf16 autocast where the processor has instructions for it), and once more with our allocator's thresholds,
-which anyone could set. Then the cost of n = 4 against n = 1 at equal parameters, beside the ratio of floating-point
-operations in matrices, which an exact loss cannot avoid.
+Every contestant trains in a fresh process. The contestants take turns in several rounds, so that a slow moment of the
+machine affects all of them; the median step of the fastest round counts. Peers run as shipped (fp32) and at their own
+best (SDPA or eager attention, bf16 autocast where the processor has instructions for it). They run once more with our
+settings of the memory allocator ("thresholds"), which any program could use.
 
-nanoGPT is not installable: point --nanogpt at its model.py; without, it is left out.
+A second measurement compares a step at n = 4 with one at n = 1, at equal parameters. It also gives the ratio of
+floating-point operations in matrix products, which an exact loss cannot avoid.
+
+nanoGPT is not installable: --nanogpt names its model.py, and without the option it is left out.
 
 Example: python benchmarks/train_throughput.py --nanogpt ../nanoGPT/model.py
 """
@@ -30,8 +32,8 @@ AS_SHIPPED = (
     {"who": "nanoGPT", "precision": "fp32", "shipped": True},
     {"who": "HF Llama sdpa", "precision": "fp32", "shipped": True},
 )
-BARS = {128: 1.5, 512: 1.3}  # by length: times the best peer at its own best
-SHIPPED_BAR = 2.0  # times the best peer as shipped
+TARGETS = {128: 1.5, 512: 1.3}  # by length: speed relative to the best peer at its own best
+SHIPPED_TARGET = 2.0  # relative to the best peer as shipped
 
 
 def nanogpt(task: dict[str, Any], tokens: torch.Tensor) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
@@ -104,12 +106,12 @@ def worker(task: dict[str, Any]) -> dict[str, float]:
 
 
 def contestants(best: str) -> list[dict[str, Any]]:
-    """All, ours last; `best` is the precision that is fast here."""
+    """All contestants, ours last; `best` is the faster precision on this machine."""
     tuned = [{"who": who, "precision": best} for who in ("nanoGPT", "HF Llama sdpa", "HF Llama eager")]
     shipped = {(task["who"], task["precision"]) for task in AS_SHIPPED}
     own_best = [task for task in tuned if (task["who"], task["precision"]) not in shipped]
-    helped = [task | {"thresholds": True} for task in tuned]
-    return [*AS_SHIPPED, *own_best, *helped, ours_at(best)]
+    with_thresholds = [task | {"thresholds": True} for task in tuned]
+    return [*AS_SHIPPED, *own_best, *with_thresholds, ours_at(best)]
 
 
 def ours_at(best: str) -> dict[str, Any]:
@@ -121,28 +123,28 @@ def label(task: dict[str, Any]) -> str:
 
 
 def in_rounds(tasks: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
-    """Every task once a round; seconds of its fastest round."""
+    """Runs every task once per round, and adds the seconds of its fastest round."""
     results = [[fresh_process(__file__, task) for task in tasks] for _ in range(rounds)]
     best = [min(tries, key=lambda r: r["seconds"]) for tries in zip(*results, strict=True)]
     return [task | r for task, r in zip(tasks, best, strict=True)]
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Our tokens a second by those of the best peer: a row for each length and kind of peer, its bar beside it."""
-    found = []
+    """Our tokens per second relative to the best peer: a row with its target for each length and kind of peer."""
+    ratios = []
     for seq in dict.fromkeys(row["seq"] for row in rows):
         same = [row for row in rows if row["seq"] == seq]
-        mine = next(row["tokens_per_second"] for row in same if row["who"] == "mtp-lab")
+        own_speed = next(row["tokens_per_second"] for row in same if row["who"] == "mtp-lab")
         peers = [row for row in same if row["who"] != "mtp-lab"]
         kinds = {
-            "the best peer at its own best": ([row for row in peers if not row.get("thresholds")], BARS.get(seq)),
-            "the best as shipped": ([row for row in peers if row.get("shipped")], SHIPPED_BAR),
+            "the best peer at its own best": ([row for row in peers if not row.get("thresholds")], TARGETS.get(seq)),
+            "the best as shipped": ([row for row in peers if row.get("shipped")], SHIPPED_TARGET),
             "the best with our thresholds": ([row for row in peers if row.get("thresholds")], None),
         }
-        for kind, (some, bar) in kinds.items():
-            ratio = mine / max(row["tokens_per_second"] for row in some)
-            found.append({"seq": seq, "to": kind, "ratio": ratio, "bar": bar})
-    return found
+        for kind, (rows_of_kind, target) in kinds.items():
+            ratio = own_speed / max(row["tokens_per_second"] for row in rows_of_kind)
+            ratios.append({"seq": seq, "to": kind, "ratio": ratio, "target": target})
+    return ratios
 
 
 def against_peers(nanogpt: str | None, best: str, rounds: int, steps: int) -> list[dict[str, Any]]:
@@ -156,16 +158,16 @@ def against_peers(nanogpt: str | None, best: str, rounds: int, steps: int) -> li
             row["tokens_per_second"] = batch * seq / row["seconds"]
             row.pop("nanogpt")
             print(f"  {label(row):36s} {row['tokens_per_second']:8.0f}")
-        for found in ratios(done):
-            bar = f" (bar {found['bar']})" if found["bar"] else ""
-            print(f"  ours: x{found['ratio']:.2f} of {found['to']}{bar}")
+        for ratio in ratios(done):
+            target = f" (target {ratio['target']})" if ratio["target"] else ""
+            print(f"  ours: x{ratio['ratio']:.2f} of {ratio['to']}{target}")
         rows += done
     return rows
 
 
 def cost_of_heads(vocabularies: list[int], best: str, rounds: int, steps: int) -> list[dict[str, Any]]:
-    """A step at n = 4 against n = 1, equal parameters."""
-    print("\nn = 4 against n = 1, equal parameters, batch 32, length 128")
+    """The time of a step at n = 4 relative to n = 1, at equal parameters."""
+    print("\nn = 4 relative to n = 1, equal parameters, batch 32, length 128")
     rows = []
     for vocab in vocabularies:
         shape = {"batch": 32, "seq": 128, "vocab": vocab, "steps": steps}
@@ -173,7 +175,7 @@ def cost_of_heads(vocabularies: list[int], best: str, rounds: int, steps: int) -
         layers = one["parameters"] - 2 * vocab * WIDTH
         flops = (layers + 4 * vocab * WIDTH) / (layers + vocab * WIDTH)
         ratio = four["seconds"] / one["seconds"]
-        print(f"  V={vocab:6d}: x{ratio:.2f} a step; floating-point operations x{flops:.2f}")
+        print(f"  V={vocab:6d}: time of a step x{ratio:.2f}; floating-point operations x{flops:.2f}")
         rows.append({"vocab": vocab, "ratio": ratio, "operations": flops, "seconds": [one["seconds"], four["seconds"]]})
     return rows
 
@@ -181,8 +183,8 @@ def cost_of_heads(vocabularies: list[int], best: str, rounds: int, steps: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", type=existing_file, help="path of nanoGPT's model.py")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds in which the contestants take turns")
-    parser.add_argument("--steps", type=int, default=5, help="steps timed in a round")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds; in each, every contestant runs once")
+    parser.add_argument("--steps", type=int, default=5, help="steps timed per round")
     parser.add_argument("--vocabularies", type=int, nargs="*", default=[1024, 4096, 32768], help="for the cost of n")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()

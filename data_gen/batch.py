@@ -210,7 +210,7 @@ class Documents:
         return Batch(in_rows(self.tokens, pad), in_rows(document, PADDING), labels)
 
 
-def fill(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: float, pad: int = 0) -> Batch:
+def fill(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: float) -> Batch:
     """Exactly `rows` rows of `seq` tokens, packed in order (`Documents.pack`) from as many documents as are needed.
 
     draw         n -> n more documents, drawn independently; called until the rows are full
@@ -221,7 +221,7 @@ def fill(draw: Callable[[int], Documents], rows: int, seq: int, mean_length: flo
     _check_rows(rows)
     batches, missing_rows, spare_documents = [], rows, 8
     while missing_rows > 0:
-        batch = draw(int(missing_rows * seq / mean_length) + spare_documents).pack(seq, pad)
+        batch = draw(int(missing_rows * seq / mean_length) + spare_documents).pack(seq)
         # the last row is dropped: it ends because no document is left, not because the next one does not fit
         batches.append(batch[: min(missing_rows, batch.rows - 1)])
         missing_rows -= batches[-1].rows

@@ -308,7 +308,7 @@ class TrainConfig:
     snapshot_every: int = field(default=0, metadata=LATER)
     """Steps between two snapshots of the weights, which are kept for analyses over training; 0: no snapshots."""
     label_weights: tuple[tuple[str, float], ...] = field(default=(), metadata=LATER | stored_as("mark_weights"))
-    """Weight in the loss by token label; the first label of a token counts, "rest" is for tokens without any."""
+    """Weight in the loss by token label; the first listed label that a token has counts, "rest" is for all others."""
     mask_unread_causes: bool = field(default=False, metadata=LATER | stored_as("causes_read"))
     """Ignore a target if the choice that determines it comes after the head's input position."""
     self_distilled_tokens: int = field(default=0, metadata=LATER | stored_as("written"))

@@ -675,8 +675,8 @@ print(f"look up this first piece: {100 * baselines(shared_first, documents)['loo
 #
 # ```python
 # table = table_of(documents)
-# again = table[table.kind == KNOWN_SECOND]
-# print(again.probability.mean(), (again.options > 1).mean(), again.entropy.sum() / table.entropy.sum())
+# repeated = table[table.kind == KNOWN_SECOND]
+# print(repeated.probability.mean(), (repeated.n_choices > 1).mean(), repeated.entropy.sum() / table.entropy.sum())
 # ```
 # The rule takes the latest name that begins so, and is wrong wherever the text turns from one of the two to the other. A perfect reader is
 # certain where only one of them can come, and weighs the two where the text may name either: the choice of *who* has moved

@@ -270,11 +270,11 @@ def trained_by_horizon_1(kind: str) -> list[str]:
 # <details><summary>A solution</summary>
 #
 # ```python
-# torch.manual_seed(0); stopped = MTPTransformer(ModelConfig(n_future=4, stop_gradient=(2, 3, 4)))
-# plain = MTPTransformer(ModelConfig(n_future=4)); plain.load_state_dict(stopped.state_dict())
+# torch.manual_seed(0); detached = MTPTransformer(ModelConfig(n_future=4, stop_gradient=(2, 3, 4)))
+# plain = MTPTransformer(ModelConfig(n_future=4)); plain.load_state_dict(detached.state_dict())
 # x = torch.randint(0, 257, (2, 64))
-# mtp_loss(stopped, x).total.backward(); mtp_loss(plain, x, weights=[1, 0, 0, 0]).total.backward()
-# torch.testing.assert_close(stopped.blocks[0].attn.qkv.weight.grad, plain.blocks[0].attn.qkv.weight.grad)
+# mtp_loss(detached, x).total.backward(); mtp_loss(plain, x, weights=[1, 0, 0, 0]).total.backward()
+# torch.testing.assert_close(detached.blocks[0].attn.qkv.weight.grad, plain.blocks[0].attn.qkv.weight.grad)
 # ```
 # If a gain of n > 1 survives with the gradients stopped, it cannot come from what the extra heads teach the trunk.
 # </details>

@@ -262,6 +262,6 @@ ordered
 # ```python
 # from dataclasses import replace
 # base = next(c for c in configs if c.model.n_future == 4)
-# run = runs.get(replace(base, name="stopped", model=replace(base.model, stop_gradient=(2, 3, 4))), runs_dir)
+# run = runs.get_run(replace(base, name="stop-gradient", model=replace(base.model, stop_gradient=(2, 3, 4))), runs_dir)
 # run.final_losses("test", chosen.test_rows)
 # ```

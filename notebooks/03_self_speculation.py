@@ -345,7 +345,7 @@ for condition in conditions.query("text == 'library' and n == @N and model in @D
     run = trained[condition.run]
     model, prompts = run.model(), acceptance.real_prompts(run.config.task, ROWS, PROMPT)
     decoders = {k: Decoder(model, k) for k in counts}
-    columns = {"model": condition.model, "drafts": condition.drafts, "seed": condition.seed}
+    columns = {"model": condition.model, "drafts": condition.drafts}
     for batch in BATCHES if (condition.model, condition.drafts) == (last, OWN) else BATCHES[:1]:
         batches = [prompts[i : i + batch] for i in range(0, min(ROWS, 8 * batch), batch)][: 8 if batch == 1 else 1]
         for _, threads, k in itertools.product(range(rounds), {1, cores}, counts):  # they take turns, against slow moments
@@ -353,7 +353,7 @@ for condition in conditions.query("text == 'library' and n == @N and model in @D
             texts = [generate(decoders[k], prompts_of_batch, NEW) for prompts_of_batch in batches]
             rate = sum(float(text.lengths.sum()) for text in texts) / sum(float(text.forward_passes.sum()) for text in texts)
             timing = {"tokens_per_forward_pass": rate, "seconds": sum(text.seconds for text in texts)}
-            clock.append({**columns, "batch": batch, "draft": k, "threads": threads, **timing})
+            clock.append({**columns, "batch": batch, "draft": k, "seed": condition.seed, "threads": threads, **timing})
 torch.set_num_threads(cores)
 keys = ["model", "drafts", "batch", "seed"]
 clock = pd.DataFrame(clock).sort_values("seconds").drop_duplicates([*keys, "draft"]).sort_values([*keys, "draft"])
@@ -493,6 +493,6 @@ assert np.isclose(np.minimum(p, q).sum(), 1 - np.abs(p - q).sum() / 2)
 # ```python
 # from dataclasses import replace
 # base = next(c for c in configs if c.model.n_future == N and c.task.source == "library")
-# run = runs.get(replace(base, name="sequential", model=replace(base.model, head_kind="sequential")), runs_dir)
-# speculation.written(run.model(), speculation.real_prompts(base.task, 32, PROMPT), NEW, N, 0.0).accepted_by_head
+# run = runs.get_run(replace(base, name="sequential", model=replace(base.model, head_kind="sequential")), runs_dir)
+# acceptance.generate_text(run.model(), acceptance.real_prompts(base.task, 32, PROMPT), NEW, N, 0.0).accepted_by_head
 # ```

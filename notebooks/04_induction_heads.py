@@ -105,11 +105,11 @@ FIRST = conditions.loc[0]  # the condition that others are compared with
 KEYS = PREVIOUS_TOKEN_LABELS[FIRST.previous_token]
 conditions["setting"] = conditions.previous_token.map(PREVIOUS_TOKEN_LABELS)
 conditions["model"] = [analysis.label(row, FIRST) for row in conditions.itertuples()]
-conditions["condition"] = conditions.setting + ", " + conditions.model
 conditions["pool"] = conditions.names.map(lambda names: f"{names} names" if names else "all names")
 conditions["run"] = range(len(conditions))
 conditions["usual"] = (conditions.learning_rate == FIRST.learning_rate) & (conditions.horizon_weight == FIRST.horizon_weight)
 conditions["main"] = conditions.usual & (conditions.names == FIRST.names) & (conditions.width == FIRST.width)
+conditions["condition"] = conditions.setting + ", " + conditions.model
 of_run = [*CONDITION_COLUMNS, "seed"]
 curves = analysis.curves(trained).merge(conditions, on=of_run)
 curves.groupby(["setting", "model", "pool"], sort=False).agg(
@@ -907,11 +907,11 @@ pd.Series(answers).unstack().round(2)
 # ```python
 # from dataclasses import replace
 # from data_gen.stories.generator import Stories
-# from mtp_lab.model.predictions import next_token
+# from mtp_lab.model.predictions import next_token_predictions
 # shared = replace(task, stream=replace(task.stream, shared_first=1.0)).held_out("validation", 32)
-# task.measures(shared, *next_token(trained[0].model(), shared))
+# task.measures(shared, *next_token_predictions(trained[0].model(), shared))
 # two_heads = next(c for c in configs if c.model.n_future == 2)
-# runs.get(replace(two_heads, name="curriculum", curriculum="forward"), runs_dir).measures()
+# runs.get_run(replace(two_heads, name="curriculum", curriculum="forward"), runs_dir).measures()
 # ```
 #
 # Real stories: `data_gen.renaming.rename_characters` gives the characters of any text file names of two tokens, under any fast Hugging Face tokenizer, with the

@@ -630,8 +630,8 @@ print(f"exact {truth:.4f}, estimator of Chen et al. {unbiased:.4f}, plug-in esti
 # ★★★ **3.** Does the gain depend on how questions are written? `Polynomials(notation="infix")`, `tagged=False`, `high_first=True` ask the same questions in other words.
 #
 # ```python
-# other = replace(stream, notation="infix")
-# infix = replace(configs[0], name="infix", task=replace(configs[0].task, stream=other, seq=96),
-#                 model=replace(configs[0].model, max_seq=96, vocab_size=other.vocab_size))
-# scores(runs.get(infix, runs_dir), "validation", 500).query("group == 'all'")
+# infix_stream = replace(stream, notation="infix")
+# infix = replace(configs[0], name="infix", task=replace(configs[0].task, stream=infix_stream, seq=96),
+#                 model=replace(configs[0].model, max_seq=96, vocab_size=infix_stream.vocab_size))
+# scores(runs.get_run(infix, runs_dir), "validation", 500).query("group == 'all'")
 # ```

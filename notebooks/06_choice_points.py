@@ -47,7 +47,14 @@ from mtp_lab import figures
 from mtp_lab.evaluation.statistics import over_seeds, paired_differences, seed_interval
 from mtp_lab.experiments.choice_points import analysis
 from mtp_lab.experiments.choice_points.analysis import label, measure_runs
-from mtp_lab.experiments.choice_points.conditions import CHOICE, CHOICES, PROCESS, STORY_HEADS, ChoiceCondition, all_configs
+from mtp_lab.experiments.choice_points.conditions import (
+    CHOICE,
+    CHOICES,
+    PROCESS,
+    STORY_HEADS,
+    ChoiceCondition,
+    all_configs,
+)
 from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.model.predictions import token_nll
 from mtp_lab.theory import implicit_weights, information
@@ -623,5 +630,5 @@ print("n = 4: 4 w H + (1 + 2 + 3) H = 4 H only for w = -1/2, and no loss should 
 # heavy = replace(configs[0], name="heavy", label_weights=(("forced", 3.0),))
 # plain = replace(configs[0], name="plain", task=replace(task, stream=replace(PROCESS, relevance=(7,))))
 # for config in (heavy, plain):
-#     print(config.name, choice_study.scores(runs.get(config, runs_dir), 64).query("of == 'forced'").value.item())
+#     print(config.name, analysis.scores(runs.get_run(config, runs_dir), 64).query("subset == 'forced'").value.item())
 # ```

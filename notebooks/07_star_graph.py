@@ -326,16 +326,16 @@ assert abs(upper - (1 - 0.025 ** (1 / 10))) < 1e-9
 print(f"up to {upper:.0%}; {needed} seeds (two-sided interval)")
 
 # %% [markdown]
-# ★★★ **3.** Longer arms: in G(2, 4) the first step is two look-ups back from the goal. The seed of our pilots had not planned it with n = 1, 2 or 3 after 600 to 1,200 steps. Is it the steps, the depth of the trunk, or the number of heads? (Before the first step comes a rung one can measure: with `star_study.known`, node 2 behind "=".)
+# ★★★ **3.** Longer arms: in G(2, 4) the first step is two look-ups back from the goal. The seed of our pilots had not planned it with n = 1, 2 or 3 after 600 to 1,200 steps. Is it the steps, the depth of the trunk, or the number of heads? (Before the first step comes a rung one can measure: with `analysis.node_accuracy`, node 2 behind "=".)
 #
 # ```python
 # from dataclasses import replace
 # from data_gen.star_graph import StarGraphs
 # from mtp_lab.tasks import StarGraphTask
 # longer = StarGraphs(degree=2, length=4, nodes=8)
-# config = replace(configs[0], name="longer", steps=2000, task=StarGraphTask(longer, longer.seq), horizon_weights=(),
+# config = replace(configs[0], name="longer", steps=2000, task=StarGraphTask(stream=longer, seq=longer.seq), horizon_weights=(),
 #                  model=replace(configs[0].model, n_future=4, trunk_layers=4, n_layers=8, max_seq=longer.seq))
-# star_study.known(runs.get(config, runs_dir), 500)
+# analysis.node_accuracy(runs.get_run(config, runs_dir), 500)
 # ```
 #
 # **What would change our mind.** Another optimizer or learning rate at which n = 1 plans; larger graphs, where all cells may fail; success of n > 1 with stopped heads, which would say that the trunk need not be shaped.

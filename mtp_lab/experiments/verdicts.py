@@ -1,7 +1,8 @@
-"""What a notebook concludes, as data: a claim, the paper's number beside ours, and one of four words.
+"""The conclusions of a notebook as data: a claim, the paper's number, our number, and one of four words.
 
-A notebook's last cell records its verdicts in `figures_dir/<notebook>/verdict.json`. The file is the artefact that
-batches resume from and the source of the README's table, so no result is ever typed twice. Nothing here needs torch.
+A notebook's last cell records its verdicts in `figures_dir/<notebook>/verdict.json`. A notebook counts as done if this
+file exists. The page of results (`results_page`) is made from these files, so no number is typed. Nothing here needs
+torch.
 """
 
 import json
@@ -31,22 +32,22 @@ graphs hold at one learning rate only: [LAB_LOG.md](../LAB_LOG.md) says why the 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim and what became of it.
+    """One claim and its result.
 
     Raises:
         ValueError: at construction, naming the field, its value and what is allowed.
     """
 
     claim: str
-    """What is claimed, in one sentence."""
+    """The claim, in one sentence."""
     paper: str
-    """The paper's number, with its section; empty only where the verdict is "beyond the paper"."""
+    """The paper's number, with its section. Only the verdict "beyond the paper" allows an empty text."""
     ours: str
     """Our number, with its unit and the size of the model."""
     interval: str
-    """The uncertainty of ours, e.g. "95 %: 2.1 to 4.0"; empty where none applies."""
+    """The uncertainty of our number, e.g. "95 %: 2.1 to 4.0"; empty if there is none."""
     seeds: int
-    """Training seeds behind ours."""
+    """Number of training seeds of our number."""
     verdict: Word
     """reproduced, mixed, not at this scale, or beyond the paper."""
 
@@ -63,7 +64,7 @@ class Verdict:
 def record(figures_dir: str | Path, notebook: str, preset: str, verdicts: Sequence[Verdict], command: str) -> None:
     """Writes `figures_dir/<notebook>/verdict.json`, whole or not at all: the last thing a notebook does.
 
-    `command` is what a reader types to get the same numbers.
+    `command` repeats the results on a command line.
 
     Raises:
         ValueError: if there is no verdict, or `notebook` is not a plain name.
@@ -85,7 +86,7 @@ def collect(figures_dir: str | Path) -> list[dict[str, Any]]:
     """Merges every `*/verdict.json` into `figures_dir/verdicts.json`, sorted by notebook, and returns the entries.
 
     Raises:
-        ValueError: naming the file that is not what `record` writes; verdicts.json is then left as it was.
+        ValueError: for a file that `record` could not have written; the message names it, and verdicts.json stays.
     """
     figures_dir = Path(figures_dir)
     entries = [_read(path) for path in figures_dir.glob("*/verdict.json")]
@@ -115,7 +116,7 @@ def results_page(figures_dir: str | Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A verdict.json, with every verdict of it validated again: people edit JSON by hand."""
+    """The content of a verdict.json. Every verdict is validated again, because the file may have been edited."""
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
         for fields in entry["verdicts"]:
@@ -131,7 +132,7 @@ def _row(*cells: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot end a table's cell: on one line, and with its bars escaped."""
+    """Text for a cell of a Markdown table: on one line, and with escaped bars."""
     return " ".join(text.split()).replace("|", r"\|")
 
 

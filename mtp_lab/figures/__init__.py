@@ -1,7 +1,7 @@
 """Plotly figures, one function a figure, all with one look.
 
 By form: curves, comparisons (rows of points, bars, tables), text, structures and diagrams; theme holds the look, and
-rendering saves and shows. Figures only draw: means and intervals come computed.
+rendering saves and shows. Figures only draw: intervals come computed.
 """
 
 from mtp_lab.figures.comparisons import (

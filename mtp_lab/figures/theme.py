@@ -1,7 +1,8 @@
 """The look that all figures share: colours, fonts, captions, panels, and the traces that most figures draw.
 
-Figures only draw: means and intervals come computed, as columns `mean`, `low` and `high` beside the values of each
-seed, so that no figure hides a choice of statistics. Losses come in nats. Saving and showing are in rendering.py.
+Figures only draw. Intervals come computed, as columns `mean`, `low` and `high` beside the values of each seed, so that
+no figure hides a choice of statistics; only curves without intervals take the mean over seeds themselves. Losses come
+in nats. Saving and showing are in rendering.py.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Batches of notebooks: every test states a property and the bug it would catch.
 
-Kernels take seconds to start, so one short history of batches (the fixture `history`) runs once, and the tests look
-at what each of its steps left behind.
+Kernels take seconds to start. So one short history of batches (the fixture `history`) runs once, and the tests check
+the results of each of its steps.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ print("what the cell says")
 
 
 class Repository:
-    """A folder with two notebooks, and `batch`, which runs them and keeps what was printed and written."""
+    """A folder with two notebooks, and `batch`, which runs them and records the output and the files."""
 
     def __init__(self, root: Path):
         self.root, self.out = root, root / "results"
@@ -104,9 +104,13 @@ class History(NamedTuple):
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory):
-    """The steps: a good and a failing notebook; the failing one mended, whose process is killed once; nothing new;
-    the good one edited, whose kernel dies once, and the other one edited so that it records no verdict; more seeds,
-    with which the first one's kernel dies each time, and the batch is told to stop."""
+    """The steps:
+    first     a good and a failing notebook
+    mended    the failing notebook is mended, and its process is killed once
+    idle      nothing has changed
+    edited    the kernel of the first notebook dies once, and the second notebook records no verdict
+    reseeded  with more seeds, the kernel of the first notebook dies each time, with keep_going=False
+    """
     root = tmp_path_factory.mktemp("repository")
     foreign = root / "jupyter" / "kernels" / "python3"  # a python3 kernel of another environment, long gone
     foreign.mkdir(parents=True)
@@ -154,7 +158,7 @@ def test_the_notebook_gets_its_parameters_and_this_interpreter_in_the_root(histo
 
 
 def test_an_executed_notebook_shows_its_parameters_and_no_path_of_this_machine(history):
-    """Catches: papermill's input_path and output_path, or absolute parameters, in a notebook that is committed."""
+    """Catches: papermill's input_path and output_path, or absolute parameters, in a committed notebook."""
     root, first = history.root, history.first
     text = first.files[f"notebooks/{FIRST}.ipynb"]
     assert 'runs_dir = \\"runs\\"' in text and 'figures_dir = \\"results/figures\\"' in text
@@ -173,7 +177,7 @@ def test_a_failing_cell_is_named_and_leaves_the_other_results(history):
     assert (outcome.failed, outcome.cell, outcome.error) == (True, 4, "ValueError: no such value")
     assert f"{SECOND}: FAILED in cell [4] after" in first.printed
     assert outcome.path.name == f"{SECOND}.failed.ipynb"
-    assert "no such value; starting it again" not in first.progress  # only a dead kernel is given another try
+    assert "no such value; starting it again" not in first.progress  # only a dead kernel gets a second attempt
     cells = nbformat.reads(first.files[f"notebooks/{SECOND}.failed.ipynb"], as_version=4).cells
     assert "raise ValueError" in outcome.traceback and outcome.traceback.endswith("no such value\nin detail")
     assert "\x1b" not in outcome.traceback and len(outcome.traceback.splitlines()) <= 8
@@ -215,7 +219,7 @@ def test_an_edited_notebook_runs_again_and_a_dead_kernel_gets_a_second_try(histo
 
 
 def test_a_notebook_that_records_no_verdict_has_failed(history):
-    """Catches: the verdict of an earlier execution taken for one of this."""
+    """Catches: the verdict of an earlier execution that counts for this one."""
     idle, edited = history.idle, history.edited
     outcome = edited.outcomes[SECOND]
     assert outcome.failed and "recorded no verdict" in outcome.error
@@ -225,8 +229,9 @@ def test_a_notebook_that_records_no_verdict_has_failed(history):
 
 
 def test_other_seeds_run_again_and_a_kernel_that_keeps_dying_is_given_up(history):
-    """Catches: three seeds passed off as four, a batch that restarts a hopeless kernel for ever, its results taken
-    away, and keep_going=False that goes on. What killed it stands in cell [3], after the parameters' two."""
+    """The kernel dies in cell [3], after the two cells of parameters.
+    Catches: results of three seeds reported as four, a batch that restarts a dying kernel for ever or deletes its
+    results, and keep_going=False that continues."""
     reseeded, edited = history.reseeded, history.edited
     assert reseeded.statuses == ["failed", "not run"]
     outcome = reseeded.outcomes[FIRST]
@@ -238,7 +243,7 @@ def test_other_seeds_run_again_and_a_kernel_that_keeps_dying_is_given_up(history
 
 @pytest.mark.parametrize("lost", [f"figures/{FIRST}/verdict.json", f"notebooks/{FIRST}.ipynb"])
 def test_a_stamp_does_not_stand_for_a_result_that_is_gone(history, tmp_path, lost):
-    """Catches: a batch with nothing to do where someone deleted a verdict or a notebook to have it made again."""
+    """Catches: a batch with nothing to do after a verdict or a notebook was deleted so that it is made again."""
     for name, text in history.idle.files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -252,7 +257,7 @@ def test_a_stamp_does_not_stand_for_a_result_that_is_gone(history, tmp_path, los
 
 
 def test_the_code_digest_sees_every_module_of_both_packages(tmp_path):
-    """Catches: notebooks that stay "done" after the library under them changed, or that run again for a cache file."""
+    """Catches: notebooks that stay "done" after the library has changed, or that run again for a cache file."""
     for package in ("data_gen", "mtp_lab/interp"):
         (tmp_path / package).mkdir(parents=True)
     digests = [plan.code_digest(tmp_path)]
@@ -279,7 +284,7 @@ def test_the_code_digest_sees_every_module_of_both_packages(tmp_path):
     ],
 )
 def test_a_wrong_argument_is_refused_by_name_before_anything_runs(tmp_path, arguments, complaint):
-    """Catches: a misspelt preset that costs the first notebook's hour before it fails."""
+    """Catches: a misspelt preset that fails only after the first notebook's hour."""
     repository = Repository(tmp_path)
     with pytest.raises(ValueError) as error:
         repository.run(**arguments)
@@ -296,8 +301,8 @@ def test_a_wrong_argument_is_refused_by_name_before_anything_runs(tmp_path, argu
     ],
 )
 def test_an_undeclared_parameter_is_refused_before_anything_runs(tmp_path, old, new, complaint):
-    """Catches: papermill's mere warning, after which the notebook runs with its own default. The first notebook is
-    sound, and must not have run."""
+    """The first notebook is sound, and must not have run.
+    Catches: papermill's mere warning, after which the notebook runs with its own default."""
     repository = Repository(tmp_path)
     repository.write(FIRST, RECORD.format(name=FIRST, claim="one"))
     repository.write(SECOND, RECORD.format(name=SECOND, claim="two"))
@@ -383,13 +388,19 @@ REASONS = {
 
 @pytest.mark.parametrize("case", REASONS)
 def test_a_plan_says_why_a_notebook_is_to_run(finished, monkeypatch, case):
-    """For everything that makes results stale, and for stamps of before; nothing is written.
-    Catches: a batch of hours that nobody can explain, an old stamp that ends the plan in a KeyError."""
-    edit, asked, why = REASONS[case]
+    """For everything that makes results stale, and for older stamps; nothing is written.
+    Catches: a batch of hours without a reason, an old stamp that ends the plan in a KeyError."""
+    edit, changed, why = REASONS[case]
     edit(finished)
-    monkeypatch.setattr(plan, "code_digest", lambda: asked.get("code", "code"))
+    monkeypatch.setattr(plan, "code_digest", lambda: changed.get("code", "code"))
     before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
-    chosen = (asked.get("preset", "smoke"), finished.out, (FIRST,), asked.get("seeds", 3), finished.root / "notebooks")
+    chosen = (
+        changed.get("preset", "smoke"),
+        finished.out,
+        (FIRST,),
+        changed.get("seeds", 3),
+        finished.root / "notebooks",
+    )
     (task,) = plan.plan(*chosen)
     assert task.why == why
     assert {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")} == before
@@ -410,8 +421,8 @@ def test_the_parts_of_a_key_are_stamped_beside_it_and_leave_it_as_it_was(finishe
 
 
 def test_a_failure_is_the_reason_of_the_next_plan_and_no_other_notebooks_end(tmp_path, monkeypatch):
-    """An error that nobody foresaw is the failure of one notebook, with its traceback; the other is done.
-    Catches: a batch that a damaged notebook file, or a full disk, ends in the middle of the night."""
+    """An unexpected error is the failure of one notebook, with its traceback; the other notebook is done.
+    Catches: a batch that ends in the middle of the night because of a damaged notebook file or a full disk."""
 
     def execute(task, parameters, lifeline):
         if task.name == FIRST:
@@ -478,7 +489,7 @@ def test_the_trainings_of_every_notebook_are_known():
 
 
 def test_a_batch_ends_with_its_failures_and_the_size_of_its_runs(tmp_path):
-    """Catches: a failure that has scrolled away, a folder of runs that fills the disk unseen."""
+    """Catches: a failure that has scrolled away, a folder of runs that fills the disk unnoticed."""
     (tmp_path / "a").write_bytes(bytes(3_000_000))
     outcomes = [
         execution.Outcome("a", "done"),
@@ -510,7 +521,7 @@ def test_the_study_is_imported_without_torch_and_papermill():
 
 def test_a_learners_runs_fit_200_megabytes():
     """All weights and snapshots of preset quick, in fp32; logs, figures and notebooks are a tenth of the bound.
-    Catches: a cell, a seed or snapshots added to quick that a learner's disk would not expect."""
+    Catches: conditions, seeds or snapshots added to quick that take too much of a learner's disk."""
     weights = 0
     for notebook in plan.NOTEBOOKS:
         for config in registry.trainings(notebook, "quick", 0).values():

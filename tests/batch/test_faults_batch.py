@@ -1,7 +1,7 @@
 """Faults of a batch of notebooks: killed in the middle, two at once, kernels without memory, sources that do not parse.
 
-Kernels take seconds to start, so each test looks at all that one or two batches leave behind. What is covered
-elsewhere: a failing cell, a kernel or its process that dies once, no verdict (test_study.py).
+Kernels take seconds to start, so each test checks all results of one or two batches. Tested elsewhere
+(test_execution.py): a failing cell, a kernel or its process that dies once, and a missing verdict.
 """
 
 import json
@@ -81,17 +81,17 @@ class Repository:
         return subprocess.Popen([*command, "--only", *only], cwd=self.root, **pipes)
 
     def executed(self) -> Counter[str]:
-        """How often each notebook was begun."""
+        """How often each notebook was started."""
         return Counter((self.root / "executed").read_text().split())
 
     def files(self, out: str = "results") -> dict[str, tuple[str, int]]:
-        """Content and time of last change of all that a batch has written."""
+        """Content and time of last change of all files that a batch has written."""
         paths = [path for path in (self.root / out).rglob("*") if path.is_file()]
         return {p.relative_to(self.root / out).as_posix(): (p.read_text(), p.stat().st_mtime_ns) for p in paths}
 
 
 def test_a_batch_that_is_killed_loses_nothing_and_does_nothing_twice(corpus, tmp_path, survived):
-    """SIGKILL while the second of three notebooks hangs behind its training: no process of the batch is left. The same
+    """SIGKILL while the second of three notebooks hangs after its training: no process of the batch is left. The same
     command then leaves alone what was done, trains nothing that is trained, and runs the other two.
     Catches: kernels that outlive their batch, a stamp before its results, a batch that starts from the beginning."""
     repository = Repository(tmp_path)
@@ -104,8 +104,8 @@ def test_a_batch_that_is_killed_loses_nothing_and_does_nothing_twice(corpus, tmp
         time.sleep(0.05)
     processes = psutil.Process(batch.pid).children(recursive=True)
     batch.kill()
-    told = batch.communicate()
-    assert (tmp_path / "hung").exists(), told
+    output = batch.communicate()
+    assert (tmp_path / "hung").exists(), output
     assert len(processes) >= 2  # the child that runs the notebook, and its kernel
     assert not psutil.wait_procs(processes, timeout=60)[1]
     assert repository.executed() == {FIRST: 1, SECOND: 1}
@@ -135,8 +135,8 @@ def test_two_batches_at_once_share_their_trainings(corpus, tmp_path, survived):
     repository = Repository(tmp_path)
     repository.write(FIRST, TRAIN.format(corpus=corpus))
     batches = [repository.batch((FIRST,), out) for out in ("one", "other")]
-    told = [batch.communicate(timeout=300) for batch in batches]
-    assert [batch.returncode for batch in batches] == [0, 0], told
+    outputs = [batch.communicate(timeout=300) for batch in batches]
+    assert [batch.returncode for batch in batches] == [0, 0], outputs
     assert repository.executed() == {FIRST: 2}
     assert Counter((tmp_path / "batches").read_text().split()) == {str(step): 1 for step in range(10)}
     verdicts = [repository.files(out)[f"figures/{FIRST}/verdict.json"][0] for out in ("one", "other")]
@@ -171,10 +171,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of a process is not told here")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not report the size of a process")
 def test_notebooks_that_cannot_go_on_are_reported_with_their_cell(tmp_path, survived):
     """A cell that does not parse, one that exhausts the memory of its kernel, a kernel that the system kills for memory
-    (twice: it is given a second try), and a good notebook between them. Cells count the parameters' two and the first.
+    (twice: it gets a second attempt), and a good notebook between them. Cells count the parameters' two and the first.
     Catches: a batch that ends at a syntax error, a MemoryError that is tried again, a killed kernel taken for done."""
     repository = Repository(tmp_path)
     names = (FIRST, SECOND, THIRD, FOURTH)
@@ -187,17 +187,19 @@ def test_notebooks_that_cannot_go_on_are_reported_with_their_cell(tmp_path, surv
     assert f"{FOURTH}: Kernel died; starting it again" in err and err.count("starting it again") == 1
     assert "3 of 4 notebooks failed:" in out and re.search(rf"^{THIRD}: done in", out, re.M)
     failed = re.findall(r"^(\S+): FAILED in cell \[(\d+)\] after \d+ s: (.*); see (.*)$", out, re.M)
-    said = {name: (cell, error, path) for name, cell, error, path in failed}
-    assert [said[name][0] for name in (FIRST, SECOND, FOURTH)] == ["5", "5", "4"]
-    assert said[FIRST][1].startswith("SyntaxError: ") and said[SECOND][1].startswith("MemoryError")
-    assert said[FOURTH][1] == "Kernel died"
+    reported = {name: (cell, error, path) for name, cell, error, path in failed}
+    assert [reported[name][0] for name in (FIRST, SECOND, FOURTH)] == ["5", "5", "4"]
+    assert reported[FIRST][1].startswith("SyntaxError: ") and reported[SECOND][1].startswith("MemoryError")
+    assert reported[FOURTH][1] == "Kernel died"
     closing = out.partition("notebooks failed:")[2]
     assert "for step in range(3) print(step)" in closing and "held.append(bytearray(2**28))" in closing  # tracebacks
     files = repository.files()
     assert f"notebooks/{THIRD}.ipynb" in files and f"figures/{THIRD}/stamp.json" in files
     for name in (FIRST, SECOND, FOURTH):
-        assert said[name][2] == f"results/notebooks/{name}.failed.ipynb" and f"notebooks/{name}.failed.ipynb" in files
+        assert (
+            reported[name][2] == f"results/notebooks/{name}.failed.ipynb" and f"notebooks/{name}.failed.ipynb" in files
+        )
         assert f"notebooks/{name}.ipynb" not in files and f"figures/{name}/stamp.json" not in files
-    survived(1, "notebook with a syntax error: cell and traceback told, the others run")
-    survived(1, "kernel out of memory, MemoryError: cell and traceback told, the others run")
-    survived(2, "kernel killed for memory: tried once more, then told with its cell")
+    survived(1, "notebook with a syntax error: cell and traceback reported, the others run")
+    survived(1, "kernel out of memory, MemoryError: cell and traceback reported, the others run")
+    survived(2, "kernel killed for memory: started once more, then reported with its cell")

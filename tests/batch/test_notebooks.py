@@ -8,7 +8,6 @@ import jupytext
 import pytest
 
 from mtp_lab.batch import execution, plan
-from mtp_lab.experiments import verdicts
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = [ROOT / "notebooks" / f"{name}.ipynb" for name in plan.NOTEBOOKS]
@@ -23,13 +22,13 @@ def smoke(tmp_path_factory):
 
 
 def test_every_cell_runs(smoke):
-    """A cell that a change of the library breaks must not wait for a reader to find out."""
+    """Catches: a cell that a change of the library breaks, and that only a reader would notice."""
     _, _, outcomes = smoke
     assert [outcome.status for outcome in outcomes] == ["done"] * len(plan.NOTEBOOKS), outcomes
 
 
 def test_a_second_call_has_nothing_to_do(smoke, capsys):
-    """A batch that redoes what is done costs a group its night."""
+    """Catches: a batch that executes finished notebooks again."""
     folder, arguments, _ = smoke
     before = sorted((path, path.stat().st_mtime_ns) for path in (folder / "runs").rglob("*"))
     assert {outcome.status for outcome in execution.run(**arguments)} == {"already done"}
@@ -38,7 +37,7 @@ def test_a_second_call_has_nothing_to_do(smoke, capsys):
 
 
 def test_figures_have_two_faces_and_their_data(smoke):
-    """A figure without a picture is blank on a code host; one without data cannot be checked."""
+    """Every figure has a PNG, because a code host does not draw Plotly, and data that can be checked."""
     folder, _, _ = smoke
     for name in plan.NOTEBOOKS:
         notebook = json.loads((folder / "out" / "notebooks" / f"{name}.ipynb").read_text())
@@ -52,7 +51,7 @@ def test_figures_have_two_faces_and_their_data(smoke):
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_committed_notebooks_show_their_source(path):
-    """An edited source beside an old execution shows results of code that is not there."""
+    """Catches: an edited source beside an older execution, whose results come from other code."""
     source = jupytext.read(path.with_suffix(".py"))
     executed = json.loads(path.read_text())
     tags = [set(cell["metadata"].get("tags", ())) for cell in executed["cells"]]
@@ -63,5 +62,5 @@ def test_committed_notebooks_show_their_source(path):
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_committed_notebooks_name_no_machine(path):
-    """Whose home a notebook was run in is nobody's business."""
+    """Catches: the path of a home folder in a committed notebook."""
     assert not re.search(r"/(home|root|work|Users|tmp)/", path.read_text())

@@ -55,10 +55,10 @@ def stamp(name: str) -> str:
 
 
 def waiting(repository: Path, notebooks: str) -> set[tuple[str, str]]:
-    """Which job, by its label, another one waits for, at preset smoke with one seed."""
+    """Pairs of jobs, by their labels: the second waits for the first. At preset smoke with one seed."""
     graph = snakemake(repository, "--dag", "dot", "--config", "preset=smoke", "seeds=1", notebooks).stdout
     labels = dict(re.findall(r'^\s*(\d+)\[label = "(.*?)"', graph, re.M))
-    return {(labels[one], labels[other]) for one, other in re.findall(r"^\s*(\d+) -> (\d+)", graph, re.M)}
+    return {(labels[first], labels[second]) for first, second in re.findall(r"^\s*(\d+) -> (\d+)", graph, re.M)}
 
 
 def test_the_jobs_are_the_trainings_and_notebooks_of_the_study(repository):
@@ -73,17 +73,20 @@ def test_the_jobs_are_the_trainings_and_notebooks_of_the_study(repository):
 
 def test_a_notebook_waits_for_its_trainings_and_the_verdicts_for_the_notebooks(repository):
     """With fewer seeds and two notebooks, one of which trains nothing.
-    Catches: notebooks that train by themselves, seeds and notebooks asked for that are passed over."""
+    Catches: notebooks that train by themselves, and settings of seeds or notebooks that are ignored."""
     edges = waiting(repository, f"notebooks=[{SHORT}, 00_token_streams]")
     trains = {f"train\\nrun: {config.folder}" for config in bytes_configs("smoke", 1)}
     notebooks = {name: f"notebook\\nnotebook: {name}" for name in (SHORT, "00_token_streams")}
-    assert edges == {(train, notebooks[SHORT]) for train in trains} | {(one, "study") for one in notebooks.values()}
+    assert edges == {(train, notebooks[SHORT]) for train in trains} | {
+        (notebook, "study") for notebook in notebooks.values()
+    }
 
 
-def test_a_training_waits_for_the_one_it_goes_on_from(repository):
-    """Catches: the second stage of a curriculum sent to a queue at once, where it fails for want of the first."""
+def test_a_training_waits_for_the_one_it_starts_from(repository):
+    """Catches: the second stage of a curriculum that is queued at once, and fails because the first is missing."""
     configs = all_configs("smoke", 1)
-    edges = {(one, other) for one, other in waiting(repository, "notebooks=[05_polynomials]") if "train" in other}
+    edges = waiting(repository, "notebooks=[05_polynomials]")
+    edges = {(first, second) for first, second in edges if "train" in second}
     label = "train\\nrun: {}".format
     assert edges == {(label(config.init_from), label(config.folder)) for config in configs if config.init_from}
     assert edges
@@ -113,8 +116,8 @@ def test_a_wrong_setting_is_refused_by_name(repository, config, complaint):
 
 
 def test_the_profile_of_a_cluster_is_read(repository):
-    """Every setting of it is an option of Snakemake, and its defaults reach the jobs that do not say otherwise.
-    Catches: an option that a new version renamed, a profile that only a cluster would find broken."""
+    """Every setting of it is an option of Snakemake, and its defaults reach the jobs without settings of their own.
+    Catches: an option that a new version renamed, a profile that fails only on a cluster."""
     profile = yaml.safe_load((repository / "workflow/profiles/slurm/config.yaml").read_text())
     assert profile["executor"] == "slurm"
     dry_run = snakemake(repository, "--dry-run", "--profile", "workflow/profiles/slurm")
@@ -153,16 +156,16 @@ if attempt == 2:
 
 
 def identity(root: Path) -> dict[str, tuple[int, str]]:
-    """Of every finished run: which file its done.json is, whatever its time, and the log of its training."""
+    """Of every finished run: the inode of its done.json, and the log of its training."""
     done = root.glob("runs/*/*/done.json")
     return {str(path): (path.stat().st_ino, path.with_name("metrics.jsonl").read_text()) for path in done}
 
 
-def test_a_batch_goes_on_after_a_killed_training_a_killed_kernel_and_its_own_death(repository):
-    """The training is tried again and goes on from its checkpoint; the kernel is started again; then everything is
-    killed, and the same command ends complete, with every run trained once. Then there is nothing to do, and a run
-    that is forced is not trained again. Takes most of a minute: Snakemake, Python and three kernels start for it.
-    Catches: checkpoints or a run deleted as the output of a failed or forced job, trainings that begin anew."""
+def test_a_batch_continues_after_a_killed_training_a_killed_kernel_and_its_own_death(repository):
+    """The training is tried again and continues from its checkpoint, and the kernel is started again. Then everything
+    is killed, and the same command completes the batch, with every run trained once. Then there is nothing to do, and
+    a forced run is not trained again. Takes most of a minute: Snakemake, Python and three kernels start for it.
+    Catches: checkpoints or a run deleted as the output of a failed or forced job, trainings that start again."""
     config = bytes_configs("smoke")[-1]
     (repository / "sitecustomize.py").write_text(DEADLY_TRAINING.format(run=config.folder))
     notebook = repository / "notebooks" / f"{SHORT}.py"

@@ -18,11 +18,10 @@ NAMES = ("train_throughput", "loss_memory", "decoding", "data_rates", "study_tim
 def bench(monkeypatch):
     """The modules of benchmarks/, which import each other as scripts do."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import page
     import report
     import sections
 
-    return {"page": page, "report": report, "sections": sections}
+    return {"report": report, "sections": sections}
 
 
 def speeds(ours: float, shipped: float, tuned: float) -> list[dict]:
@@ -77,12 +76,12 @@ CONTENT = {
     "data_rates": {
         "training": "d=64, one thread",
         "rates": [
-            {"stream": name, "call": "drawn", "unit": unit, "wanted": wanted, "per_second": speed, "size": 10}
-            for name, unit, wanted, speed in (("stories", "documents", 100, 90.0), ("choice process", "tokens", 0, 5.0))
+            {"stream": name, "call": "drawn", "unit": unit, "target": target, "per_second": speed, "size": 10}
+            for name, unit, target, speed in (("stories", "documents", 100, 90.0), ("choice process", "tokens", 0, 5.0))
         ],
         "shares": [
-            {"task": "stories", "wanted": 0.05, "share": 0.01, "seconds_per_step": 0.3}
-            | {"wanted_tokens": 25_000, "tokens_per_second": 25_001.0}
+            {"task": "stories", "target": 0.05, "share": 0.01, "seconds_per_step": 0.3}
+            | {"target_tokens": 25_000, "tokens_per_second": 25_001.0}
         ],
     },
     "study_time": {
@@ -113,31 +112,31 @@ def test_everything_measured_is_reported(bench, results):
     """All six sections, their numbers in JSON and on the page, with a picture each.
     Catches: a section left out, a table without its numbers, a page that is made from something else than the JSON."""
     assert bench["report"].main(["--from-results"], results) == 0
-    told, html = written(results)
-    assert list(told["sections"]) == ["training", "cost_of_n", "memory", "decoding", "data", "study"]
-    assert {section["state"] for section in told["sections"].values()} == {"measured"}
-    (table,) = told["sections"]["training"]["tables"]
+    report, html = written(results)
+    assert list(report["sections"]) == ["training", "cost_of_n", "memory", "decoding", "data", "study"]
+    assert {section["state"] for section in report["sections"].values()} == {"measured"}
+    (table,) = report["sections"]["training"]["tables"]
     assert table["rows"][-1] == ["mtp-lab fp32 + thresholds", 3200.0, 100.0, 10, 1.0]
     assert table["rows"][0][-1] == pytest.approx(3200 / 1500)
-    (table,) = told["sections"]["decoding"]["tables"]
+    (table,) = report["sections"]["decoding"]["tables"]
     assert table["rows"][1] == ["mtp-lab, k = 1", 200.0, None, 180.0, 1.0]
-    (table,) = told["sections"]["study"]["tables"]
+    (table,) = report["sections"]["study"]["tables"]
     assert table["rows"] == [["00_token_streams", 50.0, None, None, None], ["02_real_bytes", 20.0, 18, 4, 200.0]]
     for words in ("3,200", "no bf16 instructions", "torch 2.13.0+cpu", "2026-11-25", "nanoGPT was not there"):
         assert words in html
     pictures = re.findall(r'<img [^>]*src="data:image/png;base64,([^"]+)"', html)
-    assert len(pictures) == 6 and all(base64.b64decode(each)[:4] == b"\x89PNG" for each in pictures)
+    assert len(pictures) == 6 and all(base64.b64decode(picture)[:4] == b"\x89PNG" for picture in pictures)
     again, pngs = bench["report"].gathered(results, {})
-    assert again == told and bench["page"].page(told, pngs) == html
+    assert again == report and bench["report"].page(report, pngs) == html
 
 
 def test_verdicts_follow_from_the_numbers(bench):
-    """At the bar is met, a hair on its wrong side is not, in both directions.
-    Catches: a verdict typed in, a comparison the wrong way round, a bar on another number than is shown."""
+    """A value at the target meets it, and a value just on its wrong side does not, in both directions.
+    Catches: a verdict typed in, a comparison the wrong way round, a target for another number than is shown."""
     show = {name: section.show for name, section in bench["sections"].SECTIONS.items()}
 
     def met(name: str, content: dict) -> list[bool]:
-        return [bar.told()["met"] for bar in show[name](content).bars]
+        return [target.as_dict()["met"] for target in show[name](content).targets]
 
     def trained(*numbers: float) -> dict:
         return CONTENT["train_throughput"] | {"peers": speeds(*numbers)}
@@ -173,8 +172,8 @@ def test_the_committed_results_fit_a_repository(bench, tmp_path):
     for file in (ROOT / "benchmarks" / "results").glob("*.json"):
         shutil.copy(file, tmp_path)
     assert bench["report"].main(["--from-results"], tmp_path) == 0
-    told, html = written(tmp_path)
-    assert told["sections"]["memory"]["state"] == "measured" and len(html) < 1_500_000
+    report, html = written(tmp_path)
+    assert report["sections"]["memory"]["state"] == "measured" and len(html) < 1_500_000
 
 
 SCRIPT = "import sys, pathlib\npathlib.Path(__file__).with_suffix('.ran').touch()\n"
@@ -189,10 +188,10 @@ def test_a_benchmark_that_fails_is_named_and_leaves_the_others(bench, results, m
     monkeypatch.setattr(bench["report"], "SCRIPTS", tmp_path)
     assert bench["report"].main([], results) == 1
     assert sorted(path.stem for path in tmp_path.glob("*.ran")) == sorted(NAMES)
-    told, html = written(results)
-    failed = told["sections"].pop("memory")
+    report, html = written(results)
+    failed = report["sections"].pop("memory")
     assert failed["state"] == "failed" and failed["why"] == "RuntimeError: model.py has no memory left"
-    assert "tables" not in failed and {section["state"] for section in told["sections"].values()} == {"measured"}
+    assert "tables" not in failed and {section["state"] for section in report["sections"].values()} == {"measured"}
     assert "This benchmark failed: RuntimeError: model.py has no memory left" in html
     output = capsys.readouterr()
     assert "FAILED: Memory: RuntimeError" in output.out and "has no memory left" in output.err

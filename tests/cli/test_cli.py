@@ -1,4 +1,4 @@
-"""The command line: what can be done is done, and what cannot ends in one line on stderr and exit code 2."""
+"""The command line: valid commands do their work, and all others end in one line on stderr and exit code 2."""
 
 import ast
 import contextlib
@@ -132,7 +132,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_done_is_refused_in_one_line(case, tmp_path, monkeypatch):
-    """Exit code 2 and one line that names option, value and what is allowed.
+    """Exit code 2 and one line that names the option, the value and the allowed values.
     Catches: a traceback, a framed box of help, a message that is cut at the width of the terminal."""
     command, message = REFUSED[case]
     monkeypatch.chdir(tmp_path)  # for the commands that make ./runs
@@ -142,7 +142,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(case, tmp_path, monkeypatch)
 @pytest.mark.parametrize("width", ["30", "200"])
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "ascii"])
 def test_the_line_does_not_depend_on_the_terminal(width, encoding, monkeypatch):
-    """The same line whatever the width of the terminal and the spelling of its encoding.
+    """The line depends neither on the width of the terminal nor on the spelling of its encoding.
     Catches: the frame and the help below it joined into the message, where tyro draws its frames with hyphens."""
     monkeypatch.setenv("COLUMNS", width)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
@@ -157,15 +157,15 @@ def test_the_line_does_not_depend_on_the_terminal(width, encoding, monkeypatch):
 
 
 def test_documents_that_a_split_does_not_have_are_refused(corpus):
-    """A split of few short files has fewer documents than asked for; the message says how many.
-    Catches: a traceback of the sampler, fewer documents shown without a word."""
+    """A split of few short files has fewer documents than requested; the message names their number.
+    Catches: a traceback of the sampler, fewer documents shown without a message."""
     command = ["data", "--paths", corpus, "--split", "test", "--show", "50"]
     assert re.search(r"show=50 is more than the [1-9] documents of the test split", refusal(*command))
 
 
-def test_a_run_in_the_hands_of_another_process_is_refused(corpus, tmp_path):
-    """`train` does not wait for the one who holds the run, and names its folder.
-    Catches: a command that hangs without a word."""
+def test_a_run_that_another_process_trains_is_refused(corpus, tmp_path):
+    """`train` does not wait for the process that holds the lock, and names the folder of the run.
+    Catches: a command that hangs without a message."""
     command = ["train", *TINY, "--task.paths", corpus, "--runs-dir", str(tmp_path), "--name", "held"]
     assert outcome(*command)[0] == 0
     (folder,) = (tmp_path / "bytes").iterdir()
@@ -175,7 +175,7 @@ def test_a_run_in_the_hands_of_another_process_is_refused(corpus, tmp_path):
 
 
 def test_refusals_in_a_process_of_its_own(tmp_path):
-    """The same through `python -m mtp_lab.cli`, before torch is imported: nothing on stdout, one line, code 2.
+    """The same through `python -m mtp_lab.cli`, before torch is imported: an empty stdout, one line, code 2.
     Catches: an exit code that is lost, output that only a test's captured streams hide."""
     for arguments in (["train", "--steps", "0"], ["evaluate", "--run", "\udcff"], []):
         command = [sys.executable, "-m", "mtp_lab.cli", *arguments]
@@ -199,8 +199,8 @@ WORDS = st.one_of(st.sampled_from(OPTIONS), st.integers().map(str), st.text(max_
 @example("data", ["--task", "polynomials", "--p"])
 @settings(max_examples=30, deadline=None, database=None)
 def test_junk_is_refused_or_helped_never_a_traceback(command, words):
-    """Whatever the words, main returns a code: 2 with one line, or 0 for a --help among them.
-    Catches: exceptions of the parser, of a config or of the file system that nobody turns into a message."""
+    """For any words, main returns a code: 2 with one line, or 0 for a --help among them.
+    Catches: exceptions of the parser, of a config or of the file system that do not become a message."""
     never = {"study": ["--preset", "none"], "evaluate": ["--rows", "0"], "data": ["--show", "0"]}
     words = [command, *words, *never.get(command, ["--steps", "0"])]
     code, _, err = outcome(*words)
@@ -244,7 +244,7 @@ def assert_described(options: dict[str, str], help_text: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_help_of_train_describes_every_field_of_the_config(task):
-    """Each option stands there with the docstring of its field, those of the task that was named, too.
+    """Each option appears with the docstring of its field, also those of the named task.
     Catches: a field without a docstring, one that the command line cannot set, the options of another task."""
     code, out, err = outcome("train", "--help", "--task", task)
     assert (code, err) == (0, "")
@@ -256,7 +256,7 @@ def test_help_of_train_describes_every_field_of_the_config(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_help_of_data_describes_every_field_of_the_task(task):
-    """Each option stands there with the docstring of its field, those of the stream without a prefix.
+    """Each option appears with the docstring of its field; those of the stream have no prefix.
     Catches: a field without a docstring, a stream's --split in place of the command's, options that are missing."""
     code, out, err = outcome("data", f"--task={task}", "--help")
     assert (code, err) == (0, "")
@@ -269,8 +269,8 @@ def test_help_of_data_describes_every_field_of_the_task(task):
 
 @pytest.mark.parametrize("command", [*COMMANDS, *(f"runs {name}" for name in RUNS)])
 def test_help_of_every_command_has_an_example_that_parses(command):
-    """--help exits 0, and the options of its example are options that there are.
-    Catches: an example that an option's new name has outlived."""
+    """--help exits 0, and the options of its example exist.
+    Catches: an example that still uses the old name of an option."""
     code, out, err = outcome(*command.split(), "--help")
     assert (code, err) == (0, "")
     example = re.search(rf"^ *Example: mtp-lab {command}(.*)$", out, re.M)
@@ -280,8 +280,8 @@ def test_help_of_every_command_has_an_example_that_parses(command):
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
-def test_help_may_stand_behind_an_option_of_the_task(word):
-    """The task's options are read before all others, and leave a wish for help to them.
+def test_help_may_follow_an_option_of_the_task(word):
+    """The task's options are read before all others, and ignore a request for help.
     Catches: "unrecognized options: -h"."""
     for arguments in (["train", "--task.seq", "300", word], ["data", "--task", "star_graph", "--degree", "3", word]):
         code, out, err = outcome(*arguments)
@@ -289,8 +289,8 @@ def test_help_may_stand_behind_an_option_of_the_task(word):
 
 
 def test_help_lists_the_commands():
-    """`mtp-lab --help` names each command and what it is for.
-    Catches: a command that nobody finds."""
+    """`mtp-lab --help` names each command and its purpose.
+    Catches: a command that is missing in the list."""
     code, out, _ = outcome("--help")
     assert code == 0
     for name, function in COMMANDS.items():
@@ -307,8 +307,8 @@ def test_train_evaluate_and_runs(corpus, runs_dir, only_run):
     done = (Path(only_run) / "done.json").stat()
     code, out, _ = outcome(*train)
     assert code == 0 and (Path(only_run) / "done.json").stat() == done  # not trained again
-    said = r"validation loss (\d\.\d+), (\d\.\d+) nats at horizons 1, 2, \.\.\.; accuracy \d\.\d+"
-    trained = re.fullmatch(rf"{only_run}: {said}\n", out)
+    losses = r"validation loss (\d\.\d+), (\d\.\d+) nats at horizons 1, 2, \.\.\.; accuracy \d\.\d+"
+    trained = re.fullmatch(rf"{only_run}: {losses}\n", out)
     assert trained, out
 
     code, out, _ = outcome("runs", "--runs-dir", str(runs_dir))
@@ -332,7 +332,7 @@ def test_train_evaluate_and_runs(corpus, runs_dir, only_run):
 
 
 def test_generate_writes_the_text_and_compares(only_run):
-    """The text of plain decoding, by forwards; with --compare both ways in a table, and that the tokens are the same.
+    """The text of plain decoding, by forward passes; --compare adds a table of both ways, and states that the tokens are the same.
     Catches: a prompt that is lost, a comparison of two different prompts."""
     generate = ["generate", "--run", only_run, "--prompt", "the bird", "--new", "12"]
     code, out, _ = outcome(*generate, "--compare")
@@ -343,7 +343,7 @@ def test_generate_writes_the_text_and_compares(only_run):
     plain = outcome(*generate, "--draft", "1")[1].split("\n\neach")[0]
     assert plain.replace("|", "") == text.replace("|", "") and plain.count("|") == 12
     sampled = [outcome(*generate, "--temperature", "1", "--seed", seed)[1] for seed in ("1", "1", "2")]
-    texts = [said.split("\n\neach")[0] for said in sampled]
+    texts = [output.split("\n\neach")[0] for output in sampled]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -365,7 +365,7 @@ def test_export_writes_a_llama(only_run, tmp_path):
 
 
 def test_no_runs_are_no_error(tmp_path):
-    """An empty folder, or none at all, is told as such.
+    """The message names an empty or missing folder.
     Catches: an empty table, or a traceback of the table's printer."""
     code, out, _ = outcome("runs", "--runs-dir", str(tmp_path / "none"))
     assert code == 0 and out == f"no runs in {tmp_path / 'none'}\n"
@@ -374,9 +374,9 @@ def test_no_runs_are_no_error(tmp_path):
 # --- Batches and runs ------------------------------------------------------------------------------------------------
 
 
-def test_show_tells_of_a_finished_run(runs_dir, only_run):
-    """By its folder, or by its name as it is listed: what of the config is no default, as a tree, and how it went.
-    Catches: options that are missing, the defaults between them, a run that is listed and not found."""
+def test_show_describes_a_finished_run(runs_dir, only_run):
+    """By its folder or by its listed name: the options that differ from the defaults, as a tree, and the results.
+    Catches: options that are missing, defaults among them, a run that is listed and not found."""
     code, out, err = outcome("runs", "show", only_run)
     name = f"bytes/{Path(only_run).name}"
     assert (code, err) == (0, "") and outcome("runs", "show", name, "--runs-dir", str(runs_dir)) == (code, out, err)
@@ -392,9 +392,9 @@ def test_show_tells_of_a_finished_run(runs_dir, only_run):
     ), out
 
 
-def test_show_tells_of_an_unfinished_run(only_run, tmp_path):
-    """A run in training, resumed once, with a task that no default has: seconds of the last stretch alone.
-    Catches: a training shown as stopped, time that runs backwards where it was resumed."""
+def test_show_describes_an_unfinished_run(only_run, tmp_path):
+    """A run in training, resumed once, with an unknown task: only the seconds since it was resumed count.
+    Catches: a training shown as stopped, negative seconds where it was resumed."""
     folder = tmp_path / "next" / "run"
     (folder / "snapshots").mkdir(parents=True)
     config = json.loads((Path(only_run) / "config.json").read_text())
@@ -413,7 +413,7 @@ def test_show_tells_of_an_unfinished_run(only_run, tmp_path):
 
 
 def test_prune_deletes_only_with_yes(only_run, tmp_path):
-    """Catches: a listing that deletes, a flag that is parsed and dropped, megabytes that nobody gets back."""
+    """Catches: a listing that deletes, a flag that is parsed and dropped, freed megabytes that are still in use."""
     folder = tmp_path / "bytes" / "stopped"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text((Path(only_run) / "config.json").read_text())
@@ -429,27 +429,27 @@ def test_prune_deletes_only_with_yes(only_run, tmp_path):
 
 @pytest.mark.parametrize("status, code", [("done", 0), ("already done", 0), ("failed", 1)])
 def test_a_batch_ends_with_its_exit_code_and_its_failures(status, code, tmp_path, monkeypatch):
-    """Options reach the batch; failures are told at the end, and make exit code 1.
+    """Options reach the batch; failures are printed at the end, and give exit code 1.
     Catches: a nightly job that reports success for a notebook that failed."""
-    asked = {}
+    received = {}
 
     def run(*arguments, **more):
-        asked.update(inspect.signature(real).bind(*arguments, **more).arguments)
+        received.update(inspect.signature(real).bind(*arguments, **more).arguments)
         return [execution.Outcome("00_a", status, 2.0, "ValueError: no", 4, None, "the last\nlines")]
 
     real = execution.run
     monkeypatch.setattr(execution, "run", run)
     options = "--preset smoke --only 00_token_streams --seeds 2 --jobs 3 --no-keep-going --runs-dir"
-    told, out, _ = outcome("study", *options.split(), str(tmp_path))
-    assert told == code and ("1 of 1 notebooks failed:\n" in out) == ("    lines\n" in out) == (code == 1)
+    returned, out, _ = outcome("study", *options.split(), str(tmp_path))
+    assert returned == code and ("1 of 1 notebooks failed:\n" in out) == ("    lines\n" in out) == (code == 1)
     assert out.endswith(f"runs: 0 MB in {tmp_path}\n")
     expected = dict(preset="smoke", out=None, only=("00_token_streams",), seeds=2, jobs=3, keep_going=False)
-    assert asked == {**expected, "runs_dir": str(tmp_path)}
+    assert received == {**expected, "runs_dir": str(tmp_path)}
 
 
 def test_a_dry_run_starts_nothing(tmp_path, monkeypatch):
-    """It says what would run and ends with 0; a notebook that could not run is refused as in earnest.
-    Catches: a dry run that runs, and one that finds nothing wrong with what the batch refuses."""
+    """It prints what would run and returns 0; a notebook that cannot run is refused as in a real batch.
+    Catches: a dry run that executes notebooks, and one that accepts what the batch refuses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(execution, "_execute", None)
     (tmp_path / "notebooks").mkdir()
@@ -466,7 +466,7 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch):
 
 
 def test_options_of_a_run_are_its_config(only_run):
-    """What was asked for on the command line stands in config.json.
+    """The options of the command line are in config.json.
     Catches: an option that is parsed and dropped."""
     config = json.loads((Path(only_run) / "config.json").read_text())
     assert config["name"] == "n2" and config["model"]["n_future"] == 2 and config["model"]["d_mlp"] == 32
@@ -479,7 +479,7 @@ LINES = r"\n\d+: \d+ tokens(?:, m = \d)?\n"  # above every document
 
 
 class Terminal(io.StringIO):
-    """A stdout that people look at."""
+    """A stdout that is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -493,8 +493,8 @@ def in_a_terminal(*arguments: str) -> str:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_data_shows_documents_in_colours_or_in_signs(task, monkeypatch):
-    """As many documents as asked for, below a legend; colours in a terminal only, and not where NO_COLOR is set.
-    Catches: escape codes in a file, colours that people asked to be spared, marks lost where there are no colours."""
+    """The requested number of documents, below a legend; colours only in a terminal, and not if NO_COLOR is set.
+    Catches: escape codes in a file, colours despite NO_COLOR, labels that are lost without colours."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     command = ["data", "--task", task, "--show", "2", "--seed", "3"]
     code, piped, err = outcome(*command)
@@ -509,9 +509,9 @@ def test_data_shows_documents_in_colours_or_in_signs(task, monkeypatch):
     assert in_a_terminal(*command) == coloured
 
 
-def test_what_readme_and_help_say_of_data_runs():
-    """The commands that people copy.
-    Catches: an example that an option's new name, or another default, has outlived."""
+def test_examples_of_data_in_readme_and_help_run():
+    """The commands that users copy.
+    Catches: an example that still uses the old name of an option, or an old default."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     commands = re.findall(r"^mtp-lab (data [^#\n]*)", readme, re.M)
     commands += re.findall(r"Example: mtp-lab (data [^\n│]*)", outcome("data", "--help")[1])
@@ -568,17 +568,17 @@ def test_train_on_another_task_needs_no_vocabulary(tmp_path):
 
 
 def test_train_on_bytes_is_what_it_was(corpus, only_run):
-    """Without --task the config is TrainConfig's own, but for what was asked: runs of before are found again.
-    Catches: a vocabulary or longest row derived from the task where the default was meant."""
+    """Without --task the config is TrainConfig's own, except for the given options: earlier runs are found again.
+    Catches: a vocabulary or longest row that comes from the task instead of the default."""
     config = from_mapping(TrainConfig, json.loads((Path(only_run) / "config.json").read_text()))
     model = ModelConfig(d_model=16, n_attention_heads=2, n_layers=3, n_future=2, max_seq=32, d_mlp=32)
-    asked = dict(name="n2", batch_size=4, steps=4, evaluate_rows=4, precision="fp32")
-    assert config == TrainConfig(task=BytesTask(paths=(corpus,), seq=32), model=model, **asked)
+    given_options = dict(name="n2", batch_size=4, steps=4, evaluate_rows=4, precision="fp32")
+    assert config == TrainConfig(task=BytesTask(paths=(corpus,), seq=32), model=model, **given_options)
 
 
 def run_command(arguments: list[str], err: str) -> None:
-    """The command in this process, which ends with its exit code; stderr goes to a file. Ctrl-C is heeded as in a
-    terminal: what a script starts in the background, this suite for one, is born deaf to it."""
+    """Runs the command in this process, which ends with its exit code; stderr goes to a file. Ctrl-C works as in a
+    terminal: a process that a script starts in the background, such as this suite, would ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(err, "w") as file, contextlib.redirect_stderr(file):
         code = main(["train", "--threads", "1", *arguments])

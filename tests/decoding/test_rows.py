@@ -36,8 +36,8 @@ def test_a_stop_token_counts_only_among_accepted_tokens():
     rows = Rows([[7], [1], [1]], 9, (7,), draft=3, device=torch.device("cpu"))
     rows.accept(torch.zeros(3, dtype=torch.long), torch.tensor([1, 2, 3]))
     rows.write(2, torch.tensor([[4, 4, 7], [7, 5, 5]]))  # two drafts of each row
-    n_accepted = torch.tensor([1, 2, 2])
+    n_accepted = torch.tensor([0, 2, 2])
     rows.accept(n_accepted, torch.tensor([6, 6, 6]))
     counts, finished = rows.count_new(n_accepted)
-    assert finished.tolist() == [False, False, True] and counts.tolist() == [3, 4, 2]
-    assert [rows.new_text(place, 0, n) for place, n in enumerate(counts.tolist())] == [[1, 4, 6], [2, 4, 5, 6], [3, 7]]
+    assert finished.tolist() == [False, False, True] and counts.tolist() == [2, 4, 2]
+    assert [rows.new_text(place, 0, n) for place, n in enumerate(counts.tolist())] == [[1, 6], [2, 4, 5, 6], [3, 7]]

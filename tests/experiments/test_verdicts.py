@@ -7,7 +7,7 @@ import pytest
 from mtp_lab.experiments.verdicts import RESULTS_INTRODUCTION, Verdict, collect, record, results_page
 
 CLAIM = Verdict("Two heads help", "+1.7 points (Table 1)", "+2.1 points", "95 %: 1.0 to 3.2", 5, "reproduced")
-OURS = Verdict("Nobody looked", "", "0.3", "", 3, "beyond the paper")
+OURS = Verdict("A claim of ours", "", "0.3", "", 3, "beyond the paper")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def figures(tmp_path):
     ],
 )
 def test_a_verdict_refuses_what_the_table_could_not_show(change, complaint):
-    """Catches: a fifth word for a verdict, a result without seeds, and a comparison without the paper's number."""
+    """Catches: a fifth word for a verdict, a result without seeds, a comparison without the paper's number."""
     with pytest.raises(ValueError) as error:
         Verdict(**{**vars(CLAIM), **change})
     assert str(error.value).startswith(complaint)
@@ -47,7 +47,7 @@ def test_collect_merges_what_was_recorded_sorted_by_notebook(figures):
 
 
 def test_recording_again_replaces_and_collecting_again_changes_nothing(figures):
-    """Catches: verdicts of two executions side by side, and a collected file that is collected in its turn."""
+    """Catches: verdicts of two executions in one file, and a collected file that is collected again."""
     collect(figures)
     before = (figures / "verdicts.json").read_bytes()
     record(figures, "02_b", "full", [OURS], "mtp-lab study --only 02_b")
@@ -57,14 +57,14 @@ def test_recording_again_replaces_and_collecting_again_changes_nothing(figures):
 
 
 def test_collect_without_verdicts_is_an_empty_table(tmp_path):
-    """Catches: a first batch in which all failed, and that ends in a traceback instead of its report."""
+    """Catches: a first batch in which all failed, and that ends in a traceback instead of a report."""
     assert collect(tmp_path / "figures") == []
     assert results_page(tmp_path / "figures") == RESULTS_INTRODUCTION
 
 
 @pytest.mark.parametrize("text", ['{"verdicts": []}', "{", "[]", '{"verdicts": [{"claim": "no more"}]}'])
 def test_collect_names_the_file_that_is_no_record(figures, text):
-    """Catches: a KeyError that does not say which of the files was edited, and a verdicts.json that lost entries."""
+    """Catches: a KeyError that does not name the edited file, and a verdicts.json that loses entries."""
     collect(figures)
     before = (figures / "verdicts.json").read_bytes()
     (figures / "02_b" / "verdict.json").write_text(text)
@@ -75,13 +75,13 @@ def test_collect_names_the_file_that_is_no_record(figures, text):
 
 @pytest.mark.parametrize("notebook", ["", "a/b", "..", "/a"])
 def test_record_takes_a_plain_name(tmp_path, notebook):
-    """Catches: a verdict outside figures_dir/<notebook>/, which no batch would ever find."""
+    """Catches: a verdict outside figures_dir/<notebook>/, which no batch finds."""
     with pytest.raises(ValueError, match="must be a notebook's name"):
         record(tmp_path, notebook, "full", [CLAIM], "make")
 
 
-def test_record_wants_a_verdict(tmp_path):
-    """Catches: an artefact that marks a notebook as done though it concluded nothing."""
+def test_record_needs_a_verdict(tmp_path):
+    """Catches: a file that marks a notebook as done without any verdict."""
     for nothing in ([], [{"claim": "a"}]):
         with pytest.raises(ValueError, match="must be one Verdict or more"):
             record(tmp_path, "01_a", "full", nothing, "make")
@@ -89,7 +89,7 @@ def test_record_wants_a_verdict(tmp_path):
 
 
 def test_the_page_has_a_section_for_each_notebook_and_a_row_for_each_verdict(figures):
-    """Catches: a claim that is left out, a missing interval, and links that lead nowhere."""
+    """Catches: a claim that is left out, a missing interval, and dead links."""
     collect(figures)
     page = results_page(figures)
     assert page.startswith(RESULTS_INTRODUCTION)
@@ -104,7 +104,7 @@ def test_the_page_has_a_section_for_each_notebook_and_a_row_for_each_verdict(fig
         "| Claim | Paper | Ours | Seeds | Verdict |",
         "|---|---|---|---|---|",
         "| Two heads help | +1.7 points (Table 1) | +2.1 points (95 %: 1.0 to 3.2) | 5 | reproduced |",
-        "| Nobody looked |  | 0.3 | 3 | beyond the paper |",
+        "| A claim of ours |  | 0.3 | 3 | beyond the paper |",
         "",
         "## 02_b",
         "",
@@ -114,12 +114,12 @@ def test_the_page_has_a_section_for_each_notebook_and_a_row_for_each_verdict(fig
         "",
         "| Claim | Paper | Ours | Seeds | Verdict |",
         "|---|---|---|---|---|",
-        "| Nobody looked |  | 0.3 | 3 | beyond the paper |",
+        "| A claim of ours |  | 0.3 | 3 | beyond the paper |",
     ]
 
 
 def test_text_cannot_break_the_table(tmp_path):
-    """Catches: P(x|y) or a line break in a claim that ends its cell, and the rest of the table with it."""
+    """Catches: P(x|y) or a line break in a claim that breaks the table."""
     record(tmp_path, "01_a", "full", [Verdict("P(x|y)\nis ≥ 0", "1", "2", "", 1, "mixed")], "make")
     collect(tmp_path)
     assert results_page(tmp_path).splitlines()[-1].startswith(r"| P(x\|y) is ≥ 0 | 1 | 2 |")

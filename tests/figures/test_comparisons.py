@@ -127,7 +127,7 @@ def test_the_picture_can_be_made(tmp_path):
 
 
 def test_grids_keep_the_order_of_the_table():
-    """Layers from the first down, cells with their own text, nothing where there is no value."""
+    """Layers from the first down, squares with their own text, nothing where there is no value."""
     table = pd.DataFrame(
         {"panel": "p", "layer": ["blocks.0", "blocks.0", "heads.1"], "head": [0, 1, 0], "value": [0.5, 0.25, 1.0]}
     )
@@ -140,7 +140,7 @@ def test_grids_keep_the_order_of_the_table():
 
 
 def test_the_heat_map_is_in_bits_with_horizon_one_on_top_and_one_scale_for_all():
-    """Two panels with a scale each would paint 1 bit and 5 bits alike."""
+    """Two panels with a scale each would paint 1 bit and 5 bits in the same blue."""
     figure = figures.horizon_entropy(entropies(), "cff", "t", "c")
     one, other = figure.data
     assert list(one.z) == [[0, 1, 2], [3, 4, 5]] and list(other.z) == [[1, 1, 1], [1, 1, 1]]

@@ -54,7 +54,7 @@ def test_a_panel_for_each_and_each_line_once_in_the_legend(by, panels, legend):
 
 
 def test_formation_draws_each_seed_and_the_mean_of_all():
-    """The mean ends where the first seed ends: behind that it would be another mean."""
+    """The mean ends where the first seed ends: after that step it would be the mean of other seeds."""
     figure = figures.formation(success_curves(), "title", "caption", dashed=["n = 2"])
     thick = [trace for trace in figure.data if trace.line.width == 3]
     thin = [trace for trace in figure.data if trace.line.width == 1]
@@ -75,8 +75,8 @@ def test_survival_steps_down_at_each_time_and_ends_in_a_cross():
     steps, cross = figure.data
     assert list(steps.x) == [0, 20, 40, 100] and list(steps.y) == pytest.approx([1, 0.75, 0.5, 0.5])
     assert steps.line.shape == "hv" and list(cross.x) == [100] and cross.marker.symbol == "x"
-    whole = figures.survival(table.assign(reached=True), "step", "title", "caption")
-    assert len(whole.data) == 1 and whole.data[0].y[-1] == 0
+    all_reach_it = figures.survival(table.assign(reached=True), "step", "title", "caption")
+    assert len(all_reach_it.data) == 1 and all_reach_it.data[0].y[-1] == 0
 
 
 def test_loss_by_horizon_draws_means_bands_and_seeds():
@@ -109,8 +109,8 @@ def test_every_line_has_its_intervals_and_every_panel_the_baseline():
 def test_weights_stand_beside_the_most_that_can_be():
     """Exact lines have no dots; measured ones have one a seed and their interval."""
     exact = [("p", "exact", n, 0, value) for n, value in ((1, 1.0), (2, 1.5), (4, 2.5))]
-    told = [(panel, "trained", n, seed, n / 2 + seed / 10) for panel in "pq" for n in (1, 2, 4) for seed in (0, 1)]
-    table = pd.DataFrame(exact + told, columns=["panel", "label", "n", "seed", "value"])
+    trained = [(panel, "trained", n, seed, n / 2 + seed / 10) for panel in "pq" for n in (1, 2, 4) for seed in (0, 1)]
+    table = pd.DataFrame(exact + trained, columns=["panel", "label", "n", "seed", "value"])
     table["mean"] = table.groupby(["panel", "label", "n"]).value.transform("mean")
     table = table.assign(low=table["mean"] - 0.1, high=table["mean"] + 0.2)
     figure = figures.weights_by_n(table, "title", "caption")
@@ -151,14 +151,14 @@ def test_a_number_against_another():
 
 
 def test_no_two_labels_are_drawn_alike():
-    """Catches: an eighth cell in the colour and the sign of the first."""
-    table = pd.DataFrame({"panel": "", "label": [f"cell {k}" for k in range(20)], "k": 1, "value": 0.5})
+    """Catches: an eighth label in the colour and the symbol of the first."""
+    table = pd.DataFrame({"panel": "", "label": [f"label {k}" for k in range(20)], "k": 1, "value": 0.5})
     figure = figures.against(table, "k", ("", ""), "title")
     assert len({(trace.marker.color or trace.line.color, trace.marker.symbol) for trace in figure.data}) == 20
 
 
 def test_dose_response_tells_the_ranked_from_the_random():
-    """The mean over seeds and draws of each, beside them all."""
+    """The mean over seeds and draws of each set, beside all of its runs."""
     rows = [
         dict(panel="p", seed=seed, k=k, draw=draw, value=1 - k * (0.4 if kind == "ranked" else 0.1) - seed / 10)
         | {"set": kind}

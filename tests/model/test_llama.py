@@ -1,4 +1,4 @@
-"""Export: the same model on either side, whichever of the two wrote it."""
+"""Export and import: the same logits here and in Hugging Face."""
 
 import json
 import logging
@@ -74,15 +74,15 @@ def difference(model: MTPTransformer, llama: LlamaForCausalLM) -> float:
 
 @pytest.fixture
 def silent(monkeypatch):
-    """No word to the network, and none of warning from transformers."""
-    said = []
+    """Fails on any use of the network, and on any warning of transformers."""
+    events = []
 
     class Listener(logging.Handler):
         def emit(self, record):
-            said.append(record.getMessage())
+            events.append(record.getMessage())
 
     def refused(self, address):
-        said.append(f"tried to reach {address}")
+        events.append(f"tried to reach {address}")
         raise OSError("no network in tests")
 
     monkeypatch.setattr(socket.socket, "connect", refused)
@@ -90,15 +90,15 @@ def silent(monkeypatch):
     logging.getLogger("transformers").addHandler(listener)
     yield
     logging.getLogger("transformers").removeHandler(listener)
-    assert said == []
+    assert events == []
 
 
-# --- Ours, read by Hugging Face -------------------------------------------------------------------------------------
+# --- Export: Hugging Face reads our models --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_llama_says_the_same(changes, attention, tmp_path, silent):
+def test_the_exported_llama_has_the_same_logits(changes, attention, tmp_path, silent):
     """Logits of the exported model are ours to 1e-5 in fp32, read from the folder alone.
     Catches: q, k and v in another order, rotated pairs in another layout, gate and up exchanged, another epsilon or
     rope base, a head of an anticausal model left out, heads in the order of horizons instead of the path's."""
@@ -110,10 +110,10 @@ def test_a_llama_says_the_same(changes, attention, tmp_path, silent):
 
 
 @pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
-def test_what_is_read_back_is_bit_for_bit_the_model(changes, tmp_path):
+def test_export_and_load_give_the_model_bit_for_bit(changes, tmp_path):
     """Export and load give the next-token path alone, its weights and logits to the bit; twice gives the same file.
-    Catches: gains of one that do not multiply by exactly one, a layer that trades places, weights left at their
-    initial values, head 1 of n kept where it is not the last."""
+    Catches: gains of one that change a bit, layers in another order, weights left at their initial values, head 1 of n
+    exported where other heads belong to its path."""
     model = a_model(**changes)
     export(model, tmp_path / "once")
     back = load(tmp_path / "once")
@@ -131,9 +131,9 @@ def test_what_is_read_back_is_bit_for_bit_the_model(changes, tmp_path):
 
 @pytest.mark.parametrize("kind", ["parallel", "causal", "anticausal", "sequential"])
 def test_greedy_generation_is_the_same_token_for_token(kind, tmp_path, silent):
-    """`model.generate` goes on to max_new_tokens, and writes what ours writes with any number of heads.
-    Catches: Llama's own end token (2) taken over, which ends texts early; a beginning or padding token that changes
-    the mask; an export that is right at short contexts only."""
+    """`model.generate` generates max_new_tokens, and the same tokens as ours with any number of heads.
+    Catches: Llama's default end token (2), which ends texts early; a beginning or padding token that changes the mask;
+    an export that is right at short contexts only."""
     model = a_model(n_future=3, head_kind=kind, vocab_size=7, max_seq=64)
     export(model, tmp_path / "llama")
     llama = AutoModelForCausalLM.from_pretrained(tmp_path / "llama")
@@ -149,17 +149,17 @@ def test_greedy_generation_is_the_same_token_for_token(kind, tmp_path, silent):
     [dict(head_kind="linear"), dict(position="relative"), dict(smeared_keys=True), dict(attention_only=True)],
     ids=str,
 )
-def test_what_is_no_llama_is_refused_by_name(changes, tmp_path):
+def test_settings_without_a_llama_raise_with_their_names(changes, tmp_path):
     """The error names the field, its value and the fix, and nothing is written.
-    Catches: a folder that loads and says something else."""
+    Catches: a folder that loads and predicts something else."""
     ((field, value),) = changes.items()
     with pytest.raises(ValueError, match=f"{field}={value!r}.*Llama.*train with {field}="):
         export(a_model(**changes), tmp_path / "llama")
     assert not (tmp_path / "llama").exists()
 
 
-def test_a_folder_in_use_is_refused(tmp_path):
-    """Catches: the tokenizer of another model left beside new weights."""
+def test_a_folder_in_use_raises(tmp_path):
+    """Catches: the tokenizer of another model in the same folder as new weights."""
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="not empty"):
         export(a_model(), tmp_path)
@@ -191,7 +191,7 @@ def tokenizer(byte_folder):
 @example(text="  def f(x):\r\n\treturn x\u00a0# \u2028 \x00\x7f")
 @example(text=f"a text about {DOCUMENT} is no new document")
 def test_any_text_is_its_bytes_and_comes_back(text, tokenizer):
-    """Behind the token that opens a document, byte b of the text is token b, and decoding gives the text again.
+    """After the token that opens a document, byte b of the text is token b, and decoding gives the text again.
     Catches: a space put in front, line ends or blanks normalised, a byte's character mapped to another byte, the name
     of the special token read as the token."""
     ids = tokenizer(text).input_ids
@@ -201,15 +201,15 @@ def test_any_text_is_its_bytes_and_comes_back(text, tokenizer):
 
 
 def test_every_byte_has_its_token(tokenizer):
-    """All 257, those that occur in no valid UTF-8 too.
-    Catches: a vocabulary that is short of a byte, or numbers them by their characters."""
+    """All 257, also bytes that do not occur in valid UTF-8.
+    Catches: a vocabulary without one of the bytes, or numbered by characters."""
     assert len(tokenizer) == tokenizer.vocab_size == 257
     assert tokenizer.decode([0xFF, 65]) == "\ufffdA" and tokenizer.decode([256]) == DOCUMENT
     assert sorted(tokenizer.convert_tokens_to_ids(tokenizer.convert_ids_to_tokens(range(257)))) == list(range(257))
 
 
 def test_texts_of_different_lengths_are_continued_as_one_by_one(byte_model, byte_folder, tokenizer, silent):
-    """A padded batch, a batch without a mask, and a pipeline: all write what ours writes.
+    """A padded batch, a batch without a mask, and a pipeline all generate the same tokens as ours.
     Catches: padding on the right; a padding token in the generation settings, for which `generate` hides every 256 in
     a prompt; a warning about either."""
     texts, new = ["def f(", "import numpy as np\n", "é"], 24
@@ -222,8 +222,8 @@ def test_texts_of_different_lengths_are_continued_as_one_by_one(byte_model, byte
     alone = llama.generate(torch.tensor([prompts[0]]), max_new_tokens=new, do_sample=False)
     assert torch.equal(alone[:, len(prompts[0]) :], expected[:1])
     pipe = pipeline("text-generation", model=llama, tokenizer=tokenizer)
-    (said,) = pipe(texts[1], max_new_tokens=new, do_sample=False)
-    assert said["generated_text"] == texts[1] + tokenizer.decode(expected[1])
+    (answer,) = pipe(texts[1], max_new_tokens=new, do_sample=False)
+    assert answer["generated_text"] == texts[1] + tokenizer.decode(expected[1])
 
 
 def test_other_vocabularies_get_no_byte_tokenizer(tmp_path):
@@ -235,7 +235,7 @@ def test_other_vocabularies_get_no_byte_tokenizer(tmp_path):
     assert json.loads((tmp_path / "llama" / "config.json").read_text())["bos_token_id"] is None
 
 
-# --- Theirs, read by us ---------------------------------------------------------------------------------------------
+# --- Import: we read models of Hugging Face -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("changes", LLAMAS.values(), ids=LLAMAS)
@@ -291,16 +291,16 @@ def change(folder, **fields) -> None:
     ],
     ids=str,
 )
-def test_what_we_cannot_say_is_refused_by_name(fields, message, tmp_path):
-    """Catches: a Llama that loads without its biases, scaled positions or own head size, and says something else."""
+def test_llamas_that_we_cannot_express_raise_with_the_setting(fields, message, tmp_path):
+    """Catches: a Llama that loads without its biases, scaled positions or head size, and predicts something else."""
     a_llama().save_pretrained(tmp_path)
     change(tmp_path, **fields)
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
 
 
-def test_tensors_beyond_a_llama_are_refused(tmp_path):
-    """Catches: biases that the config does not mention dropped without a word."""
+def test_tensors_that_are_no_part_of_a_llama_raise(tmp_path):
+    """Catches: biases that the config does not mention, dropped without an error."""
     a_llama().save_pretrained(tmp_path)
     held = load_file(tmp_path / "model.safetensors")
     bias = {"model.layers.0.self_attn.q_proj.bias": torch.ones(24)}

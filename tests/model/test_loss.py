@@ -91,7 +91,7 @@ def gradients(
 
 
 def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    """Every parameter's gradient, relative to the largest of all: a scale that no parameter's own zeros distort."""
+    """The gradient of every parameter, relative to the largest of all gradients, since some are zero."""
     largest = max(float(g.abs().max()) for g in expected.values())
     for name, gradient in expected.items():
         error = float((found[name] - gradient).abs().max())
@@ -104,7 +104,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
 @pytest.mark.parametrize("case", CASES)
 @kinds
 def test_sequential_equals_reference(kind, case):
-    """A head left out, counted twice, visited before its children, or weighted wrongly: its gradients are off."""
+    """A head left out, counted twice, visited before its children, or weighted wrongly has wrong gradients."""
     changes, options = CASES[case]
     changes = {k: v for k, v in changes.items() if not (kind == "linear" and k == "trunk_layers")}
     model, tokens = a_model(kind, **changes), some_tokens()
@@ -128,7 +128,7 @@ def test_sequential_equals_reference(kind, case):
 @kinds
 @methods
 def test_the_loss_is_equation_2(kind, method):
-    """Position by position from the logits: a mean over all positions, or over horizons together, is another loss."""
+    """Position by position from the logits. A mean over positions or horizons together is another loss."""
     model, tokens, weights = a_model(kind), some_tokens(), (0.5, 2.0, 0.1)
     logits = model.all_logits(tokens, DOCUMENTS)
     total, means = torch.zeros((), dtype=torch.float64), []
@@ -175,13 +175,13 @@ def test_more_positions_than_a_chunk(kind, monkeypatch):
     assert_equal(found, expected, 1e-10)
 
 
-# --- As any other loss
+# --- Like any other loss
 
 
 @kinds
 @methods
 def test_gradient_accumulation_is_one_batch(kind, method):
-    """Parts have different numbers of targets: a mean of their means would weight tokens by the part they are in."""
+    """Parts have different numbers of targets: in a mean of their means, tokens of small parts would count more."""
     model, tokens = a_model(kind), some_tokens()
     targets = make_targets(tokens, 3, DOCUMENTS)
     whole_loss, whole = gradients(model, tokens, method, documents=DOCUMENTS)
@@ -198,7 +198,7 @@ def test_gradient_accumulation_is_one_batch(kind, method):
 @methods
 @pytest.mark.parametrize("silent", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_the_values_are_the_same(kind, method, silent):
-    """Evaluation must give the training's numbers, keep no graph, and leave no gradients behind."""
+    """Evaluation must give the numbers of training, keep no graph, and leave no gradients."""
     model, tokens = a_model(kind), some_tokens()
     expected = mtp_loss(model, tokens, DOCUMENTS, method=method)
     with silent():
@@ -211,7 +211,7 @@ def test_without_gradients_the_values_are_the_same(kind, method, silent):
 
 @methods
 def test_gradients_arrive_with_backward_and_not_before(method):
-    """The sequential pass computes gradients in its forward: they must not reach .grad for a loss that is only read."""
+    """The sequential pass computes gradients in its forward pass. Without backward() they must not reach .grad."""
     model, tokens = a_model(), some_tokens()
     mtp_loss(model, tokens, method=method)
     assert all(p.grad is None for p in model.parameters())
@@ -220,7 +220,7 @@ def test_gradients_arrive_with_backward_and_not_before(method):
 @kinds
 @methods
 def test_a_scaled_loss_has_scaled_gradients(kind, method):
-    """Gradients precomputed in the forward must still hear what comes after: loss scaling, sums, means."""
+    """Gradients computed in the forward pass must still depend on later operations: loss scaling, sums, means."""
     model, tokens = a_model(kind), some_tokens()
     _, once = gradients(model, tokens, method)
     (mtp_loss(model, tokens, method=method).total * 3 + 1).backward()
@@ -229,7 +229,7 @@ def test_a_scaled_loss_has_scaled_gradients(kind, method):
 
 @methods
 def test_two_losses_in_one_graph_add_up(method):
-    """Each call keeps its own gradients: shared between calls, the second would overwrite the first's."""
+    """Each call keeps its own gradients: shared between calls, the second call would overwrite those of the first."""
     model, one, other = a_model(), some_tokens(seed=1), some_tokens(seed=2)
     apart = [gradients(model, tokens, method)[1] for tokens in (one, other)]
     (mtp_loss(model, one, method=method).total + mtp_loss(model, other, method=method).total).backward()
@@ -251,7 +251,7 @@ FROZEN = {
 @kinds
 @pytest.mark.parametrize("frozen", FROZEN)
 def test_frozen_parts_get_no_gradient_and_the_others_theirs(kind, frozen):
-    """Heads trained on a finished trunk, or a probe: the pass must neither fail, nor drop what still trains."""
+    """Heads trained on a finished trunk, or a probe: the pass must not fail, nor skip parameters that still train."""
     model, tokens = a_model(kind, stop_gradient=(2,) if frozen == "stopped head" else ()), some_tokens()
     _, free = gradients(model, tokens, "reference")
     for name, parameter in model.named_parameters():
@@ -289,7 +289,7 @@ def wide() -> tuple[MTPTransformer, Tensor]:
 
 @methods
 def test_bf16_stays_close_to_fp32(wide, method):
-    """Sums in bf16 keep eight bits: the logged loss would be a percent off, and every w_i/count by up to 0.4 %."""
+    """Sums in bf16 have eight bits: the logged loss would be wrong by 1 %, and every w_i/count by up to 0.4 %."""
     model, tokens = wide
     weights = (0.9804, 0.9779)  # over 2000 and 1995 targets: half-way between two numbers of bf16
     exact, expected = gradients(model, tokens, "reference", weights=weights)
@@ -307,7 +307,7 @@ def test_bf16_stays_close_to_fp32(wide, method):
 
 @kinds
 def test_bf16_gradients_of_both_methods_agree(kind):
-    """The sequential pass casts by hand where autocast has no rule: one cast missed, and dtypes clash or differ."""
+    """The sequential pass casts by hand where autocast has no rule. Without one of them, dtypes clash or differ."""
     torch.manual_seed(0)
     config = dict(vocab_size=65, d_model=32, n_attention_heads=2, n_layers=5, n_future=3, max_seq=64)
     model, tokens = MTPTransformer(ModelConfig(**config, head_kind=kind)), some_tokens(4, 50, vocab=65)
@@ -326,8 +326,8 @@ def test_bf16_gradients_of_both_methods_agree(kind):
 def test_two_losses_in_one_autocast_context_add_up(method, evaluated_first):
     """Autocast keeps its casts of the weights for a whole context.
 
-    A cast kept from the first call must not lead the second one's gradients into a graph that is gone, nor, kept from
-    an evaluation without gradients, into none at all.
+    A cast from the first call must not send the gradients of the second into a graph that is freed. A cast from an
+    evaluation without gradients must not drop them.
     """
     torch.manual_seed(0)
     config = ModelConfig(vocab_size=65, d_model=32, n_attention_heads=2, n_layers=3, n_future=2, max_seq=64)
@@ -356,9 +356,9 @@ def test_two_losses_in_one_autocast_context_add_up(method, evaluated_first):
 
 
 def peak_bytes(model: MTPTransformer, tokens: Tensor, method: str) -> int:
-    """Most bytes alive at a time in a forward and backward, above those before; gradients exist already.
+    """Peak of the bytes allocated in a forward and backward pass; gradients exist before.
 
-    The profiler sees every allocation, also those inside of custom operators, which hooks on saved tensors do not.
+    The profiler records every allocation. Hooks on saved tensors miss those inside of custom operators.
     """
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -380,10 +380,10 @@ def narrow(n: int, vocab: int, kind: str = "parallel", n_layers: int = 9) -> MTP
 
 @pytest.mark.parametrize("vocab", [4096, 32768])
 def test_memory_does_not_grow_with_n(vocab):
-    """Figure 2: one head's logits exist at a time; a graph kept over two heads, and the claim of the paper is gone.
+    """Figure 2: the logits of only one head exist at a time. A graph over two heads would contradict the paper.
 
-    128 positions are one chunk of logits, so that one chunk is one head's. The reference must be seen to grow, or this
-    would measure nothing.
+    128 positions are one chunk of logits, so one chunk holds the logits of one head. The memory of the reference must
+    grow, or the test would measure nothing.
     """
     tokens = some_tokens(2, 64, vocab=vocab)
     one, *more = (peak_bytes(narrow(n, vocab), tokens, "sequential") for n in (1, 2, 4, 8))
@@ -397,16 +397,16 @@ def test_memory_does_not_grow_with_n(vocab):
 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_memory_of_the_other_arrangements(kind):
-    """A path of heads is walked to its end before its first head's loss: its logits must not wait on the way."""
+    """On a path of heads, all heads run before the loss of the first is computed. Their logits must not exist yet."""
     tokens = some_tokens(2, 64, vocab=8192)
     one, eight = (peak_bytes(narrow(n, 8192, kind), tokens, "sequential") for n in (1, 8))
-    embedding = 4 * 8192 * 16 if kind == "sequential" else 0  # bytes: a gradient that the first head does not have,
-    assert eight <= 1.1 * one + 2 * embedding  # gathered so far and from the head at work
+    embedding = 4 * 8192 * 16 if kind == "sequential" else 0  # bytes of a gradient that the first head does not have:
+    assert eight <= 1.1 * one + 2 * embedding  # the sum so far, and that of the current head
     assert peak_bytes(narrow(8, 8192, kind), tokens, "reference") > 5 * eight
 
 
 def test_only_chunks_of_logits_are_alive():
-    """Beyond a chunk memory follows the chunk: with the whole logits, four times the rows would cost four times."""
+    """Above one chunk, only activations grow with the rows. All logits would need four times as much for four times."""
     vocab = 8192
     chunk = 4 * FEWEST_ROWS * vocab  # bytes
     model = narrow(2, vocab, n_layers=3)
@@ -415,7 +415,7 @@ def test_only_chunks_of_logits_are_alive():
     assert four - one < chunk  # activations; the logits of the whole head would be three chunks more
 
 
-# --- Input that cannot be
+# --- Errors
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_only_chunks_of_logits_are_alive():
         (dict(targets=make_targets(some_tokens(), 3)[:1]), r"targets \(3, 1, 8\) must be .* tokens \(2, 8\)"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, message):
-    """Two weights for three horizons would broadcast or drop one; a negative weight would train to be wrong."""
+def test_invalid_options_raise(options, message):
+    """Two weights for three horizons would broadcast or drop one. A negative weight would train wrong predictions."""
     with pytest.raises(ValueError, match=message):
         mtp_loss(a_model(), some_tokens(), **options)

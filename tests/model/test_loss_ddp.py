@@ -84,7 +84,7 @@ def ended(folder: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def averaged(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
-    """What each of the processes has after the backward pass, for every kind of head."""
+    """The gradients of each process after the backward pass, for every kind of head."""
     for last in (False, True):  # one run of the suite saw them hang, for a reason not found: it did not come back
         folder = tmp_path_factory.mktemp("ddp")
         if ended(folder):
@@ -97,9 +97,9 @@ def averaged(tmp_path_factory) -> list[dict[str, dict[str, Tensor]]]:
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="PyTorch without gloo")
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_have_the_gradients_of_one(averaged, kind):
-    """The loss hands out gradients made in its forward: past DDP's hooks, each process would keep its own half's.
+    """The loss computes gradients in its forward pass. Without DDP's hooks, each process would keep those of its half.
 
-    With counts of its own instead of the batch's, each half would be weighted as if it had as many targets.
+    With denominators of their own, halves with different numbers of targets would have the same weight.
     """
     alone = Total(kind)
     targets, half = make_targets(TOKENS, 3, DOCUMENTS), make_targets(TOKENS[:2], 3, DOCUMENTS[:2])

@@ -132,7 +132,7 @@ def test_the_first_label_that_fits_gives_the_weight():
 @given(batches(), st.integers(0, 2))
 @settings(max_examples=50, deadline=None)
 def test_a_slice_of_targets_keeps_the_denominators_of_the_batch(batch, row):
-    """Else the losses of slices would be means over their own targets, and would not add up to the loss of the batch."""
+    """With denominators of their own, the losses of slices would not add up to the loss of the batch."""
     tokens, n, documents = batch
     documents = None if documents is None else torch.tensor(documents)
     weights = torch.rand(len(tokens), len(tokens[0]), generator=torch.Generator().manual_seed(0))

@@ -58,7 +58,7 @@ def query_block(request, monkeypatch) -> int:
 @kinds
 @variants
 def test_no_logit_depends_on_a_later_token(kind, variant, query_block):
-    """A model that sees the future learns to copy it: the loss is splendid, and generation is noise.
+    """A model that attends to the future learns to copy it: the loss is very low, and generation is noise.
 
     A sequential head i reads token t+i-1 at position t, so it may change that much earlier.
     """
@@ -89,7 +89,7 @@ def packed() -> tuple[Tensor, Tensor, list[tuple[int, int, int]]]:
 @kinds
 @variants
 def test_a_packed_document_reads_as_if_it_were_alone(kind, variant, query_block):
-    """Attention, smeared keys or positions that leak from the document before would make packing change the loss.
+    """With attention, smeared keys or positions from the document before, packing would change the loss.
 
     Positions whose horizon's target lies in the document; a sequential head reads tokens of the next one after that.
     """
@@ -107,7 +107,7 @@ def test_a_packed_document_reads_as_if_it_were_alone(kind, variant, query_block)
 
 @torch.no_grad()
 def test_documents_do_change_what_is_read():
-    """The test above would pass for documents that are ignored, if the tokens before did not matter at all."""
+    """If earlier tokens had no effect, the test above would pass even with documents ignored."""
     model, (tokens, documents, _) = a_model(), packed()
     assert (model(tokens) - model(tokens, documents)).abs().max() > 1e-3
 
@@ -116,7 +116,7 @@ def test_documents_do_change_what_is_read():
 @pytest.mark.parametrize("variant", ["rotary", "relative-smeared"])
 @pytest.mark.parametrize("with_documents", [False, True])
 def test_blocks_of_queries_change_nothing(kind, variant, with_documents, monkeypatch):
-    """Keys to the right of a block are skipped: one off, and a query loses its own key, or a gradient its part."""
+    """Keys after a block are skipped. With an error of one, a query would lose its own key, or a gradient a part."""
     model, (tokens, documents, _) = a_model(kind, variant), packed()
     found = {}
     for block in (1, 3, 14, 128):
@@ -128,11 +128,11 @@ def test_blocks_of_queries_change_nothing(kind, variant, with_documents, monkeyp
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-# --- Attention, written a second time
+# --- Attention, implemented a second time
 
 
-def turned(x: Tensor, base: float) -> Tensor:
-    """RoPE as Su et al. write it: pairs of dimensions are complex numbers, turned by position times frequency."""
+def rotated(x: Tensor, base: float) -> Tensor:
+    """RoPE as in Su et al.: pairs of dimensions are complex numbers, rotated by position times frequency."""
     half = x.shape[-1] // 2  # x: (batch, heads, seq, d_head); Llama pairs dimension j with j + half
     frequencies = torch.tensor([base ** (-2 * j / x.shape[-1]) for j in range(half)], dtype=torch.float64)
     angles = torch.arange(x.shape[2], dtype=torch.float64)[:, None] * frequencies
@@ -153,7 +153,7 @@ def slow_attention(attention: Attention, config: ModelConfig, x: Tensor, documen
                 share = 1 / (1 + torch.exp(-attention.smear[h, 0, 0]))
                 k[b, h, t] = share * plain[b, h, t] + (1 - share) * plain[b, h, t - 1]
     if config.position == "rotary":
-        q, k = turned(q, config.rope_base), turned(k, config.rope_base)
+        q, k = rotated(q, config.rope_base), rotated(k, config.rope_base)
     mask = torch.full((batch, heads, seq, seq), float("-inf"), dtype=torch.float64)
     for b, t in itertools.product(range(batch), range(seq)):
         for s in range(t + 1):
@@ -168,7 +168,7 @@ def slow_attention(attention: Attention, config: ModelConfig, x: Tensor, documen
 @variants
 @pytest.mark.parametrize("with_documents", [False, True])
 def test_attention_is_attention(variant, with_documents, query_block):
-    """A scale, a rotation, an order of q, k, v or an offset of the bias that is off would train all the same."""
+    """A model with a wrong scale, rotation, order of q, k, v or offset of the bias would still train."""
     model, (tokens, documents, _) = a_model(variant=variant, rope_base=50.0), packed()
     documents = documents if with_documents else torch.zeros_like(documents)
     context = model.context(tokens, documents if with_documents else None)
@@ -178,8 +178,8 @@ def test_attention_is_attention(variant, with_documents, query_block):
         torch.testing.assert_close(attention(x, context), expected, **EXACT)
 
 
-def test_the_norm_is_pytorchs():
-    """Values and gradients, as PyTorch has them, and by finite differences; a row of zeros is no division by zero."""
+def test_the_norm_equals_pytorchs():
+    """Values and gradients equal PyTorch's and finite differences; a row of zeros does not divide by zero."""
     x = torch.randn(3, 5, 8, dtype=torch.double).index_fill_(1, torch.tensor(2), 0.0).requires_grad_()
     ours, theirs = layers.RMSNorm()(x), F.rms_norm(x, (8,), eps=layers.NORM_EPS)
     torch.testing.assert_close(ours, theirs)
@@ -191,7 +191,7 @@ def test_the_norm_is_pytorchs():
 @torch.no_grad()
 @kinds
 def test_the_whole_model_is_the_equations(kind):
-    """Section 2 and appendix B from the weights: a head on the wrong parent, or a missing skip or norm, shows here."""
+    """Section 2 and appendix B from the weights. Catches: a wrong parent of a head, a missing skip or norm."""
     model, tokens = a_model(kind, attention_only=False), some_tokens(2, 7)
     context = model.context(tokens)
 
@@ -231,11 +231,11 @@ def test_the_whole_model_is_the_equations(kind):
         torch.testing.assert_close(found[:, :seen], expected[:, :seen], **EXACT)
 
 
-# --- Input that cannot be
+# --- Errors
 
 
-def test_input_that_cannot_be_is_refused():
-    """Each would run and mean something else: a longer sequence than trained for, documents of the wrong tokens."""
+def test_invalid_input_raises():
+    """Without the errors, both would run: a longer sequence than trained for, and documents of other tokens."""
     model = a_model()
     with pytest.raises(ValueError, match="25 tokens are longer than max_seq=24; cut them or raise max_seq"):
         model(some_tokens(1, 25))
@@ -248,7 +248,7 @@ def test_input_that_cannot_be_is_refused():
 
 
 def caching(model: MTPTransformer, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """all_logits, and every activation on the way: run_with_cache runs forward, and so the next-token head alone."""
+    """all_logits with every activation. run_with_cache without all_heads runs only the next-token head."""
     activations, hooks, _ = model.get_caching_hooks()
     with model.hooks(fwd_hooks=hooks):
         return model.all_logits(tokens), activations
@@ -271,7 +271,7 @@ def shapes(kind: str, variant: str) -> dict[str, tuple[int, ...]]:
 @kinds
 @variants
 def test_every_hook_point_is_seen(kind, variant):
-    """A hook point that is not called keeps an experiment silent: nothing is ablated, and nothing complains."""
+    """With a hook point that is not called, an experiment would ablate nothing, without an error."""
     model, tokens = a_model(kind, variant), some_tokens(2, 9)
     logits, activations = caching(model, tokens)
     assert {name: tuple(x.shape) for name, x in activations.items()} == shapes(kind, variant)
@@ -285,14 +285,14 @@ def test_every_hook_point_is_seen(kind, variant):
 
 @torch.no_grad()
 @kinds
-def test_run_with_cache_is_the_forward(kind, query_block):
-    """Watched attention takes another way through the code; it must arrive at the same logits."""
+def test_run_with_cache_is_the_forward_pass(kind, query_block):
+    """Attention with hooks uses other code; it must compute the same logits."""
     model, tokens = a_model(kind), some_tokens(2, 9)
     logits, activations = model.run_with_cache(tokens)
     torch.testing.assert_close(logits, model(tokens), **EXACT)
     assert activations["blocks.0.attn.hook_pattern"].shape == (2, 2, 9, 9)
     ran = {name.split(".")[1] for name in activations if name.startswith("heads.")}
-    assert ran == ({"1", "2", "3"} if kind == "anticausal" else {"1"})  # head 1, and what it stands on
+    assert ran == ({"1", "2", "3"} if kind == "anticausal" else {"1"})  # head 1 and the heads it reads
     torch.testing.assert_close(model.unembedded(activations["heads.1.hook_resid_post"]), logits, **EXACT)
 
 
@@ -307,7 +307,7 @@ def test_gradients_at_a_pattern_come_whole(query_block):
 @torch.no_grad()
 @pytest.mark.parametrize("kind, reached", [("parallel", {2}), ("causal", {2, 3}), ("anticausal", {1, 2})])
 def test_an_ablation_reaches_the_heads_above_and_no_other(kind, reached):
-    """Head 2's hook must be head 2's: numbered from 0, or shared by the heads, it would blame another horizon."""
+    """The hook of head 2 must act on head 2: numbered from 0 or shared, it would ablate another horizon."""
     model, tokens = a_model(kind), some_tokens(2, 9)
     before = model.all_logits(tokens)
     with model.hooks(fwd_hooks=[("heads.2.hook_attn_out", lambda x, hook: torch.zeros_like(x))]):
@@ -325,7 +325,7 @@ def test_an_ablation_reaches_the_heads_above_and_no_other(kind, reached):
     + [f"blocks.1.attn.hook_{name}" for name in ("q", "k", "v", "attn_scores", "pattern", "z")],
 )
 def test_an_edit_at_any_hook_point_changes_the_logits(name, variant):
-    """A hook point beside the path can be read but not edited: every patching experiment would find no effect."""
+    """If edits at a hook point had no effect on the logits, every patching experiment would find no effect."""
     model, tokens = a_model(variant=variant), some_tokens(2, 9)
     bump = torch.randn(caching(model, tokens)[1][name].shape, dtype=torch.float64)
     edited = model.run_with_hooks(tokens, fwd_hooks=[(name, lambda x, hook: x + bump)])
@@ -334,7 +334,7 @@ def test_an_edit_at_any_hook_point_changes_the_logits(name, variant):
 
 @torch.no_grad()
 def test_an_edited_residual_stream_goes_on_through_the_skip_path():
-    """TransformerBridge ignores edits at hook_resid_mid; here they must reach both the MLP and the stream beside it."""
+    """TransformerBridge ignores edits at hook_resid_mid. Here they must reach the MLP and the residual stream."""
     model, tokens = a_model(), some_tokens(2, 9)
     clean = caching(model, tokens)[1]
     bump, activations = torch.randn(2, 9, 16, dtype=torch.float64), {}
@@ -350,7 +350,7 @@ def test_an_edited_residual_stream_goes_on_through_the_skip_path():
 @torch.no_grad()
 @kinds
 def test_after_hooks_the_model_is_bitwise_what_it_was(kind):
-    """A hook left behind would go on ablating in every later run of the notebook."""
+    """A hook that is not removed would ablate in every later run of the notebook."""
     model, tokens = a_model(kind), some_tokens(2, 9)
     before = model.all_logits(tokens)
     model.run_with_hooks(tokens, fwd_hooks=[("blocks.0.hook_attn_out", lambda x, hook: 0 * x)])
@@ -376,15 +376,15 @@ def gradients(model: MTPTransformer, weights: list[float]) -> dict[str, Tensor]:
     [
         ("parallel", 2, [1.0, 0.0, 1.0]),
         ("linear", 2, [1.0, 0.0, 1.0]),
-        ("causal", 2, [1.0, 0.0, 0.0]),  # horizon 3 stands on head 2, and is cut off with it
+        ("causal", 2, [1.0, 0.0, 0.0]),  # head 3 reads head 2, so its gradient stops there, too
         ("sequential", 3, [1.0, 1.0, 0.0]),
         ("anticausal", 1, [0.0, 1.0, 1.0]),
     ],
 )
 def test_a_stopped_horizon_does_not_shape_the_trunk(kind, stopped, weights):
-    """The control "extra heads exist, but do not shape the trunk" must be exactly that, and its head must train.
+    """In the control condition, extra heads train but have no effect on the trunk's gradients.
 
-    A sequential head also reads the embedding, which is the trunk's: its gradient must not arrive there either.
+    A sequential head also reads the embedding, which belongs to the trunk. Its gradient must not arrive there either.
     """
     free, control = a_model(kind), a_model(kind, stop_gradient=(stopped,))
     control.load_state_dict(free.state_dict())
@@ -401,7 +401,7 @@ def test_a_stopped_horizon_does_not_shape_the_trunk(kind, stopped, weights):
 
 
 def test_initial_weights():
-    """GPT-2's: what writes to the stream shrinks with depth; biases and shares start neutral."""
+    """GPT-2's: matrices that write to the residual stream shrink with depth; bias and smear start at 0."""
     torch.manual_seed(0)
     model = MTPTransformer(ModelConfig(d_model=64, n_layers=8, n_future=2, position="relative", smeared_keys=True))
     for name, parameter in model.named_parameters():
@@ -413,8 +413,8 @@ def test_initial_weights():
 
 
 @pytest.mark.parametrize("position", ["rotary", "relative"])
-def test_myopic_models_predict_the_same_and_send_no_gradient_back(position):
-    """Values are those of the plain model; the loss at a position moves its own states only (Wu et al. 2024).
+def test_myopic_models_predict_the_same_without_gradients_to_earlier_positions(position):
+    """Values are those of the plain model; the loss at a position has gradients at this position only (Wu et al. 2024).
     Catches: the diagonal detached too, values detached but not keys, packed documents ignored."""
     plain = ModelConfig(d_model=16, n_attention_heads=2, n_layers=3, n_future=2, max_seq=16, position=position)
     torch.manual_seed(0)

@@ -1,9 +1,10 @@
 """The stories' text: the rules that make every token's probability exact, and what makes a story a story.
 
 The checks expand the text with their own code, so that they do not share a mistake with data_gen.stories.grammar.
-`story` and `render` print a random story:
+To print a random story, run in Python:
 
-    python -c "import numpy, tests.data_gen.stories.test_plots as t; print(t.render(t.story(numpy.random.default_rng())))"
+    from tests.data_gen.stories.test_plots import *
+    print(render(story(np.random.default_rng())))
 """
 
 import re
@@ -243,7 +244,7 @@ def test_a_character_is_introduced_with_what_it_is_and_not_before_the_plot_needs
 
 
 def test_pronouns_follow_their_character_and_nothing_else_shows_gender():
-    """A "he" for a character who is not yet named has no meaning; a literal "she" would be wrong for half of the casts."""
+    """A "he" without a name before it has no meaning. A literal "she" would be wrong for half of the casts."""
     before = known()
     for beat in BEATS:
         for way in texts_of(beat):
@@ -276,7 +277,7 @@ def test_words_are_single_and_plain():
 
 
 def test_choices_are_of_several_sorts():
-    """Synonyms that change nothing, who acts, and how the plot turns: each must exist, so that results can be split by them."""
+    """Synonyms that change nothing, who acts, and how the plot turns: results are split by them."""
     turns = [beat for beat in BEATS if beat != "wish" and len({following for _, _, following in passages(beat)}) > 1]
     text = " ".join(passage for passages_ in BEATS.values() for passage in passages_)
     assert len(turns) >= 5
