@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from mtp_lab.batch import zoo
+from mtp_lab.training.packed_runs import packed_files, read_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,7 +65,7 @@ def test_environment_has_the_python_of_the_zoo_and_pyproject_allows_it(environme
     assert [s.name for s in specs] == ["python", "pip"]
     (pin,) = specs[0].specifier
     assert pin.operator == "==" and pin.version in SpecifierSet(PROJECT["requires-python"])
-    assert set(map(zoo.made_with, zoo.files_of(ROOT / "zoo").values())) == {pin.version}
+    assert {read_texts(file)["python"] for file in packed_files(ROOT / "zoo").values()} == {pin.version}
 
 
 def test_environment_takes_its_packages_from_pyproject(environment):

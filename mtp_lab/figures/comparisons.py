@@ -239,7 +239,7 @@ def horizon_entropy(entropy: Mapping[str, np.ndarray], columns: Sequence[str], t
         columns: (phases,) the name of the token just read.
     """
     figure, places, _ = panels(list(entropy), shared_yaxes=True, horizontal_spacing=0.03)
-    bits = [(nats / np.log(2)).round(3) for nats in entropy.values()]
+    bits = [(by_horizon / np.log(2)).round(3) for by_horizon in entropy.values()]
     phases, bar = list(range(len(columns))), dict(title=dict(text="bits", side="right"), thickness=10, outlinewidth=0)
     style = dict(zmin=0, zmax=max(float(z.max()) for z in bits), colorscale=BLUES, xgap=1.5, ygap=1.5, colorbar=bar)
     style |= dict(texttemplate="%{text}", textfont=dict(size=11), hovertemplate="horizon %{y}: %{z:.2f} bits")

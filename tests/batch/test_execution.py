@@ -394,14 +394,8 @@ def test_a_plan_says_why_a_notebook_is_to_run(finished, monkeypatch, case):
     edit(finished)
     monkeypatch.setattr(plan, "code_digest", lambda: changed.get("code", "code"))
     before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
-    chosen = (
-        changed.get("preset", "smoke"),
-        finished.out,
-        (FIRST,),
-        changed.get("seeds", 3),
-        finished.root / "notebooks",
-    )
-    (task,) = plan.plan(*chosen)
+    preset, seeds = changed.get("preset", "smoke"), changed.get("seeds", 3)
+    (task,) = plan.plan(preset, finished.out, (FIRST,), seeds, finished.root / "notebooks")
     assert task.why == why
     assert {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")} == before
 

@@ -77,9 +77,7 @@ def test_a_notebook_waits_for_its_trainings_and_the_verdicts_for_the_notebooks(r
     edges = waiting(repository, f"notebooks=[{SHORT}, 00_token_streams]")
     trains = {f"train\\nrun: {config.folder}" for config in bytes_configs("smoke", 1)}
     notebooks = {name: f"notebook\\nnotebook: {name}" for name in (SHORT, "00_token_streams")}
-    assert edges == {(train, notebooks[SHORT]) for train in trains} | {
-        (notebook, "study") for notebook in notebooks.values()
-    }
+    assert edges == {(train, notebooks[SHORT]) for train in trains} | {(job, "study") for job in notebooks.values()}
 
 
 def test_a_training_waits_for_the_one_it_starts_from(repository):

@@ -332,7 +332,7 @@ def test_train_evaluate_and_runs(corpus, runs_dir, only_run):
 
 
 def test_generate_writes_the_text_and_compares(only_run):
-    """The text of plain decoding, by forward passes; --compare adds a table of both ways, and states that the tokens are the same.
+    """The text of plain decoding, by forward passes; --compare adds a table of both ways with the same tokens.
     Catches: a prompt that is lost, a comparison of two different prompts."""
     generate = ["generate", "--run", only_run, "--prompt", "the bird", "--new", "12"]
     code, out, _ = outcome(*generate, "--compare")
@@ -509,11 +509,12 @@ def test_data_shows_documents_in_colours_or_in_signs(task, monkeypatch):
     assert in_a_terminal(*command) == coloured
 
 
-def test_examples_of_data_in_readme_and_help_run():
+def test_examples_of_data_in_documents_and_help_run():
     """The commands that users copy.
     Catches: an example that still uses the old name of an option, or an old default."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    commands = re.findall(r"^mtp-lab (data [^#\n]*)", readme, re.M)
+    root = Path(__file__).parents[2]
+    texts = [(root / name).read_text() for name in ("README.md", "docs/running.md")]
+    commands = [command for text in texts for command in re.findall(r"mtp-lab (data --[^#`\n]*)", text)]
     commands += re.findall(r"Example: mtp-lab (data [^\n│]*)", outcome("data", "--help")[1])
     assert len(commands) == 3
     for command in commands:

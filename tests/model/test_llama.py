@@ -302,9 +302,9 @@ def test_llamas_that_we_cannot_express_raise_with_the_setting(fields, message, t
 def test_tensors_that_are_no_part_of_a_llama_raise(tmp_path):
     """Catches: biases that the config does not mention, dropped without an error."""
     a_llama().save_pretrained(tmp_path)
-    held = load_file(tmp_path / "model.safetensors")
+    tensors = load_file(tmp_path / "model.safetensors")
     bias = {"model.layers.0.self_attn.q_proj.bias": torch.ones(24)}
-    save_file(held | bias, tmp_path / "model.safetensors")
+    save_file(tensors | bias, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"q_proj\.bias"):
         load(tmp_path)
 

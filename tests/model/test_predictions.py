@@ -88,7 +88,7 @@ def test_next_token_predictions_are_aligned_at_the_targets(rows_at_once, batch):
 
 
 def test_losses_leave_the_model_as_it_was(batch):
-    """No gradient is computed or left behind.
+    """No gradient is computed or kept.
     Catches: an evaluation during training that adds to the next step's gradient."""
     model = model_of()
     row_losses(model, batch), next_token_predictions(model, batch)

@@ -226,9 +226,9 @@ def test_the_whole_model_is_the_equations(kind):
             joined = torch.cat((norm(latents[-1]), norm(ahead)), dim=-1) @ model.joins[str(i)].out.weight.T
             latents.append(layer(head, joined))
     for i, (latent, found) in enumerate(zip(latents, model.all_logits(tokens), strict=True), start=1):
-        seen = 7 - (i - 1) if kind == "sequential" else 7  # beyond, there is no token ahead
+        valid = 7 - (i - 1) if kind == "sequential" else 7  # after these, there is no token ahead
         expected = norm(latent) @ model.unembed.weight.T
-        torch.testing.assert_close(found[:, :seen], expected[:, :seen], **EXACT)
+        torch.testing.assert_close(found[:, :valid], expected[:, :valid], **EXACT)
 
 
 # --- Errors
@@ -298,10 +298,12 @@ def test_run_with_cache_is_the_forward_pass(kind, query_block):
 
 def test_gradients_at_a_pattern_come_whole(query_block):
     """As activations do. Catches: a hook that is called once for each block of queries, with a part of the pattern."""
-    model, tokens, seen = a_model(), some_tokens(2, 9), []
-    with model.hooks(bwd_hooks=[("blocks.0.attn.hook_pattern", lambda gradient, hook: seen.append(gradient))]):
+    model, tokens, gradients_seen = a_model(), some_tokens(2, 9), []
+    with model.hooks(
+        bwd_hooks=[("blocks.0.attn.hook_pattern", lambda gradient, hook: gradients_seen.append(gradient))]
+    ):
         model(tokens).square().sum().backward()
-    assert [tuple(gradient.shape) for gradient in seen] == [(2, 2, 9, 9)]
+    assert [tuple(gradient.shape) for gradient in gradients_seen] == [(2, 2, 9, 9)]
 
 
 @torch.no_grad()
