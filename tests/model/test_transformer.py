@@ -298,12 +298,10 @@ def test_run_with_cache_is_the_forward_pass(kind, query_block):
 
 def test_gradients_at_a_pattern_come_whole(query_block):
     """As activations do. Catches: a hook that is called once for each block of queries, with a part of the pattern."""
-    model, tokens, gradients_seen = a_model(), some_tokens(2, 9), []
-    with model.hooks(
-        bwd_hooks=[("blocks.0.attn.hook_pattern", lambda gradient, hook: gradients_seen.append(gradient))]
-    ):
+    model, tokens, received = a_model(), some_tokens(2, 9), []
+    with model.hooks(bwd_hooks=[("blocks.0.attn.hook_pattern", lambda gradient, hook: received.append(gradient))]):
         model(tokens).square().sum().backward()
-    assert [tuple(gradient.shape) for gradient in gradients_seen] == [(2, 2, 9, 9)]
+    assert [tuple(gradient.shape) for gradient in received] == [(2, 2, 9, 9)]
 
 
 @torch.no_grad()
