@@ -11,7 +11,14 @@ from mtp_lab.config import ModelConfig
 from mtp_lab.model.transformer import MTPTransformer
 
 BATCH, SEQ, HEADS, D_HEAD, D_MLP = 2, 5, 3, 8, 40
-SIZES = {BATCH: "batch", SEQ: "seq", HEADS: "attention heads", D_HEAD: "d_head", HEADS * D_HEAD: "d_model", D_MLP: "d_mlp"}
+SIZES = {
+    BATCH: "batch",
+    SEQ: "seq",
+    HEADS: "attention heads",
+    D_HEAD: "d_head",
+    HEADS * D_HEAD: "d_model",
+    D_MLP: "d_mlp",
+}
 MEANINGS = {
     "hook_embed": "token embedding, the input of the trunk",
     "hook_resid_pre": "residual stream before the layer",
@@ -32,7 +39,7 @@ PAGE = """# Hook points
 Every intermediate activation of a model has a name. The names are those of TransformerLens, so `run_with_cache`,
 `run_with_hooks` and `hooks` work as they do there. This page is generated from a model by `python docs/hook_points.py`.
 
-- The trunk's layers are `blocks.0`, `blocks.1`, ... Prediction heads are `heads.1`, `heads.2`, ..., numbered by horizon.
+- The trunk's layers are `blocks.0`, `blocks.1`, ... Prediction heads are `heads.1`, ..., numbered by horizon.
 - A prediction head is a transformer layer with the same hook points as a layer of the trunk. A linear head has two.
 - Prediction heads beyond the first run only if you ask for them: `model.run_with_cache(tokens, all_heads=True)`.
 

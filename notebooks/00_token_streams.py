@@ -64,11 +64,11 @@ from data_gen.choice_process import ChoiceProcess
 from data_gen.polynomials import ring
 from data_gen.polynomials.stream import Polynomials, polynomial_text
 from data_gen.star_graph import StarGraphs
+from data_gen.stories.exact_probabilities import StoryReader
 from data_gen.stories.generator import N_CHARACTERS, Stories
 from data_gen.stories.grammar import PRONOUNS
 from data_gen.stories.names import NamePools
 from data_gen.stories.plots import WORDS
-from data_gen.stories.reader import StoryReader
 from mtp_lab import figures
 from mtp_lab.evaluation.losses import BITS_PER_NAT
 from mtp_lab.evaluation.statistics import over_seeds, seed_interval
@@ -282,7 +282,7 @@ figures.show(figure)
 #
 # The paper's surmise (section 5.1): a choice on which later tokens depend weighs $n(n + 1)/2$ in the n-token loss, where other tokens weigh $n$, because horizons 2 to n have to predict what follows before the choice has
 # been read. In nats, token $x_s$ is answerable for $W_n(s) = \sum_{j=0}^{n-1} (n - j)\, I(x_{s+j}; x_s \mid x_{<s})$ of the loss, summed over its targets: its *implicit weight* (notebook 6 derives it). The stories' grammar and pools of names tell
-# a perfect reader's expectation of the token i ahead, and from that this information, exactly (`data_gen.stories.reader`). Shades are multiples of a loss's mean, so that the four copies can be compared: where the last is
+# a perfect reader's expectation of the token i ahead, and from that this information, exactly (`data_gen.stories.exact_probabilities`). Shades are multiples of a loss's mean, so that the four copies can be compared: where the last is
 # darker than the first, eight-token prediction looks at a token more. White: below the mean. The second figure shows $W_n / (n W_1)$, the weight relative to next-token prediction, by class of token.
 
 # %%

@@ -50,7 +50,7 @@ import torch
 from data_gen.stories.generator import N_CHARACTERS
 from mtp_lab import figures
 from mtp_lab.evaluation import statistics
-from mtp_lab.evaluation.over_training import progress
+from mtp_lab.evaluation.snapshots import progress
 from mtp_lab.evaluation.statistics import over_seeds, paired_difference, seed_interval
 from mtp_lab.experiments.induction_heads import analysis
 from mtp_lab.experiments.induction_heads.analysis import CONDITION_COLUMNS, PREVIOUS_TOKEN_LABELS

@@ -1,4 +1,4 @@
-"""The structure that newcomers rely on: imports run one way, packages are small, and private words stay out of the code."""
+"""The structure that newcomers rely on: imports run one way, packages are small, private words stay out of the code."""
 
 import ast
 import io
@@ -113,5 +113,6 @@ def test_every_package_says_what_is_in_it():
 def test_private_words_stay_out_of_the_code(path):
     """A name that only its author understands costs every reader a search."""
     text = path.read_text()
-    words = {token.string for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type == tokenize.NAME}
-    assert not words & BANNED and path.name not in PRIVATE_MODULES
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    names = {token.string for token in tokens if token.type == tokenize.NAME}
+    assert not names & BANNED and path.name not in PRIVATE_MODULES

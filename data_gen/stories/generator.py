@@ -31,7 +31,7 @@ class Stories:
     The probability and the entropy of a token are those of an ideal predictor. It knows the grammar and the pools, and
     has read the story so far: no predictor has a smaller expected loss. In about 6 % of stories, D is mentioned before
     C. The labels then take C's name as known before D's: the product over both names is exact, but single pieces are
-    off by up to 0.034 nats (`data_gen.stories.reader` is exact for them, too).
+    off by up to 0.034 nats (`data_gen.stories.exact_probabilities` is exact for them, too).
 
     Labels, -1 or False where they do not apply:
         entity        float32: 0 to 3 for a character's name, from 4 on for an object ("red ball": adjective and noun)

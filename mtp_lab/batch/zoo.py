@@ -1,6 +1,6 @@
 """The zoo: what the notebooks of a preset train, in few bytes, so that a course opens every notebook without training.
 
-`pack` makes packed files (`mtp_lab.training.packed_runs`) of trained runs. `unpack` makes finished runs of them, which
+`pack` makes packed files (`mtp_lab.training.zoo_files`) of trained runs. `unpack` makes finished runs of them, which
 `get_run` then finds as if they had been trained here. `mtp_lab.load` opens a packed file without unpacking.
 
 Intervals over seeds need two seeds at least, and a notebook that is opened asks for the preset's own number. At `quick`
@@ -20,8 +20,8 @@ from mtp_lab.config import TrainConfig
 from mtp_lab.experiments.registry import TRAININGS, trainings
 from mtp_lab.files import write_atomic
 from mtp_lab.training.named_runs import short_name
-from mtp_lab.training.packed_runs import FILE, TEXTS, pack_run, packed_files, read, read_texts, states
 from mtp_lab.training.runs import get_run
+from mtp_lab.training.zoo_files import FILE, TEXTS, pack_run, packed_files, read, read_texts, states
 
 LIMIT_MB = 30.0
 UNPACKED, PRESENT = "unpacked", "already there"

@@ -2,7 +2,7 @@
 
 A Decoder holds the layers that decoding needs (`fused_layers`) and the rows of one generation (`rows`) with their
 caches. It reads positions of the text, and writes the drafts of its heads after the accepted tokens. `generation` and
-`sampling` decide what is accepted. Hooks, documents and gradients are left to `mtp_lab.model.transformer`.
+`speculative_sampling` decide what is accepted. Hooks, documents and gradients are left to `mtp_lab.model.transformer`.
 """
 
 from collections.abc import Callable, Sequence

@@ -16,7 +16,7 @@ from torch import Tensor
 from mtp_lab.config import check_positive
 from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.rows import Rows
-from mtp_lab.decoding.sampling import Sampling, accept_greedy, accept_sampled, draw
+from mtp_lab.decoding.speculative_sampling import Sampling, accept_greedy, accept_sampled, draw
 from mtp_lab.model.transformer import MTPTransformer
 
 Stream = Callable[[int, list[int]], None]

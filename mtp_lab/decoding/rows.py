@@ -2,7 +2,7 @@
 
 A generation starts with one row for each prompt. Rows end at different times, so the batch shrinks: when a row is
 finished, the last row moves into its place. All bookkeeping of places and positions is here. What is accepted is
-decided in `sampling`, and keys and values are computed in `fused_layers`.
+decided in `speculative_sampling`, and keys and values are computed in `fused_layers`.
 """
 
 from collections.abc import Collection, Sequence

@@ -160,7 +160,8 @@ def information_weights(information: np.ndarray) -> np.ndarray:
     """W_1..W_n of every token by the formula above, without the noise of single tokens.
 
     Args:
-        information: (n, rows, seq) row j: I(x_{s+j}; x_s | x_{<s}) at token s, as in `data_gen.stories.reader`.
+        information: (n, rows, seq) row j: I(x_{s+j}; x_s | x_{<s}) at token s, as in
+            `data_gen.stories.exact_probabilities`.
 
     Returns:
         (n, rows, seq), row k - 1 for the k-token loss; equal to `implicit_weights` of expected losses on `interior`

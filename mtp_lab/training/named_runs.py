@@ -12,8 +12,8 @@ from typing import Any
 
 from mtp_lab.config import TrainConfig
 from mtp_lab.serialization import to_mapping
-from mtp_lab.training.packed_runs import open_packed, packed_files, read_texts
 from mtp_lab.training.runs import Run, open_run
+from mtp_lab.training.zoo_files import open_packed, packed_files, read_texts
 
 COLLECTIONS = {
     "bytes": "bytes",

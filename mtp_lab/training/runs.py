@@ -102,7 +102,7 @@ class Run:
         return model.eval()
 
     def metrics(self) -> pd.DataFrame:
-        """Losses of the log as a tidy table: split (train or validation), step, tokens, horizon, loss (nats), n, seed, run."""
+        """Losses of the log: split (train or validation), step, tokens, horizon, loss (nats), n, seed, run."""
         rows = [
             {"split": split, "step": row["step"], "tokens": row["tokens"], "horizon": i, "loss": loss}
             for row in self.log()
@@ -149,7 +149,8 @@ def get_run(config: TrainConfig, runs_dir: str | Path = "runs", wait: bool = Tru
         OSError: if the folder cannot be written.
 
     Example:
-        >>> config = TrainConfig(task=StarGraphTask(), model=ModelConfig(vocab_size=StarGraphTask().vocab_size), steps=2)
+        >>> task = StarGraphTask()
+        >>> config = TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), steps=2)
         >>> run = get_run(config, "runs")  # trained now, and found again the next time
         >>> run.log()[-1]["step"]
         2
@@ -187,7 +188,8 @@ def get_runs(
         Exception: the first training's own error, after the others have ended; their runs are kept.
 
     Example:
-        >>> base = TrainConfig(task=StarGraphTask(), model=ModelConfig(vocab_size=StarGraphTask().vocab_size), steps=2)
+        >>> task = StarGraphTask()
+        >>> base = TrainConfig(task=task, model=ModelConfig(vocab_size=task.vocab_size), steps=2)
         >>> [run.config.seed for run in get_runs([base], "runs")]
         [0]
     """

@@ -12,10 +12,10 @@ from mtp_lab.batch.zoo import pack, unpack
 from mtp_lab.cli import main
 from mtp_lab.cli.runs import run_lines
 from mtp_lab.experiments.registry import TRAININGS, trainings
-from mtp_lab.training import loop, packed_runs
+from mtp_lab.training import loop, zoo_files
 from mtp_lab.training.checkpoints import DamagedFile
-from mtp_lab.training.packed_runs import FILE, SNAPSHOTS, dequantize, packed_files, quantize
 from mtp_lab.training.runs import get_run, get_runs
+from mtp_lab.training.zoo_files import FILE, SNAPSHOTS, dequantize, packed_files, quantize
 
 NOTEBOOK = "04_induction_heads"
 STUDY = dict(preset="smoke", seeds=1, only=(NOTEBOOK,))
@@ -90,7 +90,7 @@ def test_the_loss_stays_what_it_was(trained, packed, tmp_path):
             for where in (trained, tmp_path)
         ]
         change = losses[1][0] - losses[0][0]
-        assert 0 < abs(change) < packed_runs.TOLERANCE
+        assert 0 < abs(change) < zoo_files.TOLERANCE
         assert run_lines(tmp_path / folder)[1].endswith(f"validation loss by {change:+.5f} nats")
         assert not run_lines(Path(trained) / folder)[1].startswith("weights")
 
@@ -221,7 +221,7 @@ def test_a_run_without_its_snapshots_is_refused(trained, tmp_path):
 
 def test_weights_that_8_bits_do_not_hold_are_refused(trained, tmp_path, monkeypatch):
     """Catches: a model in the zoo that is another than the one that was trained."""
-    monkeypatch.setattr(packed_runs, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(zoo_files, "TOLERANCE", 1e-9)
     with pytest.raises(ValueError, match="8 bits change the validation loss by"):
         pack(**STUDY, runs_dir=trained, zoo=str(tmp_path))
 

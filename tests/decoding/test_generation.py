@@ -13,7 +13,7 @@ from mtp_lab.config import ModelConfig
 from mtp_lab.decoding import generation
 from mtp_lab.decoding.decoder import Decoder
 from mtp_lab.decoding.generation import generate
-from mtp_lab.decoding.sampling import Sampling, draw
+from mtp_lab.decoding.speculative_sampling import Sampling, draw
 from mtp_lab.model.loss import mtp_loss
 from mtp_lab.model.transformer import MTPTransformer
 

@@ -13,8 +13,8 @@ from mtp_lab.config import TrainConfig
 from mtp_lab.experiments.registry import trainings
 from mtp_lab.training.checkpoints import DamagedFile
 from mtp_lab.training.named_runs import HOME_ZOO, load, short_name
-from mtp_lab.training.packed_runs import PackedRun, packed_files
 from mtp_lab.training.runs import Run, get_run
+from mtp_lab.training.zoo_files import PackedRun, packed_files
 
 CONFIGS = list(trainings("04_induction_heads", "smoke", 1).values())
 """Two models of stories with snapshots, called induction/n1-seed0 and induction/rotary-n2-seed0."""
@@ -68,7 +68,7 @@ def test_two_runs_of_one_name_are_refused_with_their_full_names(trained, tmp_pat
     other = replace(CONFIGS[0], steps=3)
     shutil.copytree(trained, tmp_path / "runs")
     get_run(other, tmp_path / "runs")
-    with pytest.raises(ValueError, match="2 runs are called 'induction/n1-seed0'; use one of .*smeared-n1-.*smeared-n1"):
+    with pytest.raises(ValueError, match="2 runs are called 'induction/n1-seed0'; use one of .*n1-.*smeared-n1"):
         load("induction/n1-seed0", tmp_path / "runs", packed)
     assert load(other.folder, tmp_path / "runs", packed).config == other
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mtp_lab.decoding.sampling import Sampling, accept_greedy, accept_sampled, draw
+from mtp_lab.decoding.speculative_sampling import Sampling, accept_greedy, accept_sampled, draw
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from mtp_lab.evaluation.over_training import progress
+from mtp_lab.evaluation.snapshots import progress
 from mtp_lab.experiments.induction_heads.conditions import induction_configs
 from mtp_lab.model.predictions import loss_per_horizon
 from mtp_lab.training import runs

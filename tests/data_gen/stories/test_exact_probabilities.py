@@ -9,11 +9,11 @@ import pytest
 from scipy.stats import chisquare
 
 from data_gen.batch import Batch, Documents
-from data_gen.stories.cast_reader import CastReader
+from data_gen.stories.exact_probabilities import StoryReader
 from data_gen.stories.generator import GRAMMAR, Stories, story_writer
 from data_gen.stories.grammar import PRONOUNS, Grammar, alternatives
+from data_gen.stories.name_probabilities import CastReader
 from data_gen.stories.names import Pool, draw_cast
-from data_gen.stories.reader import StoryReader
 
 N = 8
 # Every sort of choice, all within reach of eight tokens: who acts, scenery, turns of the plot, slots mentioned

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from data_gen.batch import PADDING, Batch
-from data_gen.stories.cast_reader import CastReader
 from data_gen.stories.generator import GRAMMAR, N_PIECES, Stories, story_writer
 from data_gen.stories.grammar import END, PRONOUNS, START, Code, Grammar, Node, trees
+from data_gen.stories.name_probabilities import CastReader
 
 NONE = -1
 Symbol = int
