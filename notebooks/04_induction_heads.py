@@ -58,7 +58,7 @@ from mtp_lab.experiments.induction_heads.conditions import INDUCTION, induction_
 from mtp_lab.experiments.measures import measure_runs
 from mtp_lab.experiments.verdicts import Verdict, record
 from mtp_lab.figures import CAST, INK, Highlight
-from mtp_lab.interp import ablation, attention, gradients, pairs, patching, path_patching, probes
+from mtp_lab.interp import ablation, attention, gradients, hooks, pairs, patching, path_patching, probes
 from mtp_lab.model.predictions import tensors
 from mtp_lab.training import runs
 
@@ -468,6 +468,7 @@ for row in learned_both.itertuples():
     run, model = trained[row.run], trained[row.run].model()
     attended = attention.name_attention(model, batch_of(run)).query("score == 'right' and ahead == 1")
     scored = attention.attention_scores(model, *tensors(batch_of(run))).query("score == 'previous_token'")
+    attended = attended[attended.layer.isin(hooks.attention_layers(model, 1))]  # on the path of head 1
     receivers = list(attended.nlargest(2, "value")[["layer", "head"]].itertuples(index=False, name=None))
     order = list(dict.fromkeys(scored.layer))
     earlier = scored[scored.layer.map(order.index) < min(order.index(layer) for layer, _ in receivers)]
@@ -695,11 +696,11 @@ if FEW:
             "not at this scale" if gap.low <= 0 else "mixed" if ranks > 0 else "reproduced",
         )
     )
-EARLIER = "Models learn induction earlier with n = 2 than with n = 1"
+EARLIER, TIME = "Models learn induction earlier with n = 2 than with n = 1", "Steps until models learn induction"
 N_2, N_1 = "n = 2", "n = 1"
 compare(f"{EARLIER} {SAME_TRUNK}", paper_41, two_tokens, one_token, (N_2, N_1))
 compare(f"{EARLIER} (equal parameters)", paper_41, condition(n=2, trunk=TRUNK - 1), one_token, (N_2, N_1))
-compare("Models learn induction earlier with n = 4 than with n = 1 (same trunk)", "", condition(n=4), one_token, ("n = 4", N_1))
+compare(f"{TIME}: n = 4 and n = 1 {SAME_TRUNK}", "", condition(n=4), one_token, ("n = 4", N_1))
 
 
 def compare_ends(claim: str, paper: str, rows: pd.DataFrame, reference: pd.DataFrame, names: tuple[str, str]) -> None:
@@ -719,10 +720,10 @@ def compare_ends(claim: str, paper: str, rows: pd.DataFrame, reference: pd.DataF
     verdicts.append(Verdict(claim, paper, "; ".join(ours), interval, len(shared), verdict if paper else "beyond the paper"))
 
 
-END = "Success on test names at the end is higher with n = 2 than with n = 1"
-STOP, STOP_END = f"{N_2}, stop-gradient heads", "stop-gradient heads"
+END, SUCCESS = "Success on test names at the end is higher with n = 2 than with n = 1", "Success on test names at the end"
+STOP = f"{N_2}, stop-gradient heads"
 compare_ends(f"{END} {SAME_TRUNK}", paper_41, condition(on_test, n=2), condition(on_test), (N_2, N_1))
-compare_ends(f"{END}, {STOP_END} {SAME_TRUNK}", "", condition(on_test, n=2, stop_gradient=True), condition(on_test), (STOP, N_1))
+compare_ends(f"{SUCCESS}: {STOP}, and {N_1} {SAME_TRUNK}", "", condition(on_test, n=2, stop_gradient=True), condition(on_test), (STOP, N_1))
 rotary = (condition(on_test, previous_token="rotary", n=n) for n in (2, 1))
 compare_ends(f"{END} (same trunk, RoPE)", paper_41, *rotary, (N_2, N_1))
 compare(f"{EARLIER} (same trunk, RoPE)", paper_41, condition(previous_token="rotary", n=2), condition(previous_token="rotary"), (N_2, N_1))
@@ -731,34 +732,34 @@ if FIRST.learning_rate > LOW_RATE:
     compare(f"{EARLIER} {at_low_rate}", paper_41, low_rate[2], low_rate[1], (N_2, N_1))
     rotary = (condition(on_test, previous_token="rotary", n=n, learning_rate=LOW_RATE) for n in (2, 1))
     compare_ends(f"{END} {at_low_rate}", paper_41, *rotary, (N_2, N_1))
-compare("Models learn induction earlier with relative bias than with smeared keys, n = 1", "", condition(previous_token="relative"), one_token, ("relative bias", KEYS))
-compare("Models learn induction earlier with smeared keys than with RoPE, n = 1", "", one_token, condition(previous_token="rotary"), (KEYS, "RoPE"))
-compare("Models learn induction earlier with stop-gradient heads than without, n = 2", "", condition(n=2, stop_gradient=True), two_tokens, (STOP, N_2))
+compare(f"{TIME}: relative bias and {KEYS}, n = 1", "", condition(previous_token="relative"), one_token, ("relative bias", KEYS))
+compare(f"{TIME}: {KEYS} and RoPE, n = 1", "", one_token, condition(previous_token="rotary"), (KEYS, "RoPE"))
+compare(f"{TIME}: n = 2 with and without stop-gradient heads", "", condition(n=2, stop_gradient=True), two_tokens, (STOP, N_2))
 if best:
     rates = {n: f"n = {n}, learning rate {best[n].learning_rate.iloc[0]:g}" for n in (1, 2)}
     compare(
-        f"{EARLIER}, each with its best learning rate, n = 2 with its best horizon-2 weight, too {SAME_TRUNK}", "",
+        f"{TIME}: n = 2 with its best learning rate and horizon-2 weight, n = 1 with its best learning rate {SAME_TRUNK}", "",
         best[2], best[1], (f"{rates[2]}, horizon-2 weight {best[2].horizon_weight.iloc[0]:g}", rates[1]),
     )  # fmt: skip
     small = f"horizon-2 weight {SMALL_WEIGHT:g}"
-    compare(f"{EARLIER}, {small} {SAME_TRUNK}", "", condition(n=2, horizon_weight=SMALL_WEIGHT), one_token, (f"{N_2}, {small}", N_1))
-    compare_ends(f"{END}, {small} {SAME_TRUNK}", "", condition(on_test, n=2, horizon_weight=SMALL_WEIGHT), condition(on_test), (f"{N_2}, {small}", N_1))
+    compare(f"{TIME}: {N_2}, {small}, and {N_1} {SAME_TRUNK}", "", condition(n=2, horizon_weight=SMALL_WEIGHT), one_token, (f"{N_2}, {small}", N_1))
+    compare_ends(f"{SUCCESS}: {N_2}, {small}, and {N_1} {SAME_TRUNK}", "", condition(on_test, n=2, horizon_weight=SMALL_WEIGHT), condition(on_test), (f"{N_2}, {small}", N_1))
 if FIRST.width < WIDE:
-    compare(f"{EARLIER} ({WIDE} wide)", "", wider[2], wider[1], (N_2, N_1))
+    compare(f"{TIME}: {N_2} and {N_1} ({WIDE} wide)", "", wider[2], wider[1], (N_2, N_1))
 for names in dict.fromkeys(conditions.loc[conditions.names != FIRST.names, "names"]):
     pool = f"{names or 'all'} training names"
-    compare(f"{EARLIER} ({pool})", "", condition(n=2, names=names), condition(names=names), (N_2, N_1))
+    compare(f"{TIME}: {N_2} and {N_1} ({pool})", "", condition(n=2, names=names), condition(names=names), (N_2, N_1))
     if names in FEW:
         stop_gradient = condition(on_test, n=2, names=names, stop_gradient=True)
         of_n = [condition(on_test, n=n, names=names) for n in (2, 1)]
         compare_ends(f"{END} ({pool})", paper_41, *of_n, (N_2, N_1))
         compare_ends(f"{END} ({pool}, extra seeds only)", paper_41, *(rows[rows.seed >= SEEDS] for rows in of_n), (N_2, N_1))
-        compare_ends(f"{END}, {STOP_END} ({pool})", "", stop_gradient, of_n[1], (STOP, N_1))
-        compare_ends(f"Success on test names at the end is higher without stop-gradient, n = 2 ({pool})", "", of_n[0], stop_gradient, (N_2, STOP))
+        compare_ends(f"{SUCCESS}: {STOP}, and {N_1} ({pool})", "", stop_gradient, of_n[1], (STOP, N_1))
+        compare_ends(f"{SUCCESS}: n = 2 without and with stop-gradient heads ({pool})", "", of_n[0], stop_gradient, (N_2, STOP))
         if FIRST.horizon_weight > SMALL_WEIGHT:
             weighted = condition(on_test, n=2, names=names, horizon_weight=SMALL_WEIGHT)
             small = f"horizon-2 weight {SMALL_WEIGHT:g}"
-            compare_ends(f"{END}, {small} ({pool})", "", weighted, of_n[1], (f"{N_2}, {small}", N_1))
+            compare_ends(f"{SUCCESS}: {N_2}, {small}, and {N_1} ({pool})", "", weighted, of_n[1], (f"{N_2}, {small}", N_1))
 seeds_here = int(doses[doses.n == 1].seed.nunique())
 if seeds_here > 1:
     lost = doses[(doses.k == KMAX) & (doses.n == 1)].groupby(["set", "seed"]).value.mean()

@@ -554,13 +554,13 @@ for span in SPAN.values():
         verdict("Multi-token prediction answers better than next-token prediction, equal parameters", paper_42, name, span=span)
 TRUNK = chosen.main[0].trunk
 for n in (2, 4):
-    verdict("Multi-token prediction answers better than next-token prediction, equal depth (more parameters)", "", f"n = {n}, trunk {TRUNK}")
-    verdict("Multi-token prediction answers better than next-token prediction, both with loss on answers only", "", f"n = {n}, trunk {LAYERS - n}, answers only", f"n = 1, trunk {TRUNK}, answers only")
+    verdict(f"Accuracy of n = {n} and n = 1 at equal depth (more parameters)", "", f"n = {n}, trunk {TRUNK}")
+    verdict(f"Accuracy of n = {n} and n = 1, both with loss on answers only", "", f"n = {n}, trunk {LAYERS - n}, answers only", f"n = 1, trunk {TRUNK}, answers only")
 for n, weight in ((2, 1.1), (4, 2)):
-    verdict(f"Multi-token prediction answers better than next-token prediction with the share of answers of n = {n}", "", f"n = {n}, trunk {LAYERS - n}", f"n = 1, trunk {TRUNK}, answers ×{weight}")
+    verdict(f"Accuracy of n = {n}, and of n = 1 with the same share of answers in the loss", "", f"n = {n}, trunk {LAYERS - n}", f"n = 1, trunk {TRUNK}, answers ×{weight}")
 verdict("A second head gains more than a larger model", "30M to 100M gains less than n > 1 (section 4.2)", MAIN[1], "n = 1, trunk 8")
-verdict("Stop-gradient heads answer better than next-token prediction", "", f"n = 2, trunk {TRUNK}, stop-gradient heads")
-verdict("Next-token prediction with loss on answers only answers better than on all tokens", "", f"n = 1, trunk {TRUNK}, answers only")
+verdict("Accuracy of n = 2 with stop-gradient heads, and of n = 1", "", f"n = 2, trunk {TRUNK}, stop-gradient heads")
+verdict("Accuracy of n = 1 with loss on answers only, and on all tokens", "", f"n = 1, trunk {TRUNK}, answers only")
 paper_pauses = "5 and 10 pauses: similar gains of n > 1 (appendix K)"
 for pauses, word in ((5, "Five"), (10, "Ten")):
     with_pauses = (f"n = {n}, trunk {LAYERS - n}, {pauses} pauses" for n in (2, 1))
