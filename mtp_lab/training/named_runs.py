@@ -74,8 +74,8 @@ def load(name: str, runs_dir: str | Path = "runs", zoo: str | Path | None = None
         f"{path.parent.parent.name}/{path.parent.name}": path.parent for path in Path(runs_dir).glob("*/*/done.json")
     }
     known: set[str] = set(packed)
-    for runs, read_config, opened in ((trained, _read_config, open_run), (packed, _read_packed_config, open_packed)):
-        names = {full: _short_name(read_config(path)) for full, path in runs.items()}
+    for runs, name_of, opened in ((trained, _name_of_folder, open_run), (packed, _name_of_file, open_packed)):
+        names = {full: name_of(path) for full, path in runs.items()}
         matches = [full for full, short in names.items() if name in (full, short)]
         if len(matches) > 1:
             raise ValueError(f"{len(matches)} runs are called {name!r}; use one of {', '.join(matches)}")
@@ -86,9 +86,14 @@ def load(name: str, runs_dir: str | Path = "runs", zoo: str | Path | None = None
     raise ValueError(f"there is no run {name!r} in {runs_dir} or {zoo}; similar names: {', '.join(similar) or 'none'}")
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text())
+def _name_of_folder(folder: Path) -> str:
+    """The folder's own name where its config cannot be read: one damaged run must not hide all others."""
+    try:
+        return _short_name(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError, TypeError, KeyError):
+        return folder.name
 
 
-def _read_packed_config(file: Path) -> dict[str, Any]:
-    return json.loads(read_texts(file)["config.json"])
+def _name_of_file(file: Path) -> str:
+    """Raises DamagedFile, naming the file, if it is not what was packed."""
+    return _short_name(json.loads(read_texts(file)["config.json"]))

@@ -248,7 +248,7 @@ def _train(config: TrainConfig, path: Path, runs_dir: Path, lead: bool) -> None:
 
 
 def _end_with_the_caller() -> None:
-    """Ends this worker when the process that asked for the runs does: it would wait for the next one for ever."""
+    """Ends this worker when its parent process ends. Otherwise the worker would wait for work forever."""
     caller = multiprocessing.parent_process()
     threading.Thread(target=lambda: (caller.join(), os._exit(1)), daemon=True).start()
 

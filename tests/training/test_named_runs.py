@@ -81,6 +81,16 @@ def test_a_damaged_packed_file_is_named(packed, tmp_path):
         load("induction/n1-seed0", tmp_path, zoo).model()
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"task": {"kind": "later"}, "name": "n", "seed": 0}'])
+def test_a_run_that_cannot_be_read_hides_no_other(trained, packed, tmp_path, text):
+    """Catches: a traceback for every name because one config.json is empty, or from another version."""
+    runs = shutil.copytree(trained, tmp_path / "runs")
+    (runs / "stories" / "other").mkdir()
+    for name, content in (("config.json", text), ("done.json", "{}")):
+        (runs / "stories" / "other" / name).write_text(content)
+    assert load("induction/n1-seed0", runs, packed).config == CONFIGS[0]
+
+
 def test_every_run_of_the_repositorys_zoo_has_a_short_name_of_its_own():
     names = Counter(short_name(load(full, "none").config) for full in packed_files(HOME_ZOO))
     assert len(names) > 50 and set(names.values()) == {1} and {"stars/n2-seed0", "induction/n2-seed0"} <= set(names)
